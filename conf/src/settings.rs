@@ -1,0 +1,395 @@
+//! What a configuration means: typed and checked, one struct per role, each with everything that its role
+//! needs. Only [`crate::load`] makes these, so whoever holds one need not check it again.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::{SecretSource, User};
+
+/// Everything that was configured.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The packager and media server.
+    pub origin: OriginSettings,
+    /// The licence server.
+    pub license: LicenseSettings,
+    /// The keeper of keys.
+    pub keystore: KeystoreSettings,
+    /// What is logged, and how.
+    pub log: LogSettings,
+}
+
+/// What the origin needs.
+#[derive(Clone, Debug)]
+pub struct OriginSettings {
+    /// The folder of mezzanine files: `ROOT/NAME.mp4` or `ROOT/NAME/*`.
+    pub media_root: PathBuf,
+    /// What must survive: the catalogue, a self-signed certificate.
+    pub state_dir: PathBuf,
+    /// What may be deleted at any time: the indexes.
+    pub cache_dir: PathBuf,
+    /// The Unix socket on which the verbs that change state are taken.
+    pub control_socket: PathBuf,
+    /// The keystore's Unix socket, when it runs in another process.
+    pub keystore_socket: PathBuf,
+    /// How long a file's size and mtime must stand still before it is taken up.
+    pub settle: Duration,
+    /// How often the media root is looked through.
+    pub scan_interval: Duration,
+    /// How long a superseded revision or media id stays servable.
+    pub hold: Duration,
+    /// `max-age` of an alias: how soon a changed title is seen.
+    pub alias_ttl: Duration,
+    /// Worker threads, each with its own sockets and runtime.
+    pub workers: NonZeroUsize,
+    /// How cold bytes are read.
+    pub storage: StorageMode,
+    /// The listeners, in the order TLS, plain; at least one.
+    pub listeners: Vec<ListenerSettings>,
+    /// The admin listener.
+    pub admin: AdminSettings,
+    /// The certificate of the TLS listener.
+    pub tls: TlsIdentity,
+    /// Bounds of what clients may ask at once.
+    pub limits: RequestLimits,
+    /// Bounds of what is kept in memory.
+    pub cache: CacheLimits,
+    /// How the process ends.
+    pub drain: Drain,
+    /// The base of licence URLs in manifests, without a trailing slash.
+    pub license_url: String,
+    /// What decides bytes, by name.
+    pub packs: BTreeMap<String, PackSettings>,
+    /// What decides manifests, by name.
+    pub policies: BTreeMap<String, PolicySettings>,
+    /// Whose assets these are, and what that tenant allows.
+    pub tenant: TenantSettings,
+}
+
+/// What the licence server needs.
+#[derive(Clone, Debug)]
+pub struct LicenseSettings {
+    /// What must survive: a self-signed certificate.
+    pub state_dir: PathBuf,
+    /// The Unix socket on which the verbs are taken.
+    pub control_socket: PathBuf,
+    /// The keystore's Unix socket, when it runs in another process.
+    pub keystore_socket: PathBuf,
+    /// The base of its own URLs, without a trailing slash.
+    pub public_url: String,
+    /// Worker threads, each with its own sockets and runtime.
+    pub workers: NonZeroUsize,
+    /// The listeners, in the order TLS, plain; at least one.
+    pub listeners: Vec<ListenerSettings>,
+    /// The admin listener.
+    pub admin: AdminSettings,
+    /// The certificate of the TLS listener.
+    pub tls: TlsIdentity,
+    /// Bounds of what clients may ask at once.
+    pub limits: RequestLimits,
+    /// How the process ends.
+    pub drain: Drain,
+    /// The request header that carries the token, in lower case. In `authorization` it stands after `Bearer `;
+    /// in any other header it stands alone.
+    pub token_header: String,
+    /// Who may say what a viewer is entitled to. Without one, every token is refused.
+    pub issuers: Vec<IssuerSettings>,
+    /// Whose assets these are, and what that tenant allows.
+    pub tenant: TenantSettings,
+}
+
+/// One issuer of entitlement tokens.
+#[derive(Clone, Debug)]
+pub struct IssuerSettings {
+    /// Its name in logs and audit records.
+    pub name: String,
+    /// The `iss` claim.
+    pub issuer: String,
+    /// The `aud` claim.
+    pub audience: String,
+    /// The `kid` that a token's header may name; a token that names another is not this issuer's.
+    pub key_id: Option<String>,
+    /// The one algorithm that its key is used with, whatever a token says.
+    pub algorithm: TokenAlgorithm,
+    /// HS256: the secret itself, at least 32 bytes, less one trailing line feed. ES256 and EdDSA: the public key in PEM.
+    pub key: SecretSource,
+}
+
+/// A signature algorithm of tokens (RFC 7518 3.1, RFC 8037 3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum TokenAlgorithm {
+    /// HMAC with SHA-256.
+    #[serde(rename = "HS256")]
+    Hs256,
+    /// ECDSA on P-256 with SHA-256.
+    #[serde(rename = "ES256")]
+    Es256,
+    /// Ed25519.
+    #[serde(rename = "EdDSA")]
+    EdDsa,
+}
+
+/// What the keystore needs.
+#[derive(Clone, Debug)]
+pub struct KeystoreSettings {
+    /// The key records and the audit log.
+    pub state_dir: PathBuf,
+    /// The Unix socket on which the other roles ask for keys.
+    pub socket: PathBuf,
+    /// The Unix socket on which operators unseal, list and destroy.
+    pub control_socket: PathBuf,
+    /// Who may do what, by name. `origin` and `license` are also the callers that the roles of one process are.
+    pub callers: BTreeMap<String, CallerSettings>,
+    /// Whose keys these are: the tenant of every asset.
+    pub tenant: String,
+    /// How long a lease may be held.
+    pub lease_term: Duration,
+    /// The passphrase to unseal with at the start; without one the keystore waits for `keystore unseal`.
+    pub passphrase: Option<SecretSource>,
+    /// Makes a root at the first start, under [`KeystoreSettings::passphrase`].
+    pub init_at_start: bool,
+    /// The cost of one guess at the passphrase; kept with the root when it is made.
+    pub argon2: Argon2Settings,
+    /// Refuses to start where key memory cannot be locked; otherwise says so and goes on.
+    pub require_locked_memory: bool,
+    /// How the process ends.
+    pub drain: Drain,
+}
+
+/// One caller of the keystore.
+#[derive(Clone, Debug)]
+pub struct CallerSettings {
+    /// The Unix user whose processes are this caller; none: in-process only.
+    pub user: Option<User>,
+    /// What it may do.
+    pub may: Vec<CallerRight>,
+    /// The assets for which it may lease and export: names, or `*` for all.
+    pub assets: Vec<String>,
+}
+
+/// What a caller of the keystore may do.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum CallerRight {
+    /// Hold keys to encrypt with.
+    Lease,
+    /// Take keys that a verified entitlement names, to put them into a licence.
+    Export,
+    /// Initialise, unseal, seal, list and destroy.
+    Operate,
+    /// Read the audit log, and nothing else.
+    Audit,
+}
+
+/// Argon2id's cost (RFC 9106 3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Argon2Settings {
+    /// Memory in KiB.
+    pub memory_kib: u32,
+    /// Passes over it.
+    pub passes: u32,
+    /// Lanes.
+    pub lanes: u32,
+}
+
+/// One listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenerSettings {
+    /// Where it listens; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// What it speaks.
+    pub transport: Transport,
+}
+
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// HTTP/1.1 and h2c.
+    Plain,
+    /// HTTP/1.1 and HTTP/2 over TLS.
+    Tls {
+        /// HTTP/3 on the UDP port of the same number.
+        h3: bool,
+        /// Says so in `Alt-Svc`.
+        alt_svc: bool,
+    },
+}
+
+/// Where a TLS listener's certificate comes from.
+#[derive(Clone, Debug)]
+pub enum TlsIdentity {
+    /// PEM files: the chain, leaf first, and its private key.
+    Files {
+        /// The chain.
+        certificate: PathBuf,
+        /// The key, by file or credential.
+        key: SecretSource,
+    },
+    /// A self-signed certificate, made once and kept in this folder.
+    SelfSigned {
+        /// The role's state folder.
+        state_dir: PathBuf,
+    },
+}
+
+/// The admin listener of a role: health, metrics, API, console. Plain HTTP.
+#[derive(Clone, Debug)]
+pub struct AdminSettings {
+    /// Where it listens; none: it does not.
+    pub address: Option<SocketAddr>,
+    /// `Host` names that it answers to besides `localhost` and its own address, so that a foreign page cannot reach it by
+    /// rebinding a name.
+    pub hosts: Vec<String>,
+}
+
+/// Bounds of what clients may ask at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestLimits {
+    /// A request's whole header section, in bytes.
+    pub header_bytes: usize,
+    /// From the first byte of a header section to its last.
+    pub header_timeout: Duration,
+    /// A connection with no request in flight is closed after this.
+    pub idle_timeout: Duration,
+    /// A request's body, in bytes.
+    pub body_bytes: usize,
+    /// Open connections, over all workers.
+    pub connections: usize,
+    /// Requests whose response is not yet wholly sent, over all workers.
+    pub in_flight: usize,
+    /// Concurrent streams of one h2 or h3 connection.
+    pub streams: u32,
+}
+
+/// Bounds of what the origin keeps in memory, in bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheLimits {
+    /// Planned responses and their generated headers.
+    pub layouts: u64,
+    /// Index files held open and mapped.
+    pub indexes: u64,
+    /// Rendered manifests.
+    pub manifests: u64,
+}
+
+/// How cold bytes are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StorageMode {
+    /// By io_uring where the kernel lets us, else by the blocking pool.
+    Auto,
+    /// By io_uring, or not at all.
+    Uring,
+    /// By the blocking pool.
+    Blocking,
+}
+
+/// How a process ends after SIGTERM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// Readiness is already false and connections are still taken, so that load balancers notice.
+    pub delay: Duration,
+    /// What is in flight may take this much longer.
+    pub timeout: Duration,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    /// One JSON object a line, or text for people.
+    pub format: LogFormat,
+    /// A `tracing` filter, such as `info` or `info,origin=debug`.
+    pub filter: String,
+    /// One line for each request.
+    pub access: bool,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// Text for people.
+    Text,
+}
+
+/// What decides the bytes of media.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackSettings {
+    /// How it is protected.
+    pub scheme: PackScheme,
+    /// The length that segments aim at.
+    pub segment_duration: Duration,
+    /// The version of the byte layout; raising it renames and rewrites all media of the pack.
+    pub writer: u16,
+}
+
+/// How a pack is protected (ISO/IEC 23001-7 10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PackScheme {
+    /// AES-CBC in a pattern, one constant IV.
+    Cbcs,
+    /// AES-CTR over subsamples.
+    Cenc,
+    /// Not at all.
+    Clear,
+}
+
+/// What decides manifests and licences.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicySettings {
+    /// The name of its pack, which exists.
+    pub pack: String,
+    /// The systems signalled, in this order; empty exactly when the pack is clear.
+    pub systems: Vec<System>,
+    /// How ClearKey is spelled in HLS.
+    pub hls_clear_key: HlsClearKey,
+    /// The version of the manifests' text.
+    pub writer: u16,
+}
+
+/// A DRM system.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum System {
+    /// W3C ClearKey.
+    ClearKey,
+    /// Google Widevine.
+    Widevine,
+    /// Microsoft PlayReady.
+    PlayReady,
+    /// Apple FairPlay Streaming; `cbcs` only.
+    FairPlay,
+}
+
+/// How a ClearKey policy is spelled in an HLS playlist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HlsClearKey {
+    /// `KEYFORMAT="org.w3.clearkey"`: hls.js.
+    ClearKey,
+    /// `KEYFORMAT="identity"`: shaka-player.
+    Identity,
+    /// Both, `org.w3.clearkey` first: both players, `cenc` only.
+    Both,
+}
+
+/// Whose assets these are, and what that tenant allows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenantSettings {
+    /// Its name, which is part of every key's context.
+    pub name: String,
+    /// Whether its titles may be had clear.
+    pub allow_clear: bool,
+    /// Whether its keys may be handed to players in the open.
+    pub allow_clear_key: bool,
+}
