@@ -1,1 +1,2 @@
-//! .
+//! The origin role.
+pub mod storage;

@@ -1,0 +1,124 @@
+//! Where mezzanine bytes come from: sources, what is in memory now, and reads that must be waited for.
+
+mod cold;
+mod fault;
+#[expect(
+    unsafe_code,
+    reason = "mapping files, asking for their residency and meeting SIGBUS are system calls"
+)]
+mod map;
+mod source;
+mod stamp;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use cold::ColdReader;
+pub use fault::Fault;
+pub use source::{LocalFile, Read, Source};
+pub use stamp::Stamp;
+
+/// Whether files are mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Hot ranges come from a mapping, cold ones are read.
+    Map,
+    /// Every range is read: for network file systems.
+    Read,
+}
+
+/// How cold ranges are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColdPath {
+    /// By the storage thread's ring.
+    IoUring,
+    /// By a few threads, where the kernel refuses io_uring.
+    Threads,
+}
+
+impl ColdPath {
+    /// The name in metrics and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::IoUring => "io_uring",
+            Self::Threads => "threads",
+        }
+    }
+}
+
+/// Opens sources; owns the storage thread.
+pub struct Storage {
+    mode: Mode,
+    cold: Arc<ColdReader>,
+}
+
+impl Storage {
+    /// Starts the storage thread.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn start(mode: Mode, allow_io_uring: bool) -> io::Result<Self> {
+        let cold = ColdReader::start(allow_io_uring)?;
+        tracing::info!(cold_path = cold.path().as_str(), "storage thread started");
+        Ok(Self {
+            mode,
+            cold: Arc::new(cold),
+        })
+    }
+
+    /// How cold ranges are read here.
+    pub fn cold_path(&self) -> ColdPath {
+        self.cold.path()
+    }
+
+    /// Opens a local file. Blocks: meant for the blocking pool.
+    ///
+    /// # Errors
+    /// [`Fault::Io`].
+    pub fn open(&self, path: &Path) -> Result<LocalFile, Fault> {
+        LocalFile::open(path, self)
+    }
+}
+
+/// A file of ours, such as an index, mapped as it is. Blocks: meant for the blocking pool.
+///
+/// Such files are replaced by rename and never written in place. One that is cut short all the same reads as
+/// zeros from there on, which the checks of [`MappedFile::intact`] tell.
+pub struct MappedFile {
+    mapping: Arc<map::Mapping>,
+}
+
+struct Shared(Arc<map::Mapping>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        (*self.0).as_ref()
+    }
+}
+
+impl MappedFile {
+    /// Maps the file at `path`.
+    ///
+    /// # Errors
+    /// The operating system's refusal; an empty file cannot be mapped.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = std::fs::File::open(path)?;
+        let len = file.metadata()?.len();
+        Ok(Self {
+            mapping: Arc::new(map::Mapping::new(&file, len)?),
+        })
+    }
+
+    /// The whole content, which keeps the mapping alive.
+    pub fn bytes(&self) -> Bytes {
+        Bytes::from_owner(Shared(Arc::clone(&self.mapping)))
+    }
+
+    /// Whether every page that was ever read was there.
+    pub fn intact(&self) -> bool {
+        self.mapping.intact().is_ok()
+    }
+}

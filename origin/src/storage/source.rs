@@ -1,0 +1,215 @@
+use std::fmt;
+use std::fs::File;
+use std::future::Future;
+use std::io::{self, IoSliceMut};
+use std::ops::Range;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
+
+use super::cold::ColdReader;
+use super::map::Mapping;
+use super::{Fault, Stamp, Storage};
+
+/// The bytes of one mezzanine file, wherever they lie.
+///
+/// What packages and sends film knows this interface and nothing below it: a mapped local file is its first
+/// kind, and another may fetch ranges from an object store.
+pub trait Source: Send + Sync {
+    /// The length in bytes.
+    fn len(&self) -> u64;
+
+    /// Whether there are no bytes.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Hands the bytes of a range to `use_bytes` if they can be had without waiting; otherwise answers `false`
+    /// and calls nothing.
+    ///
+    /// # Errors
+    /// A [`Fault`]; what `use_bytes` made is then worthless and must not be used.
+    fn if_ready(&self, range: Range<u64>, use_bytes: &mut dyn FnMut(&[u8])) -> Result<bool, Fault>;
+
+    /// Reads a range, however long it takes, into `buffer`, whose earlier content is dropped.
+    fn read(&self, range: Range<u64>, buffer: Vec<u8>) -> Read;
+
+    /// Looks whether the content can still be what it was when the source was opened.
+    ///
+    /// # Errors
+    /// [`Fault::Changed`] or [`Fault::Truncated`].
+    fn unchanged(&self) -> Result<(), Fault>;
+}
+
+/// A read that is under way.
+pub type Read = Pin<Box<dyn Future<Output = Result<Vec<u8>, Fault>> + Send>>;
+
+/// How a mapped file's hot ranges are told from its cold ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Residency {
+    /// `mincore` on the mapping. It tells the truth to the file's owner and to whoever may write to it.
+    Mincore,
+    /// `preadv2` with `RWF_NOWAIT`, a copy dearer, where `mincore` would call everything resident.
+    NoWait,
+    /// Every range is read: for network file systems, where a mapping may fault at any time.
+    AlwaysCold,
+}
+
+/// A local file, mapped; cold ranges are read by the storage thread and never faulted in.
+pub struct LocalFile {
+    file: Arc<File>,
+    mapping: Option<Mapping>,
+    stamp: Stamp,
+    residency: Residency,
+    cold: Arc<ColdReader>,
+}
+
+impl LocalFile {
+    /// Opens and maps the file at `path`. Blocks: meant for the blocking pool.
+    ///
+    /// # Errors
+    /// [`Fault::Io`].
+    pub(super) fn open(path: &Path, storage: &Storage) -> Result<Self, Fault> {
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(Fault::from(io::Error::other("not a regular file")));
+        }
+        let stamp = Stamp::of(&metadata);
+        let residency = match storage.mode {
+            super::Mode::Map if mincore_tells_the_truth(&metadata, path) => Residency::Mincore,
+            super::Mode::Map => Residency::NoWait,
+            super::Mode::Read => Residency::AlwaysCold,
+        };
+        let mapping = match residency {
+            Residency::Mincore if stamp.len > 0 => Some(Mapping::new(&file, stamp.len)?),
+            Residency::Mincore | Residency::NoWait | Residency::AlwaysCold => None,
+        };
+        Ok(Self {
+            file: Arc::new(file),
+            mapping,
+            stamp,
+            residency,
+            cold: Arc::clone(&storage.cold),
+        })
+    }
+
+    /// The stamp the file had when it was opened.
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    /// Reads a range on this thread. Blocks: meant for the blocking pool.
+    ///
+    /// # Errors
+    /// [`Fault::Truncated`] or [`Fault::Io`].
+    pub fn read_now(&self, range: Range<u64>, buffer: &mut [u8]) -> Result<(), Fault> {
+        use std::os::unix::fs::FileExt as _;
+        self.file
+            .read_exact_at(buffer, range.start)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => Fault::Truncated,
+                _ => Fault::from(error),
+            })
+    }
+
+    fn checked(&self, range: &Range<u64>) -> Result<Range<usize>, Fault> {
+        let beyond = || Fault::Truncated;
+        if range.start > range.end || range.end > self.stamp.len {
+            return Err(beyond());
+        }
+        Ok(usize::try_from(range.start).map_err(|_| beyond())?
+            ..usize::try_from(range.end).map_err(|_| beyond())?)
+    }
+
+    /// Reads what the page cache holds; `false` unless it holds all of it.
+    fn read_cached(
+        &self,
+        range: &Range<usize>,
+        use_bytes: &mut dyn FnMut(&[u8]),
+    ) -> Result<bool, Fault> {
+        thread_local! {
+            static SCRATCH: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.resize(range.len(), 0);
+            let mut filled = 0;
+            while filled < range.len() {
+                let slice = &mut [IoSliceMut::new(&mut scratch[filled..])];
+                let offset = (range.start + filled) as u64;
+                match preadv2(&*self.file, slice, offset, ReadWriteFlags::NOWAIT) {
+                    Ok(0) => return Err(Fault::Truncated),
+                    Ok(count) => filled += count,
+                    Err(Errno::INTR) => {}
+                    // A file system without RWF_NOWAIT answers OPNOTSUPP: everything is cold there.
+                    Err(Errno::AGAIN | Errno::OPNOTSUPP) => return Ok(false),
+                    Err(error) => return Err(Fault::from(io::Error::from(error))),
+                }
+            }
+            use_bytes(scratch);
+            Ok(true)
+        })
+    }
+}
+
+impl Source for LocalFile {
+    fn len(&self) -> u64 {
+        self.stamp.len
+    }
+
+    fn if_ready(&self, range: Range<u64>, use_bytes: &mut dyn FnMut(&[u8])) -> Result<bool, Fault> {
+        let range = self.checked(&range)?;
+        if range.is_empty() {
+            use_bytes(&[]);
+            return Ok(true);
+        }
+        match (self.residency, &self.mapping) {
+            (Residency::AlwaysCold, _) => Ok(false),
+            (Residency::Mincore, Some(mapping)) if mapping.resident(range.clone()) => {
+                mapping
+                    .with(range, use_bytes)
+                    .map_err(|_| Fault::Truncated)?;
+                Ok(true)
+            }
+            (Residency::Mincore, _) => Ok(false),
+            (Residency::NoWait, _) => self.read_cached(&range, use_bytes),
+        }
+    }
+
+    fn read(&self, range: Range<u64>, buffer: Vec<u8>) -> Read {
+        match self.checked(&range) {
+            Ok(_) => self.cold.read(Arc::clone(&self.file), range, buffer),
+            Err(fault) => Box::pin(std::future::ready(Err(fault))),
+        }
+    }
+
+    fn unchanged(&self) -> Result<(), Fault> {
+        if let Some(mapping) = &self.mapping {
+            mapping.intact().map_err(|_| Fault::Truncated)?;
+        }
+        let now = Stamp::of(&self.file.metadata()?);
+        if self.stamp.same_content(&now) {
+            Ok(())
+        } else {
+            Err(Fault::Changed)
+        }
+    }
+}
+
+impl fmt::Debug for LocalFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalFile")
+            .field("stamp", &self.stamp)
+            .field("residency", &self.residency)
+            .finish()
+    }
+}
+
+/// Since Linux 5.2 `mincore` calls every page of a file resident that the caller neither owns nor may write.
+fn mincore_tells_the_truth(metadata: &std::fs::Metadata, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    metadata.uid() == rustix::process::geteuid().as_raw()
+        || rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok()
+}
