@@ -1,0 +1,58 @@
+# Everything a person types in this folder. `make demo` plays a film; `make test` is what CI runs.
+
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+CARGO ?= cargo
+setup := packaging/setup
+modules := packaging/node_modules/.package-lock.json
+page := packaging/page/dist/index.html
+page_sources := $(shell find packaging/page -type f -not -path '*/dist/*' -not -path '*/node_modules/*')
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+.PHONY: demo
+demo: ## Set up, build in release, and play the demo on loopback
+	@$(setup)/need.sh demo
+	@$(MAKE) --no-print-directory $(page)
+	@$(CARGO) build --release --locked -p appliance
+	@exec target/release/castellum demo
+
+.PHONY: test
+test: setup lint ## Set up and run every test, the browser tests included
+	$(CARGO) test --workspace --locked
+	@if [ -x packaging/tests/fuzz.sh ]; then packaging/tests/fuzz.sh; fi
+
+.PHONY: lint
+lint: $(page) ## Formatting and clippy, warnings denied
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- --deny warnings
+
+.PHONY: setup
+setup: ## Install what the tests need: as root by itself, otherwise it says what is missing
+	@$(setup)/need.sh test
+	@$(MAKE) --no-print-directory $(page)
+	@$(setup)/python.sh
+
+.PHONY: page
+page: $(page) ## Build the player page that the binary embeds
+
+$(page): $(modules) $(page_sources)
+	@npm run --silent --prefix packaging --workspace page build
+
+# npm writes this file last, so it stands for a whole installation.
+$(modules): packaging/package-lock.json packaging/.npmrc
+	@npm ci --silent --prefix packaging
+	@touch $@
+
+.PHONY: media
+media: ## Make the test media (target/test-media) that the tests make by themselves
+	@$(setup)/need.sh test
+	@packaging/demo/make-test-media.sh
+
+.PHONY: clean
+clean: ## Remove everything that was built or installed here
+	rm -rf target packaging/node_modules packaging/page/dist
