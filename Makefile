@@ -51,7 +51,7 @@ $(modules): packaging/package-lock.json packaging/.npmrc
 .PHONY: media
 media: ## Make the test media (target/test-media) that the tests make by themselves
 	@$(setup)/need.sh test
-	@packaging/demo/make-test-media.sh
+	@packaging/tests/media/make-test-media.sh
 
 .PHONY: clean
 clean: ## Remove everything that was built or installed here
