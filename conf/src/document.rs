@@ -1,0 +1,582 @@
+//! What is written in `castellum.toml`.
+//!
+//! The doc comments are the reference: `README.md` is rendered from them. Each key's comment ends with its
+//! default; a key without one is not set unless it is written.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::address::Address;
+use crate::settings::{
+    CallerRight, HlsClearKey, LogFormat, PackScheme, StorageMode, System, TokenAlgorithm,
+};
+use crate::units::{Size, Span};
+
+/// The whole file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Document {
+    /// Folder of the Unix sockets, one sub-folder per role. Default `"/run/castellum"`.
+    pub runtime_dir: PathBuf,
+    /// What is logged.
+    pub log: LogDocument,
+    /// How a process ends after SIGTERM.
+    pub drain: DrainDocument,
+    /// The packager and media server.
+    pub origin: OriginDocument,
+    /// The licence server.
+    pub license: LicenseDocument,
+    /// The keeper of keys.
+    pub keystore: KeystoreDocument,
+    /// What decides the bytes of media, by name. A file that has any pack has only its own.
+    pub packs: BTreeMap<String, PackDocument>,
+    /// Named views of every title, which decide manifests and licences. A file that has any policy has only its own.
+    pub policies: BTreeMap<String, PolicyDocument>,
+    /// Whose titles these are. For now there is exactly one, `default`.
+    pub tenants: BTreeMap<String, TenantDocument>,
+}
+
+/// What is logged. Lines go to standard error.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogDocument {
+    /// `json`, one object a line, or `text` for people. Default `"json"`.
+    pub format: LogFormat,
+    /// The least severe level that is written, by target: `info`, or `warn,origin=debug`. Default `"info"`.
+    pub filter: String,
+    /// One line for each request, without its query and without tokens. Default `true`.
+    pub access: bool,
+}
+
+/// How a process ends after SIGTERM.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DrainDocument {
+    /// Not ready, but connections are still taken for this long, so that load balancers notice. Default `"5s"`.
+    pub delay: Span,
+    /// What is in flight may then take this long. Default `"30s"`.
+    pub timeout: Span,
+}
+
+/// The origin role.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OriginDocument {
+    /// The media: `ROOT/NAME.mp4` is the asset NAME, `ROOT/NAME/*` one asset of several files. Default `"/srv/castellum/media"`.
+    pub media_root: PathBuf,
+    /// The catalogue and a self-signed certificate. Default `"/var/lib/castellum/origin"`.
+    pub state_dir: PathBuf,
+    /// Indexes; may be deleted at any time. Default `"/var/cache/castellum/origin"`.
+    pub cache_dir: PathBuf,
+    /// A file is taken up when its size and mtime have stood still for this long. Default `"2s"`.
+    pub settle: Span,
+    /// How often the media root is looked through. Default `"2s"`.
+    pub scan_interval: Span,
+    /// How long superseded manifests and media stay servable. Default `"24h"`.
+    pub hold: Span,
+    /// `max-age` of `main.m3u8` and `main.mpd`: how soon a changed title is seen. Default `"2s"`.
+    pub alias_ttl: Span,
+    /// Worker threads; 0 takes one for each processor. Default `0`.
+    pub workers: usize,
+    /// How cold bytes are read: `uring`, `blocking`, or `auto`, which takes io_uring where the kernel allows it. Default `"auto"`.
+    pub storage: StorageMode,
+    /// HTTP/1.1, /2 and /3 over TLS.
+    pub tls: OriginTlsDocument,
+    /// HTTP/1.1 and h2c, for CDNs and shields on private networks.
+    pub plain: OriginPlainDocument,
+    /// Health, metrics, API and console.
+    pub admin: OriginAdminDocument,
+    /// Bounds of what clients may ask at once.
+    pub limits: OriginLimitsDocument,
+    /// Bounds of what is kept in memory. Media is not: the page cache keeps it.
+    pub cache: CacheDocument,
+}
+
+/// The origin's TLS listener.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OriginTlsDocument {
+    /// Address and port, or `off`. Default `"[::]:8443"`.
+    pub listen: Address,
+    /// HTTP/3 on the UDP port of the same number. Default `true`.
+    pub h3: bool,
+    /// Says in `Alt-Svc` that there is HTTP/3. Off behind a CDN, which would cache it. Default `true`.
+    pub alt_svc: bool,
+    /// The certificate chain in PEM, leaf first. Without one, a self-signed certificate is made in `state_dir`.
+    pub certificate: Option<PathBuf>,
+    /// The file of its private key, in PEM.
+    pub key_file: Option<PathBuf>,
+    /// The systemd credential that is its private key, instead of `key_file`.
+    pub key_credential: Option<String>,
+}
+
+/// The origin's plain listener.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OriginPlainDocument {
+    /// Address and port, or `off`. Default `"[::]:8080"`.
+    pub listen: Address,
+}
+
+/// The origin's admin listener; also that of all roles in one process.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OriginAdminDocument {
+    /// Address and port, or `off`. Default `"127.0.0.1:9090"`.
+    pub listen: Address,
+    /// Names by which it may be addressed besides `localhost` and its own address. Default `[]`.
+    pub hosts: Vec<String>,
+}
+
+/// The origin's limits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OriginLimitsDocument {
+    /// A request's whole header section. Default `"16KiB"`.
+    pub header: Size,
+    /// From the first byte of a header section to its last. Default `"5s"`.
+    pub header_timeout: Span,
+    /// A connection with nothing in flight is closed after this. Default `"1m"`.
+    pub idle_timeout: Span,
+    /// Open connections. Default `10000`.
+    pub connections: usize,
+    /// Requests whose response is not yet wholly sent; above it, 503 with `Retry-After`. Default `4096`.
+    pub in_flight: usize,
+    /// Concurrent streams of one h2 or h3 connection. Default `128`.
+    pub streams: u32,
+}
+
+/// What the origin keeps in memory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheDocument {
+    /// Planned responses and their generated bytes. Default `"128MiB"`.
+    pub layouts: Size,
+    /// Indexes held open. Default `"512MiB"`.
+    pub indexes: Size,
+    /// Rendered manifests. Default `"64MiB"`.
+    pub manifests: Size,
+}
+
+/// The license role.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LicenseDocument {
+    /// The base of licence URLs in manifests, as players reach it. Default `"https://localhost:8444"`.
+    pub public_url: String,
+    /// A self-signed certificate. Default `"/var/lib/castellum/license"`.
+    pub state_dir: PathBuf,
+    /// Worker threads; 0 takes one for each processor. Default `0`.
+    pub workers: usize,
+    /// The request header that carries the token. In `Authorization` it stands after `Bearer`. Default `"Authorization"`.
+    pub token_header: String,
+    /// HTTP/1.1, /2 and /3 over TLS.
+    pub tls: LicenseTlsDocument,
+    /// HTTP/1.1 and h2c, behind a TLS terminator.
+    pub plain: LicensePlainDocument,
+    /// Health and metrics, when the role runs in a process of its own.
+    pub admin: LicenseAdminDocument,
+    /// Bounds of what clients may ask at once.
+    pub limits: LicenseLimitsDocument,
+    /// Who may say what a viewer is entitled to, each a `[[license.issuers]]`. Without one, every token is refused. Default `[]`.
+    pub issuers: Vec<IssuerDocument>,
+}
+
+/// The licence server's TLS listener.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LicenseTlsDocument {
+    /// Address and port, or `off`. Default `"[::]:8444"`.
+    pub listen: Address,
+    /// HTTP/3 on the UDP port of the same number. Default `true`.
+    pub h3: bool,
+    /// The certificate chain in PEM, leaf first. Without one, a self-signed certificate is made in `state_dir`.
+    pub certificate: Option<PathBuf>,
+    /// The file of its private key, in PEM.
+    pub key_file: Option<PathBuf>,
+    /// The systemd credential that is its private key, instead of `key_file`.
+    pub key_credential: Option<String>,
+}
+
+/// The licence server's plain listener.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LicensePlainDocument {
+    /// Address and port, or `off`. Default `"off"`.
+    pub listen: Address,
+}
+
+/// The licence server's admin listener.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LicenseAdminDocument {
+    /// Address and port, or `off`. Default `"127.0.0.1:9091"`.
+    pub listen: Address,
+    /// Names by which it may be addressed besides `localhost` and its own address. Default `[]`.
+    pub hosts: Vec<String>,
+}
+
+/// The licence server's limits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LicenseLimitsDocument {
+    /// A request's whole header section. Default `"16KiB"`.
+    pub header: Size,
+    /// From the first byte of a header section to its last. Default `"5s"`.
+    pub header_timeout: Span,
+    /// A connection with nothing in flight is closed after this. Default `"1m"`.
+    pub idle_timeout: Span,
+    /// A licence request. Default `"64KiB"`.
+    pub body: Size,
+    /// Open connections. Default `10000`.
+    pub connections: usize,
+    /// Requests whose response is not yet wholly sent; above it, 503 with `Retry-After`. Default `1024`.
+    pub in_flight: usize,
+    /// Concurrent streams of one h2 or h3 connection. Default `128`.
+    pub streams: u32,
+}
+
+/// One issuer of entitlement tokens.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IssuerDocument {
+    /// Its name in logs and audit records. Required.
+    pub name: Option<String>,
+    /// The `iss` claim. Required.
+    pub issuer: Option<String>,
+    /// The `aud` claim. Required.
+    pub audience: Option<String>,
+    /// The `kid` that a token's header may name. A token that names another is not this issuer's.
+    pub key_id: Option<String>,
+    /// `HS256`, `ES256` or `EdDSA`: the one algorithm that the key is used with, whatever a token says. Required.
+    pub algorithm: Option<TokenAlgorithm>,
+    /// The file of the key. HS256: the secret, at least 32 bytes; ES256 and EdDSA: the public key in PEM.
+    pub key_file: Option<PathBuf>,
+    /// The systemd credential that is the key, instead of `key_file`.
+    pub key_credential: Option<String>,
+}
+
+/// The keystore role.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KeystoreDocument {
+    /// Key records and the audit log. Default `"/var/lib/castellum/keystore"`.
+    pub state_dir: PathBuf,
+    /// How long the origin may hold keys before it asks again. Default `"10m"`.
+    pub lease_term: Span,
+    /// The file of the passphrase to unseal with at the start. Without one, the keystore waits for `castellum keystore unseal`.
+    pub passphrase_file: Option<PathBuf>,
+    /// The systemd credential that is the passphrase, instead of `passphrase_file`.
+    pub passphrase_credential: Option<String>,
+    /// Makes a root at the first start, under that passphrase. Default `false`.
+    pub init_at_start: bool,
+    /// Refuses to start where key memory cannot be locked. Default `false`.
+    pub require_locked_memory: bool,
+    /// The cost of one guess at the passphrase (Argon2id). It is kept with the root when that is made.
+    pub argon2: Argon2Document,
+    /// Who may do what, by name. The roles of one process are the callers `origin` and `license`. A file that has any caller has only its own.
+    pub callers: BTreeMap<String, CallerDocument>,
+}
+
+/// The cost of Argon2id (RFC 9106).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Argon2Document {
+    /// Memory. Default `"64MiB"`.
+    pub memory: Size,
+    /// Passes over it. Default `3`.
+    pub passes: u32,
+    /// Lanes. Default `4`.
+    pub lanes: u32,
+}
+
+/// One caller of the keystore.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CallerDocument {
+    /// The Unix user whose processes are this caller: a name of `/etc/passwd`, or a number in quotes. Without one, it is in-process only.
+    pub user: Option<String>,
+    /// Any of `lease` (hold keys to encrypt with), `export` (take keys for a licence), `operate` (unseal, list, destroy) and `audit` (read the log). Required.
+    pub may: Option<Vec<CallerRight>>,
+    /// The assets for which it may lease and export; `*` is all. Default `["*"]`.
+    pub assets: Option<Vec<String>>,
+}
+
+/// What decides the bytes of media.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PackDocument {
+    /// `cbcs`, `cenc` or `clear`. Required.
+    pub scheme: Option<PackScheme>,
+    /// A segment begins at the first key frame at or after each multiple of this. Default `"4s"`.
+    pub segment_duration: Option<Span>,
+    /// The version of the byte layout. Raising it renames and rewrites all media of the pack. Default `1`.
+    pub writer: Option<u16>,
+}
+
+/// A named view of every title.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PolicyDocument {
+    /// The pack. Required.
+    pub pack: Option<String>,
+    /// The DRM systems, in the order in which manifests name them: `clearkey`, `widevine`, `playready`, `fairplay`. None for a clear pack. Default `[]`.
+    pub systems: Option<Vec<System>>,
+    /// How ClearKey is spelled in HLS: `clearkey` (hls.js), `identity` (shaka-player), or `both` (`cenc` only). Default `"clearkey"`.
+    pub hls_clear_key: Option<HlsClearKey>,
+    /// The version of the manifests' text. Default `1`.
+    pub writer: Option<u16>,
+}
+
+/// What a tenant allows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TenantDocument {
+    /// Its titles may be had clear. Default `false`.
+    pub allow_clear: bool,
+    /// Its keys may be handed to players in the open, as ClearKey does. Default `false`.
+    pub allow_clear_key: bool,
+}
+
+impl Default for Document {
+    fn default() -> Self {
+        let pack = |scheme| PackDocument {
+            scheme: Some(scheme),
+            ..PackDocument::default()
+        };
+        let policy = |pack: &str, hls: Option<HlsClearKey>| PolicyDocument {
+            pack: Some(pack.to_owned()),
+            systems: hls.is_some().then(|| vec![System::ClearKey]),
+            hls_clear_key: hls,
+            writer: None,
+        };
+        Self {
+            runtime_dir: "/run/castellum".into(),
+            log: LogDocument::default(),
+            drain: DrainDocument::default(),
+            origin: OriginDocument::default(),
+            license: LicenseDocument::default(),
+            keystore: KeystoreDocument::default(),
+            packs: named([
+                ("cbcs", pack(PackScheme::Cbcs)),
+                ("cenc", pack(PackScheme::Cenc)),
+                ("clear", pack(PackScheme::Clear)),
+            ]),
+            policies: named([
+                ("cbcs", policy("cbcs", Some(HlsClearKey::ClearKey))),
+                ("cbcs-identity", policy("cbcs", Some(HlsClearKey::Identity))),
+                ("cenc", policy("cenc", Some(HlsClearKey::Both))),
+                ("clear", policy("clear", None)),
+            ]),
+            tenants: named([("default", TenantDocument::default())]),
+        }
+    }
+}
+
+fn named<T, const N: usize>(entries: [(&str, T); N]) -> BTreeMap<String, T> {
+    entries
+        .into_iter()
+        .map(|(name, entry)| (name.to_owned(), entry))
+        .collect()
+}
+
+impl Default for LogDocument {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Json,
+            filter: "info".to_owned(),
+            access: true,
+        }
+    }
+}
+
+impl Default for DrainDocument {
+    fn default() -> Self {
+        Self {
+            delay: Span::seconds(5),
+            timeout: Span::seconds(30),
+        }
+    }
+}
+
+impl Default for OriginDocument {
+    fn default() -> Self {
+        Self {
+            media_root: "/srv/castellum/media".into(),
+            state_dir: "/var/lib/castellum/origin".into(),
+            cache_dir: "/var/cache/castellum/origin".into(),
+            settle: Span::seconds(2),
+            scan_interval: Span::seconds(2),
+            hold: Span::seconds(24 * 3600),
+            alias_ttl: Span::seconds(2),
+            workers: 0,
+            storage: StorageMode::Auto,
+            tls: OriginTlsDocument::default(),
+            plain: OriginPlainDocument::default(),
+            admin: OriginAdminDocument::default(),
+            limits: OriginLimitsDocument::default(),
+            cache: CacheDocument::default(),
+        }
+    }
+}
+
+impl Default for OriginTlsDocument {
+    fn default() -> Self {
+        Self {
+            listen: any(8443),
+            h3: true,
+            alt_svc: true,
+            certificate: None,
+            key_file: None,
+            key_credential: None,
+        }
+    }
+}
+
+impl Default for OriginPlainDocument {
+    fn default() -> Self {
+        Self { listen: any(8080) }
+    }
+}
+
+impl Default for OriginAdminDocument {
+    fn default() -> Self {
+        Self {
+            listen: loopback(9090),
+            hosts: Vec::new(),
+        }
+    }
+}
+
+impl Default for OriginLimitsDocument {
+    fn default() -> Self {
+        Self {
+            header: Size(16 << 10),
+            header_timeout: Span::seconds(5),
+            idle_timeout: Span::seconds(60),
+            connections: 10_000,
+            in_flight: 4096,
+            streams: 128,
+        }
+    }
+}
+
+impl Default for CacheDocument {
+    fn default() -> Self {
+        Self {
+            layouts: Size::mebibytes(128),
+            indexes: Size::mebibytes(512),
+            manifests: Size::mebibytes(64),
+        }
+    }
+}
+
+impl Default for LicenseDocument {
+    fn default() -> Self {
+        Self {
+            public_url: "https://localhost:8444".to_owned(),
+            state_dir: "/var/lib/castellum/license".into(),
+            workers: 0,
+            token_header: "Authorization".to_owned(),
+            tls: LicenseTlsDocument::default(),
+            plain: LicensePlainDocument::default(),
+            admin: LicenseAdminDocument::default(),
+            limits: LicenseLimitsDocument::default(),
+            issuers: Vec::new(),
+        }
+    }
+}
+
+impl Default for LicenseTlsDocument {
+    fn default() -> Self {
+        Self {
+            listen: any(8444),
+            h3: true,
+            certificate: None,
+            key_file: None,
+            key_credential: None,
+        }
+    }
+}
+
+impl Default for LicensePlainDocument {
+    fn default() -> Self {
+        Self {
+            listen: Address(None),
+        }
+    }
+}
+
+impl Default for LicenseAdminDocument {
+    fn default() -> Self {
+        Self {
+            listen: loopback(9091),
+            hosts: Vec::new(),
+        }
+    }
+}
+
+impl Default for LicenseLimitsDocument {
+    fn default() -> Self {
+        Self {
+            header: Size(16 << 10),
+            header_timeout: Span::seconds(5),
+            idle_timeout: Span::seconds(60),
+            body: Size(64 << 10),
+            connections: 10_000,
+            in_flight: 1024,
+            streams: 128,
+        }
+    }
+}
+
+impl Default for KeystoreDocument {
+    fn default() -> Self {
+        let caller = |user: &str, may: &[CallerRight]| CallerDocument {
+            user: Some(user.to_owned()),
+            may: Some(may.to_vec()),
+            assets: None,
+        };
+        Self {
+            state_dir: "/var/lib/castellum/keystore".into(),
+            lease_term: Span::seconds(600),
+            passphrase_file: None,
+            passphrase_credential: None,
+            init_at_start: false,
+            require_locked_memory: false,
+            argon2: Argon2Document::default(),
+            callers: named([
+                ("origin", caller("castellum-origin", &[CallerRight::Lease])),
+                (
+                    "license",
+                    caller("castellum-license", &[CallerRight::Export]),
+                ),
+                (
+                    "operator",
+                    caller("root", &[CallerRight::Operate, CallerRight::Audit]),
+                ),
+            ]),
+        }
+    }
+}
+
+impl Default for Argon2Document {
+    fn default() -> Self {
+        Self {
+            memory: Size::mebibytes(64),
+            passes: 3,
+            lanes: 4,
+        }
+    }
+}
+
+/// Every address of the host, v6 and v4.
+fn any(port: u16) -> Address {
+    Address(Some((std::net::Ipv6Addr::UNSPECIFIED, port).into()))
+}
+
+fn loopback(port: u16) -> Address {
+    Address(Some((std::net::Ipv4Addr::LOCALHOST, port).into()))
+}
