@@ -645,10 +645,10 @@ impl Check<'_> {
     ) -> Option<SecretSource> {
         let key = format!("{table}.{name}_credential");
         match (file, credential) {
-            (Some(_), Some(_)) => {
+            (Some(file), Some(_)) => {
                 let message = format!("{name}_file is set as well");
                 self.fault(&key, &message, "leave one of them out");
-                None
+                Some(SecretSource::file(file))
             }
             (Some(file), None) => Some(SecretSource::file(file)),
             (None, Some(name)) if name.is_empty() || name.contains('/') => {
@@ -682,7 +682,7 @@ impl Check<'_> {
         let writer = writer.unwrap_or(1);
         if !WRITERS.contains(&writer) {
             let message = format!(
-                "this version knows the writers {} to {}",
+                "this version knows the writers {} to {} only",
                 WRITERS.start(),
                 WRITERS.end()
             );

@@ -271,7 +271,7 @@ fn reworded(message: &str) -> (String, Option<String>) {
         .find_map(|start| message.strip_prefix(start))
         .and_then(|rest| rest.split_once("`, expected "))
     else {
-        return (message.to_owned(), None);
+        return (plainly(message), None);
     };
     let known: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
     let noun = if message.starts_with("unknown field") {
@@ -289,6 +289,22 @@ fn reworded(message: &str) -> (String, Option<String>) {
         None => format!("there are: {}", known.join(", ")),
     };
     (format!("there is no {noun} `{unknown}` here"), Some(help))
+}
+
+/// serde's words for types, in an operator's.
+fn plainly(message: &str) -> String {
+    let Some((found, expected)) = message.rsplit_once("expected ") else {
+        return match message.starts_with("wanted exactly 1 element") {
+            true => "expected a value, found a section".to_owned(),
+            false => message.to_owned(),
+        };
+    };
+    let expected = match expected {
+        "usize" | "u16" | "u32" | "u64" => "a whole number",
+        name if name.starts_with("struct ") => "a section",
+        other => other,
+    };
+    format!("{found}expected {expected}")
 }
 
 /// The number of letters to insert, delete or replace (Levenshtein).
@@ -340,5 +356,65 @@ mod tests {
         let (_, help) = reworded("unknown variant `abcdef`, expected `json` or `text`");
         assert_eq!(help.unwrap(), "there are: json, text");
         assert_eq!(reworded("invalid type"), ("invalid type".to_owned(), None));
+    }
+
+    fn with_environment(text: &str, variables: &[(&str, &str)]) -> Written {
+        let source = Source {
+            name: "file".to_owned(),
+            text: text.to_owned(),
+        };
+        let variables = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        read(source, variables)
+    }
+
+    #[test]
+    fn the_environment_lies_over_the_file() {
+        let written = with_environment(
+            "[origin]\nworkers = 2\nhold = \"1h\"\n[packs.cbcs]\nscheme = \"cbcs\"\n",
+            &[
+                ("CASTELLUM__ORIGIN__WORKERS", "3"),
+                ("CASTELLUM__ORIGIN__TLS__LISTEN", "[::1]:443"),
+                ("CASTELLUM__ORIGIN__ADMIN__HOSTS", "[\"a\", \"b\"]"),
+                ("CASTELLUM__LOG__FILTER", "info"),
+                ("CASTELLUM__PACKS__CBCS__WRITER", "1"),
+                ("CASTELLUMX", "no"),
+                ("HOME", "/"),
+            ],
+        );
+        assert!(written.faults.is_empty(), "{:?}", written.faults);
+        let Document {
+            origin, log, packs, ..
+        } = written.document;
+        assert_eq!(origin.workers, 3);
+        assert_eq!(origin.hold, crate::units::Span::seconds(3600));
+        assert_eq!(origin.tls.listen.to_string(), "[::1]:443");
+        assert_eq!(origin.admin.hosts, ["a", "b"]);
+        assert_eq!(log.filter, "info");
+        assert_eq!(
+            (packs["cbcs"].scheme, packs["cbcs"].writer),
+            (Some(crate::PackScheme::Cbcs), Some(1))
+        );
+    }
+
+    #[test]
+    fn a_fault_names_its_variable() {
+        let written = with_environment(
+            "",
+            &[("CASTELLUM__ORIGIN__SETLE", "2s"), ("CASTELLUM__", "x")],
+        );
+        let said: Vec<String> = written.faults.iter().map(ToString::to_string).collect();
+        assert!(
+            said[1].starts_with("CASTELLUM__ORIGIN__SETLE:1:10: origin.setle: there is no key"),
+            "{said:?}"
+        );
+        assert_eq!(said.len(), 2);
+    }
+
+    #[test]
+    fn a_value_over_a_section_is_a_fault() {
+        let written = with_environment("[origin]\nworkers = 2\n", &[("CASTELLUM__ORIGIN", "2")]);
+        assert_eq!(written.faults.len(), 1, "{:?}", written.faults);
     }
 }
