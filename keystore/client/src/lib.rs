@@ -5,6 +5,12 @@
 //! another: the same checks are made and the same audit records are written.
 #![forbid(unsafe_code)]
 
+pub mod admin;
+pub mod frame;
+mod link;
+pub mod message;
+pub mod socket;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;

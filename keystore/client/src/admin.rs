@@ -1,0 +1,166 @@
+//! Administration of a keystore: the [`Admin`] trait and what it speaks of.
+//!
+//! The verbs of the command line hold an `Arc<dyn Admin>`, which [`crate::socket::AdminSocket`] is over the
+//! control socket. No call here returns a key.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use keystore_types::{AssetId, KeyContext, KeyId};
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, SealState};
+
+/// What every administrative call returns.
+pub type Outcome<'a, T> = Pin<Box<dyn Future<Output = Result<T, AdminError>> + Send + 'a>>;
+
+/// A keystore as an operator or auditor sees it. Every call is checked against the caller's capabilities;
+/// those that change something leave an audit record.
+pub trait Admin: Send + Sync {
+    /// Makes the root and seals it under a passphrase; the keystore is unsealed afterwards.
+    ///
+    /// # Errors
+    /// [`AdminError::Refused`] where there is a root already, or the passphrase is too short or too long.
+    fn init(&self, passphrase: SecretString) -> Outcome<'_, ()>;
+
+    /// Takes the root into memory; no-op on one that is unsealed, once the passphrase is found right.
+    ///
+    /// # Errors
+    /// [`AdminError::WrongPassphrase`]; [`AdminError::Refused`] where there is no root.
+    fn unseal(&self, passphrase: SecretString) -> Outcome<'_, ()>;
+
+    /// Wipes the root from memory and ends held leases.
+    ///
+    /// # Errors
+    /// [`Error::Denied`], [`Error::Unavailable`].
+    fn seal(&self) -> Outcome<'_, ()>;
+
+    /// How it stands.
+    ///
+    /// # Errors
+    /// [`Error::Denied`], [`Error::Unavailable`].
+    fn status(&self) -> Outcome<'_, Status>;
+
+    /// Walks the audit chain, checks the store and, when unsealed, unwraps every key.
+    ///
+    /// # Errors
+    /// [`Error::Denied`], [`Error::Unavailable`]; what is found wrong is in the report.
+    fn verify(&self) -> Outcome<'_, Report>;
+
+    /// Key records by key id, a page at a time.
+    ///
+    /// # Errors
+    /// [`Error::Denied`], [`Error::Unavailable`].
+    fn key_list(&self, filter: KeyFilter) -> Outcome<'_, KeyPage>;
+
+    /// One key's record.
+    ///
+    /// # Errors
+    /// [`AdminError::NotFound`].
+    fn key_show(&self, id: KeyId) -> Outcome<'_, KeyRecord>;
+
+    /// Erases a key for ever and keeps its record. Its context gets a new key, with a new id, at the next lease;
+    /// leases held run to their term. No-op on a key that is destroyed.
+    ///
+    /// # Errors
+    /// [`AdminError::NotFound`].
+    fn key_destroy(&self, id: KeyId) -> Outcome<'_, KeyRecord>;
+}
+
+/// How a keystore stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Whether keys can be had.
+    pub state: SealState,
+    /// Keys that can be used.
+    pub keys: u64,
+    /// Keys that were destroyed.
+    pub destroyed: u64,
+    /// Audit records so far.
+    pub audit_records: u64,
+    /// The hash of the last audit record, in hexadecimal: note it elsewhere, and a shortened log is found out.
+    pub audit_head: String,
+    /// Whether the root and the KEKs lie in memory that is never swapped; `None` while sealed.
+    pub memory_locked: Option<bool>,
+}
+
+/// What [`Admin::verify`] found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Audit records whose place in the chain is right, from the first on.
+    pub audit_records: u64,
+    /// Key records looked at.
+    pub keys: u64,
+    /// Keys unwrapped; none while sealed.
+    pub unwrapped: u64,
+    /// What is wrong; empty when all is well.
+    pub faults: Vec<Finding>,
+}
+
+/// Something that [`Admin::verify`] found wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Where: `audit`, `store` or a key id.
+    pub place: String,
+    /// The audit record's sequence number, counted from 1.
+    pub sequence: Option<u64>,
+    /// What.
+    pub what: String,
+}
+
+/// Which key records to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeyFilter {
+    /// Of this asset only.
+    pub asset: Option<AssetId>,
+    /// Without those that were destroyed.
+    pub active_only: bool,
+    /// Those after this id: [`KeyPage::next`] of the page before.
+    pub after: Option<KeyId>,
+}
+
+/// Some key records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyPage {
+    /// At most [`PAGE`] records, by key id.
+    pub keys: Vec<KeyRecord>,
+    /// Where to go on; `None` on the last page.
+    pub next: Option<KeyId>,
+}
+
+/// The most records on a page.
+pub const PAGE: usize = 500;
+
+/// What is known of a key, apart from the key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRecord {
+    /// Its public id.
+    pub key_id: KeyId,
+    /// What it protects.
+    pub context: KeyContext,
+    /// The version of the tenant's KEK that wraps it.
+    pub kek_version: u32,
+    /// When it was made, in seconds of Unix time.
+    pub created: u64,
+    /// When it was destroyed, in seconds of Unix time.
+    pub destroyed: Option<u64>,
+}
+
+/// Why an administrative call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// As for any call.
+    #[error(transparent)]
+    Keystore(#[from] Error),
+    /// The passphrase does not open the root.
+    #[error("the passphrase does not open this keystore")]
+    WrongPassphrase,
+    /// There is no such key.
+    #[error("there is no key {0}")]
+    NotFound(KeyId),
+    /// It cannot be done as things stand.
+    #[error("{0}")]
+    Refused(String),
+}

@@ -1,0 +1,281 @@
+//! One connection to a keystore, kept up for ever: numbered calls out, replies and changes of the seal in.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::time::{sleep, timeout};
+
+use crate::frame::{self, Frame, Secret};
+use crate::message::{Call, Fault, Greeting, Hello, MAX_OUTSTANDING, Notice, VERSION};
+use crate::{Error, SealState};
+
+/// How long a peer may take to accept and say hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The pause before a lost connection is tried again; doubled up to [`LONGEST_PAUSE`]. A call cuts it short.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+type Reply = Result<Frame<Value>, Fault>;
+
+/// A handle on the connection. The connection itself lives in a task of the runtime on which [`Link::open`] was
+/// called; calls may come from any.
+pub(crate) struct Link {
+    calls: mpsc::Sender<Pending>,
+    state: watch::Receiver<SealState>,
+}
+
+/// A call on its way.
+struct Pending {
+    frame: Frame<Value>,
+    reply: oneshot::Sender<Result<Reply, Error>>,
+}
+
+impl Link {
+    /// Connects as soon as the socket is there, and again whenever the connection is lost, until the link is
+    /// dropped.
+    pub(crate) fn open(path: &Path, hello: Hello) -> Self {
+        let (calls, queue) = mpsc::channel(MAX_OUTSTANDING);
+        let (state_sender, state) = watch::channel(SealState::Unreachable);
+        tokio::spawn(run(path.to_owned(), hello, queue, state_sender));
+        Self { calls, state }
+    }
+
+    pub(crate) fn state(&self) -> watch::Receiver<SealState> {
+        self.state.clone()
+    }
+
+    /// Makes a call and waits for its reply, at most `patience`.
+    pub(crate) async fn call(
+        &self,
+        call: &(impl Serialize + Sync),
+        secret: Secret,
+        patience: Duration,
+    ) -> Result<Reply, Error> {
+        let header =
+            serde_json::to_value(call).map_err(|error| Error::Malformed(error.to_string()))?;
+        let (reply, answer) = oneshot::channel();
+        let frame = Frame { header, secret };
+        let exchange = async {
+            self.calls.send(Pending { frame, reply }).await.ok()?;
+            answer.await.ok()
+        };
+        match timeout(patience, exchange).await {
+            Ok(Some(answer)) => answer,
+            Ok(None) => Err(Error::Unavailable("the connection was lost".to_owned())),
+            Err(_) => Err(Error::Unavailable(format!(
+                "no reply within {} s",
+                patience.as_secs()
+            ))),
+        }
+    }
+}
+
+async fn run(
+    path: PathBuf,
+    hello: Hello,
+    mut queue: mpsc::Receiver<Pending>,
+    state: watch::Sender<SealState>,
+) {
+    let mut pause = FIRST_PAUSE;
+    let mut waiting = None;
+    let mut last_said = None;
+    loop {
+        let why = match connect(&path, &hello).await {
+            Ok(stream) => {
+                tracing::info!(path = %path.display(), "connected to the keystore");
+                (pause, last_said) = (FIRST_PAUSE, None);
+                match Connection::default()
+                    .serve(stream, waiting.take(), &mut queue, &state)
+                    .await
+                {
+                    End::LinkDropped => return,
+                    End::Lost(error) => Fault::Unavailable(error.to_string()),
+                }
+            }
+            Err(why) => why,
+        };
+        state.send_replace(SealState::Unreachable);
+        if last_said.as_ref() != Some(&why) {
+            let error = Error::from(why.clone());
+            tracing::warn!(path = %path.display(), %error, "no connection to the keystore");
+            last_said = Some(why.clone());
+        }
+        // Whoever called while there was no connection learns why at once.
+        while let Some(call) = waiting.take().or_else(|| queue.try_recv().ok()) {
+            let _ = call.reply.send(Err(why.clone().into()));
+        }
+        tokio::select! {
+            () = sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+            // The process may be back already: one attempt on this caller's account.
+            call = queue.recv() => match call {
+                Some(call) => waiting = Some(call),
+                None => return,
+            },
+        }
+    }
+}
+
+async fn connect(path: &Path, hello: &Hello) -> Result<UnixStream, Fault> {
+    let unavailable = |what: &str, error: io::Error| {
+        Fault::Unavailable(format!("{what} {}: {error}", path.display()))
+    };
+    let greet = async {
+        let mut stream = (UnixStream::connect(path).await)
+            .map_err(|error| unavailable("cannot connect to", error))?;
+        (frame::write(&mut stream, &Frame::open(hello)).await)
+            .map_err(|error| unavailable("cannot greet", error))?;
+        let greeting = (frame::read::<Greeting>(&mut stream).await)
+            .map_err(|error| unavailable("no greeting from", error))?;
+        match greeting.map(|frame| frame.header) {
+            Some(Greeting::Hello(theirs)) if theirs == *hello => Ok(stream),
+            Some(Greeting::Hello(theirs)) => Err(Fault::Unavailable(format!(
+                "{} speaks {} {}, and this program {} {VERSION}",
+                path.display(),
+                theirs.protocol,
+                theirs.version,
+                hello.protocol
+            ))),
+            Some(Greeting::Fault(fault)) => Err(fault),
+            None => Err(Fault::Unavailable(format!(
+                "{} closed the connection",
+                path.display()
+            ))),
+        }
+    };
+    match timeout(HELLO_TIMEOUT, greet).await {
+        Ok(result) => result,
+        Err(_) => Err(Fault::Unavailable(format!(
+            "{} does not answer",
+            path.display()
+        ))),
+    }
+}
+
+/// Why a connection ended.
+enum End {
+    /// Nobody holds the link any more.
+    LinkDropped,
+    /// The stream ended or broke.
+    Lost(io::Error),
+}
+
+/// The calls of one connection that wait for their replies; those that still do when it ends are told so by
+/// their dropped channels.
+#[derive(Default)]
+struct Connection(Mutex<HashMap<u64, Waiting>>);
+
+struct Waiting {
+    reply: oneshot::Sender<Result<Reply, Error>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    /// Works until the connection or the link ends. `first` is sent before what is in the queue.
+    async fn serve(
+        &self,
+        stream: UnixStream,
+        first: Option<Pending>,
+        queue: &mut mpsc::Receiver<Pending>,
+        state: &watch::Sender<SealState>,
+    ) -> End {
+        let (reader, writer) = stream.into_split();
+        tokio::select! {
+            end = self.send(writer, first, queue) => end,
+            error = self.receive(reader, state) => End::Lost(error),
+        }
+    }
+
+    async fn send(
+        &self,
+        mut stream: OwnedWriteHalf,
+        mut first: Option<Pending>,
+        queue: &mut mpsc::Receiver<Pending>,
+    ) -> End {
+        let outstanding = Arc::new(Semaphore::new(MAX_OUTSTANDING));
+        for id in 1.. {
+            let call = match first.take() {
+                Some(call) => call,
+                None => match queue.recv().await {
+                    Some(call) => call,
+                    None => return End::LinkDropped,
+                },
+            };
+            let Ok(permit) = outstanding.clone().acquire_owned().await else {
+                break;
+            };
+            let waiting = Waiting {
+                reply: call.reply,
+                _permit: permit,
+            };
+            self.waiting().insert(id, waiting);
+            let frame = Frame {
+                header: Call {
+                    id,
+                    call: call.frame.header,
+                },
+                secret: call.frame.secret,
+            };
+            match frame::write(&mut stream, &frame).await {
+                Ok(()) => {}
+                // Too large to be sent; the stream is untouched.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    if let Some(waiting) = self.waiting().remove(&id) {
+                        let _ = waiting.reply.send(Err(Error::Malformed(error.to_string())));
+                    }
+                }
+                Err(error) => return End::Lost(error),
+            }
+        }
+        End::LinkDropped
+    }
+
+    async fn receive(
+        &self,
+        mut stream: OwnedReadHalf,
+        state: &watch::Sender<SealState>,
+    ) -> io::Error {
+        loop {
+            let (header, secret) = match frame::read::<Notice<Value>>(&mut stream).await {
+                Ok(Some(Frame { header, secret })) => (header, secret),
+                Ok(None) => {
+                    return io::Error::new(
+                        io::ErrorKind::UnexpectedEof,
+                        "the keystore closed the connection",
+                    );
+                }
+                Err(error) => return error,
+            };
+            let (id, reply) = match header {
+                Notice::Reply { id, reply } => (
+                    id,
+                    Ok(Frame {
+                        header: reply,
+                        secret,
+                    }),
+                ),
+                Notice::Fault { id, fault } => (id, Err(fault)),
+                Notice::State(now) => {
+                    state.send_replace(now);
+                    continue;
+                }
+            };
+            if let Some(waiting) = self.waiting().remove(&id) {
+                // The caller may have given up; the keys are wiped then.
+                let _ = waiting.reply.send(Ok(reply));
+            }
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<u64, Waiting>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,173 @@
+//! A keystore in another process: the client of its two Unix sockets.
+
+use std::path::Path;
+use std::time::Duration;
+
+use keystore_types::KeyId;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+use crate::admin::{Admin, AdminError, KeyFilter, KeyPage, KeyRecord, Outcome, Report, Status};
+use crate::frame::{Frame, Secret};
+use crate::link::Link;
+use crate::message::{AdminCall, AdminReply, Hello, KeyCall, KeyReply, export_of, lease_of};
+use crate::{Answer, Error, ExportRequest, ExportedKey, Keystore, Lease, LeaseRequest, SealState};
+
+/// How long a key may take: many times a group commit on a slow disk.
+const KEY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long an administrative call may take: `verify` reads the whole audit log.
+const ADMIN_PATIENCE: Duration = Duration::from_secs(600);
+
+/// The client of the keystore socket.
+pub struct Socket(Link);
+
+impl Socket {
+    /// Connects now, or as soon as the socket is there, and again whenever the connection is lost. Until then
+    /// the seal is [`SealState::Unreachable`] and calls fail at once. The connection lives on the current
+    /// runtime, until this is dropped; calls may come from others.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn open(path: &Path) -> Self {
+        Self(Link::open(path, Hello::keystore()))
+    }
+
+    async fn call(&self, call: KeyCall) -> Result<Frame<KeyReply>, Error> {
+        let reply = self.0.call(&call, Secret::default(), KEY_PATIENCE).await?;
+        typed(reply?)
+    }
+}
+
+impl Keystore for Socket {
+    fn lease(&self, request: LeaseRequest) -> Answer<'_, Lease> {
+        Box::pin(async move {
+            let asked = request.contexts.clone();
+            let lease =
+                lease_of(self.call(KeyCall::Lease(request)).await?).ok_or_else(unexpected)?;
+            let given = lease.keys.iter().map(|leased| &leased.context);
+            if given.eq(&asked) {
+                Ok(lease)
+            } else {
+                Err(unexpected())
+            }
+        })
+    }
+
+    fn export(&self, request: ExportRequest) -> Answer<'_, Vec<ExportedKey>> {
+        Box::pin(async move {
+            export_of(self.call(KeyCall::Export(request)).await?).ok_or_else(unexpected)
+        })
+    }
+
+    fn seal_state(&self) -> watch::Receiver<SealState> {
+        self.0.state()
+    }
+}
+
+/// The client of the control socket.
+pub struct AdminSocket(Link);
+
+impl AdminSocket {
+    /// As [`Socket::open`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn open(path: &Path) -> Self {
+        Self(Link::open(path, Hello::control()))
+    }
+
+    async fn call(&self, call: AdminCall, secret: Secret) -> Result<AdminReply, AdminError> {
+        let reply = self.0.call(&call, secret, ADMIN_PATIENCE).await?;
+        Ok(typed(reply?)?.header)
+    }
+
+    async fn with(&self, call: AdminCall, passphrase: SecretString) -> Result<(), AdminError> {
+        let secret = Secret::new(passphrase.expose_secret().as_bytes().to_vec());
+        done(self.call(call, secret).await?)
+    }
+
+    async fn ask(&self, call: AdminCall) -> Result<AdminReply, AdminError> {
+        self.call(call, Secret::default()).await
+    }
+}
+
+impl Admin for AdminSocket {
+    fn init(&self, passphrase: SecretString) -> Outcome<'_, ()> {
+        Box::pin(self.with(AdminCall::Init, passphrase))
+    }
+
+    fn unseal(&self, passphrase: SecretString) -> Outcome<'_, ()> {
+        Box::pin(self.with(AdminCall::Unseal, passphrase))
+    }
+
+    fn seal(&self) -> Outcome<'_, ()> {
+        Box::pin(async { done(self.ask(AdminCall::Seal).await?) })
+    }
+
+    fn status(&self) -> Outcome<'_, Status> {
+        Box::pin(async {
+            match self.ask(AdminCall::Status).await? {
+                AdminReply::Status(status) => Ok(status),
+                other => Err(unlike(&other)),
+            }
+        })
+    }
+
+    fn verify(&self) -> Outcome<'_, Report> {
+        Box::pin(async {
+            match self.ask(AdminCall::Verify).await? {
+                AdminReply::Report(report) => Ok(report),
+                other => Err(unlike(&other)),
+            }
+        })
+    }
+
+    fn key_list(&self, filter: KeyFilter) -> Outcome<'_, KeyPage> {
+        Box::pin(async {
+            match self.ask(AdminCall::KeyList(filter)).await? {
+                AdminReply::Page(page) => Ok(page),
+                other => Err(unlike(&other)),
+            }
+        })
+    }
+
+    fn key_show(&self, id: KeyId) -> Outcome<'_, KeyRecord> {
+        Box::pin(async move { key(self.ask(AdminCall::KeyShow(id)).await?) })
+    }
+
+    fn key_destroy(&self, id: KeyId) -> Outcome<'_, KeyRecord> {
+        Box::pin(async move { key(self.ask(AdminCall::KeyDestroy(id)).await?) })
+    }
+}
+
+fn done(reply: AdminReply) -> Result<(), AdminError> {
+    match reply {
+        AdminReply::Done => Ok(()),
+        other => Err(unlike(&other)),
+    }
+}
+
+fn key(reply: AdminReply) -> Result<KeyRecord, AdminError> {
+    match reply {
+        AdminReply::Key(record) => Ok(record),
+        other => Err(unlike(&other)),
+    }
+}
+
+fn typed<T: DeserializeOwned>(reply: Frame<serde_json::Value>) -> Result<Frame<T>, Error> {
+    let header = serde_json::from_value(reply.header).map_err(|_| unexpected())?;
+    Ok(Frame {
+        header,
+        secret: reply.secret,
+    })
+}
+
+fn unlike(_: &AdminReply) -> AdminError {
+    unexpected().into()
+}
+
+fn unexpected() -> Error {
+    Error::Unavailable("the reply does not fit the call".to_owned())
+}
