@@ -1,1 +1,24 @@
-//! .
+//! The licence server: checks an entitlement token and answers a player's licence request.
+//!
+//! ```text
+//! request -> route -> token -> Entitlement -> Challenge -> Decision -> License -> response
+//!            http     entitlement             format       policy      issue      format
+//! ```
+//!
+//! A text becomes an [`entitlement::Entitlement`] only through [`entitlement::Verifier::verify`]. Keys come
+//! from the keystore and only for what was decided; they are written once, into a buffer that is wiped after it
+//! was sent.
+#![forbid(unsafe_code)]
+
+mod clock;
+pub mod entitlement;
+mod error;
+pub mod format;
+pub mod issue;
+mod json;
+pub mod policy;
+mod refusal;
+
+pub use clock::{Clock, SystemClock, UnixTime};
+pub use error::{Error, ErrorKind};
+pub use refusal::{IssuerMismatch, Refusal};

@@ -1,0 +1,108 @@
+//! Who gets which keys: a pure decision over what was proven, what is asked for and what is configured.
+
+use std::collections::BTreeMap;
+
+use keystore_types::{AssetId, KeyId, Scheme};
+
+use crate::Refusal;
+use crate::entitlement::Entitlement;
+
+/// A licence system that this server answers for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum System {
+    /// W3C ClearKey by EME.
+    ClearKey,
+    /// HLS `identity` keys.
+    Hls,
+}
+
+impl System {
+    /// The name in logs, in URLs and in the keystore's audit log.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ClearKey => "clearkey",
+            Self::Hls => "hls",
+        }
+    }
+}
+
+/// What a player asks for, whatever the format in which it asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Challenge {
+    /// The licence system.
+    pub system: System,
+    /// The asset, named by the URL.
+    pub asset: AssetId,
+    /// The keys, at least one, each once.
+    pub key_ids: Vec<KeyId>,
+}
+
+/// What the configuration says of licences.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// Whether the tenant allows keys to be handed out in the open, which both systems do.
+    pub allow_clear_key: bool,
+    /// The policies that a token may name.
+    pub policies: BTreeMap<String, PolicyRule>,
+}
+
+/// What a named policy says of licences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PolicyRule {
+    /// Whether ClearKey is among its systems.
+    pub clear_key: bool,
+    /// The scheme of its pack; none where that is clear.
+    pub scheme: Option<Scheme>,
+}
+
+/// Whether a licence is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// With these keys, in the order asked for.
+    Grant(Grant),
+    /// Not at all.
+    Refuse(Refusal),
+}
+
+/// The keys that may leave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Requested and entitled.
+    pub key_ids: Vec<KeyId>,
+    /// If the policy named is for one scheme, keys of others are left out.
+    pub scheme: Option<Scheme>,
+}
+
+/// Decides on a challenge.
+///
+/// A token that covers some of the keys gives those (DASH-IF Guidelines-Security, licence request model); the
+/// others are left out without a word.
+pub fn decide(entitlement: &Entitlement, challenge: &Challenge, rules: &Rules) -> Decision {
+    match grant(entitlement, challenge, rules) {
+        Ok(grant) => Decision::Grant(grant),
+        Err(refusal) => Decision::Refuse(refusal),
+    }
+}
+
+fn grant(entitlement: &Entitlement, challenge: &Challenge, rules: &Rules) -> Result<Grant, Refusal> {
+    if !entitlement.covers_asset(&challenge.asset) {
+        return Err(Refusal::AssetNotEntitled);
+    }
+    let scheme = match entitlement.policy() {
+        None => None,
+        // A name that means nothing here was meant to restrict something.
+        Some(name) => match rules.policies.get(name) {
+            Some(PolicyRule { clear_key: true, scheme: Some(scheme) }) => Some(*scheme),
+            Some(_) | None => return Err(Refusal::PolicyUnmet),
+        },
+    };
+    if !rules.allow_clear_key {
+        return Err(Refusal::PolicyUnmet);
+    }
+    let key_ids: Vec<_> =
+        challenge.key_ids.iter().copied().filter(|key_id| entitlement.covers_key(key_id)).collect();
+    if key_ids.is_empty() {
+        return Err(Refusal::KeysNotEntitled);
+    }
+    Ok(Grant { key_ids, scheme })
+}

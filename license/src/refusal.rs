@@ -1,0 +1,102 @@
+use crate::entitlement::Malformation;
+
+/// Why no licence is given. A player hears little of it; the decision log and the metrics hear it all.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The request carries no token.
+    #[error("no token")]
+    NoToken,
+    /// The token is not a JWT that is read here.
+    #[error("malformed token: {0}")]
+    TokenMalformed(#[from] Malformation),
+    /// No configured issuer signs under this `iss`, or none with this algorithm or key id.
+    #[error("no issuer is configured for the token's {0}")]
+    IssuerUnknown(IssuerMismatch),
+    /// The signature is not that of the issuer's key.
+    #[error("the signature does not verify")]
+    SignatureInvalid,
+    /// A claim that must be there is not.
+    #[error("the claim {0} is missing")]
+    ClaimMissing(&'static str),
+    /// A claim has the wrong type or is out of bounds.
+    #[error("the claim {0} is malformed")]
+    ClaimMalformed(&'static str),
+    /// The token is meant for someone else, or for others as well.
+    #[error("the token is meant for another audience")]
+    AudienceMismatch,
+    /// `exp` and the leeway have passed.
+    #[error("the token has expired")]
+    TokenExpired,
+    /// `nbf` is still ahead, leeway included.
+    #[error("the token is not valid yet")]
+    TokenNotYetValid,
+    /// The token names a policy that is not configured, or one that does not allow this licence system.
+    #[error("the token's policy does not allow this licence")]
+    PolicyUnmet,
+    /// The token does not name the asset.
+    #[error("the token does not cover the asset")]
+    AssetNotEntitled,
+    /// The token names none of the requested keys.
+    #[error("the token covers none of the requested keys")]
+    KeysNotEntitled,
+    /// The asset has none of the keys that are requested and entitled.
+    #[error("the asset has none of the keys")]
+    KeysUnknown,
+    /// The keystore grants this server nothing of the asset.
+    #[error("the keystore does not grant the asset to this server")]
+    KeystoreDenied,
+    /// The body is not a licence request.
+    #[error("malformed request: {0}")]
+    RequestMalformed(String),
+    /// The body is longer than any licence request.
+    #[error("the request is too long")]
+    RequestTooLong,
+    /// The keystore is sealed.
+    #[error("the keystore is sealed")]
+    Sealed,
+    /// The keystore does not answer.
+    #[error("the keystore cannot answer")]
+    KeystoreUnavailable,
+}
+
+/// What of a token fits no configured issuer, the nearest miss last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum IssuerMismatch {
+    /// `iss` is unknown.
+    #[error("`iss`")]
+    Name,
+    /// `iss` is known, but signs with another algorithm.
+    #[error("`alg`")]
+    Algorithm,
+    /// `iss` is known, but the header's `kid` names none of its keys.
+    #[error("`kid`")]
+    KeyId,
+}
+
+impl Refusal {
+    /// A short fixed name for logs and metric labels.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NoToken => "no_token",
+            Self::TokenMalformed(_) => "token_malformed",
+            Self::IssuerUnknown(IssuerMismatch::Name) => "issuer_unknown",
+            Self::IssuerUnknown(IssuerMismatch::Algorithm) => "algorithm_mismatch",
+            Self::IssuerUnknown(IssuerMismatch::KeyId) => "key_id_unknown",
+            Self::SignatureInvalid => "signature_invalid",
+            Self::ClaimMissing(_) => "claim_missing",
+            Self::ClaimMalformed(_) => "claim_malformed",
+            Self::AudienceMismatch => "audience_mismatch",
+            Self::TokenExpired => "token_expired",
+            Self::TokenNotYetValid => "token_not_yet_valid",
+            Self::PolicyUnmet => "policy_unmet",
+            Self::AssetNotEntitled => "asset_not_entitled",
+            Self::KeysNotEntitled => "keys_not_entitled",
+            Self::KeysUnknown => "keys_unknown",
+            Self::KeystoreDenied => "keystore_denied",
+            Self::RequestMalformed(_) => "request_malformed",
+            Self::RequestTooLong => "request_too_long",
+            Self::Sealed => "sealed",
+            Self::KeystoreUnavailable => "keystore_unavailable",
+        }
+    }
+}
