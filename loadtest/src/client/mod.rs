@@ -1,0 +1,385 @@
+//! One viewer's HTTP client: a connection of its own to each listener, over one protocol.
+//!
+//! No redirects, no cache, no retries: what the server does to a request is what is counted.
+
+mod h1h2;
+mod h3;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, Method, StatusCode, header};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use serde::Serialize;
+use tokio::sync::Mutex;
+use url::{Host, Url};
+
+use crate::report::{Recorder, Route};
+
+/// A request that takes longer has failed.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of a body that is kept; segments of a mezzanine's bit rate stay below.
+const BODY_LIMIT: u64 = 64 << 20;
+
+/// How requests travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/1.1, as many connections as requests at once.
+    H1,
+    /// HTTP/2, one connection.
+    H2,
+    /// HTTP/3, one connection.
+    H3,
+}
+
+impl Protocol {
+    fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::H1 => b"http/1.1",
+            Self::H2 => b"h2",
+            Self::H3 => b"h3",
+        }
+    }
+}
+
+/// One request.
+#[derive(Debug)]
+pub struct Request {
+    /// Where to.
+    pub url: Url,
+    /// `POST` with this JSON; `GET` without.
+    pub json: Option<String>,
+    /// Value of `Authorization`, where the route wants one.
+    pub authorization: Option<http::HeaderValue>,
+    /// Whether the body is needed, or only its length.
+    pub keep: bool,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Reply {
+    /// The whole body, or nothing where it was not asked for.
+    pub body: Bytes,
+    /// Bytes of the body.
+    pub len: u64,
+    /// From the request, on an open connection, to the last byte.
+    pub elapsed: Duration,
+}
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// No connection.
+    #[error("cannot connect: {0}")]
+    Connect(#[source] std::io::Error),
+    /// The protocol broke off.
+    #[error("{0}")]
+    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// An answer, but not 200.
+    #[error("status {0}")]
+    Status(StatusCode),
+    /// Fewer or more bytes than `Content-Length` said.
+    #[error("{received} bytes came of {promised} promised")]
+    Length {
+        /// `Content-Length`.
+        promised: u64,
+        /// What came.
+        received: u64,
+    },
+    /// A body larger than is read here.
+    #[error("the body is longer than {BODY_LIMIT} bytes")]
+    TooLong,
+    /// Nothing, or not all, in time.
+    #[error("not answered within {} s", REQUEST_TIMEOUT.as_secs())]
+    Timeout,
+}
+
+impl FetchError {
+    fn broken(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Broken(Box::new(source))
+    }
+
+    fn connect(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Connect(std::io::Error::other(source))
+    }
+}
+
+/// Makes the clients of all viewers.
+#[derive(Clone)]
+pub struct Connector {
+    protocol: Protocol,
+    tls: Arc<ClientConfig>,
+    recorder: Arc<Recorder>,
+}
+
+impl Connector {
+    /// A connector that trusts the authorities of the PEM text `ca`, and nobody else.
+    ///
+    /// # Errors
+    /// Where the PEM holds no certificate, or one that cannot be an authority.
+    pub fn new(
+        protocol: Protocol,
+        ca: &[u8],
+        recorder: Arc<Recorder>,
+    ) -> Result<Self, BadAuthority> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(ca) {
+            roots
+                .add(certificate.map_err(|_| BadAuthority)?)
+                .map_err(|_| BadAuthority)?;
+        }
+        if roots.is_empty() {
+            return Err(BadAuthority);
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut tls = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|_| BadAuthority)?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        tls.alpn_protocols = vec![protocol.alpn().to_vec()];
+        Ok(Self {
+            protocol,
+            tls: Arc::new(tls),
+            recorder,
+        })
+    }
+
+    /// A client with no connection yet.
+    pub fn client(&self) -> Client {
+        Client {
+            connector: self.clone(),
+            open: Mutex::new(HashMap::new()),
+        }
+    }
+}
+
+/// The authority's PEM cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the CA file holds no usable certificate")]
+pub struct BadAuthority;
+
+/// One viewer's connections.
+pub struct Client {
+    connector: Connector,
+    open: Mutex<HashMap<String, Connection>>,
+}
+
+/// The open connection to one listener.
+#[derive(Clone)]
+enum Connection {
+    H1(h1h2::Pool),
+    H2(h1h2::Stream),
+    H3(h3::Connection),
+}
+
+impl Client {
+    /// Sends a request and reads the whole answer.
+    ///
+    /// # Errors
+    /// Where no connection, no answer, no 200 or not the whole body comes in time.
+    pub async fn fetch(&self, request: &Request) -> Result<Reply, FetchError> {
+        tokio::time::timeout(REQUEST_TIMEOUT, self.exchange(request))
+            .await
+            .unwrap_or(Err(FetchError::Timeout))
+    }
+
+    async fn exchange(&self, request: &Request) -> Result<Reply, FetchError> {
+        let connection = self.connection(&request.url).await?;
+        let body = BodySink {
+            keep: request.keep,
+            kept: Vec::new(),
+            len: 0,
+        };
+        match connection {
+            Connection::H1(pool) => {
+                // Connecting is counted apart, so the clock starts once a connection is there.
+                let sender = match pool.idle() {
+                    Some(sender) => sender,
+                    None => self.timed(pool.connect(&self.connector.tls)).await?,
+                };
+                let start = Instant::now();
+                let body = pool
+                    .send(sender, request.head(true)?, request.payload(), body)
+                    .await?;
+                Ok(body.reply(start))
+            }
+            Connection::H2(stream) => {
+                let start = Instant::now();
+                let body = stream
+                    .send(request.head(false)?, request.payload(), body)
+                    .await?;
+                Ok(body.reply(start))
+            }
+            Connection::H3(connection) => {
+                let start = Instant::now();
+                let body = connection
+                    .send(request.head(false)?, request.payload(), body)
+                    .await?;
+                Ok(body.reply(start))
+            }
+        }
+    }
+
+    /// The open connection to the listener of `url`, made where there is none.
+    async fn connection(&self, url: &Url) -> Result<Connection, FetchError> {
+        let authority = format!("{}://{}", url.scheme(), url.authority());
+        let mut open = self.open.lock().await;
+        if let Some(connection) = open.get(&authority)
+            && connection.is_open()
+        {
+            return Ok(connection.clone());
+        }
+        let peer = Peer::of(url)?;
+        let tls = &self.connector.tls;
+        let connection = match self.connector.protocol {
+            Protocol::H1 => Connection::H1(h1h2::Pool::new(peer)),
+            Protocol::H2 => Connection::H2(self.timed(h1h2::Stream::connect(&peer, tls)).await?),
+            Protocol::H3 => Connection::H3(self.timed(h3::Connection::connect(&peer, tls)).await?),
+        };
+        open.insert(authority, connection.clone());
+        Ok(connection)
+    }
+
+    async fn timed<T>(
+        &self,
+        connecting: impl Future<Output = Result<T, FetchError>>,
+    ) -> Result<T, FetchError> {
+        let start = Instant::now();
+        let made = connecting.await?;
+        self.connector
+            .recorder
+            .success(Route::Connect, start.elapsed(), 0);
+        Ok(made)
+    }
+}
+
+impl Connection {
+    fn is_open(&self) -> bool {
+        match self {
+            Self::H1(_) => true, // the pool looks at each of its connections
+            Self::H2(stream) => stream.is_open(),
+            Self::H3(connection) => connection.is_open(),
+        }
+    }
+}
+
+/// The listener that a URL means.
+#[derive(Debug, Clone)]
+struct Peer {
+    host: Host<String>,
+    port: u16,
+    tls: bool,
+}
+
+impl Peer {
+    fn of(url: &Url) -> Result<Self, FetchError> {
+        let host = url
+            .host()
+            .ok_or_else(|| FetchError::connect("the URL has no host"))?;
+        let port = url.port_or_known_default();
+        let port = port.ok_or_else(|| FetchError::connect("the URL has no port"))?;
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+            tls: url.scheme() == "https",
+        })
+    }
+
+    /// The host as TLS names it: IPv6 without brackets.
+    fn name(&self) -> String {
+        match &self.host {
+            Host::Domain(domain) => domain.clone(),
+            Host::Ipv4(address) => address.to_string(),
+            Host::Ipv6(address) => address.to_string(),
+        }
+    }
+}
+
+impl Request {
+    /// Line and headers; HTTP/1.1 sends only the path and names the host apart.
+    fn head(&self, origin_form: bool) -> Result<http::Request<()>, FetchError> {
+        let method = if self.json.is_some() {
+            Method::POST
+        } else {
+            Method::GET
+        };
+        let url = &self.url;
+        let path = &url[url::Position::BeforePath..url::Position::AfterQuery];
+        let target = if origin_form { path } else { url.as_str() };
+        let mut head = http::Request::builder().method(method).uri(target);
+        if origin_form {
+            head = head.header(header::HOST, url.authority());
+        }
+        if let Some(json) = &self.json {
+            head = head
+                .header(header::CONTENT_TYPE, "application/json")
+                .header(header::CONTENT_LENGTH, json.len());
+        }
+        if let Some(authorization) = &self.authorization {
+            head = head.header(header::AUTHORIZATION, authorization);
+        }
+        head.body(()).map_err(FetchError::broken)
+    }
+
+    fn payload(&self) -> Bytes {
+        self.json.clone().map_or_else(Bytes::new, Bytes::from)
+    }
+}
+
+/// Where a body goes: kept within a limit, or only counted.
+struct BodySink {
+    keep: bool,
+    kept: Vec<u8>,
+    len: u64,
+}
+
+impl BodySink {
+    fn push(&mut self, mut chunk: impl Buf) -> Result<(), FetchError> {
+        self.len += chunk.remaining() as u64;
+        if self.len > BODY_LIMIT {
+            return Err(FetchError::TooLong);
+        }
+        while self.keep && chunk.has_remaining() {
+            let part = chunk.chunk();
+            self.kept.extend_from_slice(part);
+            let len = part.len();
+            chunk.advance(len);
+        }
+        Ok(())
+    }
+
+    fn check(&self, headers: &HeaderMap) -> Result<(), FetchError> {
+        let promised = headers.get(header::CONTENT_LENGTH);
+        let promised = promised.and_then(|value| value.to_str().ok()?.parse().ok());
+        match promised {
+            Some(promised) if promised != self.len => Err(FetchError::Length {
+                promised,
+                received: self.len,
+            }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn reply(self, start: Instant) -> Reply {
+        Reply {
+            body: self.kept.into(),
+            len: self.len,
+            elapsed: start.elapsed(),
+        }
+    }
+}
+
+fn require_ok(status: StatusCode) -> Result<(), FetchError> {
+    if status == StatusCode::OK {
+        Ok(())
+    } else {
+        Err(FetchError::Status(status))
+    }
+}

@@ -1,0 +1,23 @@
+//! Black-box viewers that load a Castellum and check what it serves.
+//!
+//! Viewers do what players do (manifest, init segments, licence, segments), over one protocol and
+//! for a bounded time. Of the protected segments a sample is decrypted and compared, byte for byte,
+//! with the same samples under the title's clear policy. Nothing here is shared with what it tests:
+//! the manifest reader, the box reader and the decryption are written a second time, from the standards.
+//!
+//! ```text
+//! target -> scenario -> player (pure) -> client -> verify -> report
+//!                          |                         |
+//!                       manifest                decrypt, mp4
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod client;
+pub mod decrypt;
+pub mod manifest;
+pub mod mp4;
+pub mod player;
+pub mod report;
+pub mod scenario;
+pub mod target;
+pub mod verify;
