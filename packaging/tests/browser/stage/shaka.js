@@ -1,0 +1,33 @@
+const player = new shaka.Player();
+
+stage.load = async ({ url, license, token }) => {
+  shaka.polyfill.installAll();
+  await player.attach(video);
+  player.addEventListener("error", ({ detail }) => blame(detail));
+  if (license) {
+    player.configure({ drm: { servers: { "org.w3.clearkey": license } } });
+  }
+  const { RequestType } = shaka.net.NetworkingEngine;
+  player.getNetworkingEngine().registerRequestFilter((type, request) => {
+    if (token && (type === RequestType.LICENSE || type === RequestType.KEY)) {
+      request.headers.Authorization = `Bearer ${token}`;
+    }
+  });
+  // Not awaited: a refused licence is a fault to be waited for, not a failed call.
+  player.load(url).catch(blame);
+};
+
+stage.tracks = () => ({
+  languages: [...new Set(player.getAudioTracks().map((track) => track.language))].sort(),
+  heights: [...new Set(player.getVariantTracks().map((track) => track.height))].sort((a, b) => a - b),
+});
+
+function blame(error) {
+  const { Code } = shaka.util.Error;
+  // LICENSE_REQUEST_FAILED holds the network error, whose data begins with URL and status.
+  const network = error.code === Code.LICENSE_REQUEST_FAILED ? error.data[0] : error;
+  const status = network.code === Code.BAD_HTTP_STATUS ? network.data[1] : null;
+  if (error.code !== Code.LOAD_INTERRUPTED) {
+    stage.fault("shaka", `${error.category}.${error.code}`, status);
+  }
+}
