@@ -383,3 +383,87 @@ fn require_ok(status: StatusCode) -> Result<(), FetchError> {
         Err(FetchError::Status(status))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    //! HTTP/1.1 against canned bytes; HTTP/2, HTTP/3 and TLS are met in the appliance's own tests.
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// What a client makes of a server that sends these bytes and hangs up.
+    async fn answer(bytes: &'static [u8]) -> (Result<Reply, FetchError>, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 4096];
+            let len = stream.read(&mut request).await.unwrap();
+            stream.write_all(bytes).await.unwrap();
+            String::from_utf8(request[..len].to_vec()).unwrap()
+        });
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        let connector = Connector {
+            protocol: Protocol::H1,
+            tls: Arc::new(tls),
+            recorder: Arc::new(Recorder::default()),
+        };
+        let request = Request {
+            url: Url::parse(&format!("http://{address}/license/clearkey/demo?kid=1")).unwrap(),
+            json: Some("{}".to_owned()),
+            authorization: Some(http::HeaderValue::from_static("Bearer t")),
+            keep: true,
+        };
+        let reply = connector.client().fetch(&request).await;
+        (reply, server.await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn sends_the_path_the_token_and_the_body() {
+        let (reply, request) = answer(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nkeys").await;
+        assert_eq!(reply.unwrap().body, "keys");
+        assert!(
+            request.starts_with("POST /license/clearkey/demo?kid=1 HTTP/1.1\r\n"),
+            "{request}"
+        );
+        assert!(request.contains("authorization: Bearer t\r\n"), "{request}");
+        assert!(request.contains("host: 127.0.0.1:"), "{request}");
+    }
+
+    #[tokio::test]
+    async fn another_status_and_a_cut_body_are_failures() {
+        let (reply, _) = answer(b"HTTP/1.1 503 Sealed\r\ncontent-length: 0\r\n\r\n").await;
+        assert!(matches!(
+            reply,
+            Err(FetchError::Status(StatusCode::SERVICE_UNAVAILABLE))
+        ));
+        let (reply, _) = answer(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\ncut").await;
+        assert!(matches!(reply, Err(FetchError::Broken(_))));
+    }
+
+    #[test]
+    fn a_body_of_another_length_than_promised_is_a_failure() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_LENGTH, http::HeaderValue::from_static("9"));
+        let mut body = BodySink {
+            keep: false,
+            kept: Vec::new(),
+            len: 0,
+        };
+        body.push(&b"cut"[..]).unwrap();
+        assert!(body.kept.is_empty());
+        let length = FetchError::Length {
+            promised: 9,
+            received: 3,
+        }
+        .to_string();
+        assert_eq!(body.check(&headers).unwrap_err().to_string(), length);
+    }
+}
