@@ -15,7 +15,7 @@ use crate::document::{
 use crate::fault::Fault;
 use crate::settings::{
     AdminSettings, Argon2Settings, CacheLimits, CallerRight, CallerSettings, Drain, HlsClearKey,
-    IssuerSettings, KeystoreSettings, LicenseSettings, ListenerSettings, LogSettings,
+    IssuerSettings, KeystoreSettings, LicensePolicySettings, LicenseSettings, ListenerSettings, LogSettings,
     OriginSettings, PackScheme, PackSettings, PolicySettings, RequestLimits, Settings, System,
     TenantSettings, TlsIdentity, TokenAlgorithm, Transport,
 };
@@ -108,9 +108,10 @@ impl Check<'_> {
         };
         let packs = self.packs(packs);
         let policies = self.policies(policies, &packs);
+        let licensed = licensed(&policies, &packs);
         Settings {
             origin: self.origin(origin, packs, policies, &shared),
-            license: self.license(license, &shared),
+            license: self.license(license, licensed, &shared),
             keystore: self.keystore(keystore, &shared),
             log: self.log(log),
         }
@@ -201,7 +202,12 @@ impl Check<'_> {
         }
     }
 
-    fn license(&mut self, license: LicenseDocument, shared: &Shared) -> LicenseSettings {
+    fn license(
+        &mut self,
+        license: LicenseDocument,
+        policies: BTreeMap<String, LicensePolicySettings>,
+        shared: &Shared,
+    ) -> LicenseSettings {
         let transport = Transport::Tls {
             h3: license.tls.h3,
             alt_svc: false,
@@ -254,6 +260,7 @@ impl Check<'_> {
             drain: shared.drain,
             token_header: self.header("license.token_header", &license.token_header),
             issuers: self.issuers(license.issuers),
+            policies,
             tenant: shared.tenant.clone(),
         }
     }
@@ -826,4 +833,21 @@ impl Check<'_> {
             unreadable: false,
         });
     }
+}
+
+/// What policies say of licences. One whose pack is unknown is a fault already.
+fn licensed(
+    policies: &BTreeMap<String, PolicySettings>,
+    packs: &BTreeMap<String, PackSettings>,
+) -> BTreeMap<String, LicensePolicySettings> {
+    policies
+        .iter()
+        .filter_map(|(name, policy)| {
+            let settings = LicensePolicySettings {
+                scheme: packs.get(&policy.pack)?.scheme,
+                systems: policy.systems.clone(),
+            };
+            Some((name.clone(), settings))
+        })
+        .collect()
 }

@@ -97,8 +97,19 @@ pub struct LicenseSettings {
     pub token_header: String,
     /// Who may say what a viewer is entitled to. Without one, every token is refused.
     pub issuers: Vec<IssuerSettings>,
+    /// The policies that a token may name.
+    pub policies: BTreeMap<String, LicensePolicySettings>,
     /// Whose assets these are, and what that tenant allows.
     pub tenant: TenantSettings,
+}
+
+/// What a policy says of licences.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LicensePolicySettings {
+    /// The scheme of its pack: a licence holds keys of no other.
+    pub scheme: PackScheme,
+    /// The systems that it signals, and no other is licensed.
+    pub systems: Vec<System>,
 }
 
 /// One issuer of entitlement tokens.
