@@ -1,1 +1,43 @@
-//! .
+//! The front: sockets, TLS, HTTP/1.1, HTTP/2 and HTTP/3, and everything that HTTP asks of any resource.
+//!
+//! ```text
+//! listener -> tls -> h1h2 ─┐
+//!          -> quic -> h3  ─┴─> exchange (admission, access log, metrics) -> Service -> entity -> Body
+//! ```
+//!
+//! A role implements [`Service`] once and is served alike on every protocol. What the role answers with is a
+//! [`Body`] whose length is known before its first byte; a body that cannot be completed ends in [`Cut`], and no
+//! protocol lets a cut body look whole.
+//!
+//! The front knows nothing of media, keys or licences.
+#![forbid(unsafe_code)]
+
+pub mod access_log;
+mod admission;
+mod body;
+pub mod conditional;
+pub mod cors;
+mod drain;
+pub mod entity;
+mod error;
+mod exchange;
+mod h1h2;
+mod h3;
+mod head_guard;
+mod io;
+mod listener;
+pub mod problem;
+mod quic;
+mod service;
+mod socket;
+pub mod tls;
+
+pub use admission::Limits;
+pub use body::{Body, BodyError, Chunks, Cut, RequestBody};
+pub use drain::{Drain, Phase};
+pub use entity::{ETag, Entity};
+pub use error::{Error, ErrorKind};
+pub use listener::{Bound, WorkerListener};
+pub use problem::Problem;
+pub use service::{ConnectionInfo, Protocol, Request, Response, RouteName, Service};
+pub use tls::Tls;

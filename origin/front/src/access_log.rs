@@ -1,0 +1,112 @@
+//! The access log: one event for each request, when its body has been handed over or dropped.
+//!
+//! Events have the tracing target `access`, level INFO and these fields; the subscriber adds the time.
+//!
+//! | field | what |
+//! | --- | --- |
+//! | `peer` | the client's address, without its port |
+//! | `protocol` | `h1`, `h2` or `h3` |
+//! | `tls` | whether it was encrypted |
+//! | `listener` | the listener's name |
+//! | `method` | as sent |
+//! | `path` | as sent, without its query |
+//! | `status` | as answered; 499 if the client left before there was an answer |
+//! | `bytes` | of the body, handed to the connection |
+//! | `duration_us` | from the head's arrival to the end of the body |
+//! | `range` | the `Range` field as sent, at most 64 characters, or nothing |
+//! | `route` | the kind of resource, or `none` |
+//! | `cut` | whether the body ended before its promised end, by our fault or the client's leaving |
+//!
+//! Queries, `Authorization` and every other header are left out: tokens travel in them.
+
+use std::time::Instant;
+
+use http::{Method, StatusCode, header};
+
+use crate::service::{ConnectionInfo, Request, RouteName};
+
+/// The tracing target of the access log.
+pub const TARGET: &str = "access";
+
+/// What is known of a request so far. Written when dropped, so that no request goes unseen.
+pub(crate) struct Record {
+    begun: Instant,
+    connection: ConnectionInfo,
+    method: Method,
+    path: String,
+    range: Option<String>,
+    route: &'static str,
+    status: StatusCode,
+    /// Bytes of the body still owed, once there is an answer.
+    owed: Option<u64>,
+    sent: u64,
+}
+
+/// More of a `Range` is not worth its place.
+const RANGE_CHARACTERS: usize = 64;
+
+/// nginx's number for a client that closed first; never sent.
+const CLIENT_LEFT: u16 = 499;
+
+impl Record {
+    pub(crate) fn begin(request: &Request, connection: ConnectionInfo) -> Self {
+        let range = request.headers().get(header::RANGE).map(|range| {
+            let text = String::from_utf8_lossy(range.as_bytes());
+            text.chars().take(RANGE_CHARACTERS).collect()
+        });
+        Self {
+            begun: Instant::now(),
+            connection,
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+            range,
+            route: "none",
+            status: StatusCode::from_u16(CLIENT_LEFT).unwrap_or(StatusCode::BAD_REQUEST),
+            owed: None,
+            sent: 0,
+        }
+    }
+
+    pub(crate) fn answered(&mut self, status: StatusCode, route: Option<RouteName>, len: u64) {
+        self.status = status;
+        self.owed = Some(len);
+        if let Some(RouteName(route)) = route {
+            self.route = route;
+        }
+    }
+
+    pub(crate) fn sent(&mut self, bytes: u64) {
+        self.sent += bytes;
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let elapsed = self.begun.elapsed();
+        let protocol = self.connection.protocol.as_str();
+        let cut = self.owed != Some(self.sent);
+        tracing::info!(
+            target: TARGET,
+            peer = %self.connection.peer.ip(),
+            protocol,
+            tls = self.connection.tls,
+            listener = self.connection.listener,
+            method = self.method.as_str(),
+            path = self.path,
+            status = self.status.as_u16(),
+            bytes = self.sent,
+            duration_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
+            range = self.range.as_deref(),
+            route = self.route,
+            cut,
+        );
+        let labels = [
+            ("proto", protocol.to_owned()),
+            ("route", self.route.to_owned()),
+            ("code", self.status.as_str().to_owned()),
+        ];
+        metrics::counter!("castellum_http_requests_total", &labels).increment(1);
+        metrics::histogram!("castellum_http_request_duration_seconds", "route" => self.route)
+            .record(elapsed);
+    }
+}

@@ -1,0 +1,78 @@
+//! Cross-origin headers: players run on pages of other origins than ours.
+//!
+//! Everything here is public or guarded by a token in a header, never by a cookie, so any origin may read it.
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+use crate::body::Body;
+use crate::service::Response;
+
+/// What a preflight of one kind of resource is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Cors {
+    methods: &'static str,
+    headers: &'static str,
+}
+
+/// Media and manifests: reads, with ranges and conditions.
+pub const MEDIA: Cors = Cors {
+    methods: "GET, HEAD, OPTIONS",
+    headers: "Range, If-Range, If-Match, If-None-Match, Authorization",
+};
+
+/// Licences and keys: a token in `Authorization` (which `*` would not cover) and a body of some type.
+pub const LICENSE: Cors = Cors {
+    methods: "GET, POST, OPTIONS",
+    headers: "Authorization, Content-Type",
+};
+
+/// What scripts may read beyond the safelisted headers; players estimate bandwidth and clocks from these.
+const EXPOSED: &str =
+    "Content-Length, Content-Range, Accept-Ranges, ETag, Date, Age, Retry-After, WWW-Authenticate";
+
+/// Without it a page sees neither the protocol nor the sizes of its own requests.
+const TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
+
+/// Lets pages of any origin read a response, its exposed headers and its timing. For refusals too: a player that
+/// may not read a 403 reports a network error.
+pub fn allow(headers: &mut HeaderMap) {
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_ORIGIN,
+        HeaderValue::from_static("*"),
+    );
+    headers.insert(
+        header::ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static(EXPOSED),
+    );
+    headers.insert(TIMING_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+}
+
+impl Cors {
+    /// The same with other request headers, where a token travels in a configured one.
+    #[must_use]
+    pub fn with_headers(self, headers: &'static str) -> Self {
+        Self { headers, ..self }
+    }
+
+    /// The answer to a preflight (and to any OPTIONS): no token is asked for, and browsers keep it for a day.
+    pub fn preflight(self) -> Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        let headers = response.headers_mut();
+        allow(headers);
+        headers.insert(
+            header::ACCESS_CONTROL_ALLOW_METHODS,
+            HeaderValue::from_static(self.methods),
+        );
+        headers.insert(
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            HeaderValue::from_static(self.headers),
+        );
+        headers.insert(
+            header::ACCESS_CONTROL_MAX_AGE,
+            HeaderValue::from_static("86400"),
+        );
+        headers.insert(header::ALLOW, HeaderValue::from_static(self.methods));
+        response
+    }
+}

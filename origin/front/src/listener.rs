@@ -1,0 +1,201 @@
+//! Listeners: bound once, then served by every worker with its own sockets.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use conf::{ListenerSettings, Transport};
+use http::HeaderValue;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use crate::admission::Limits;
+use crate::drain::{Drain, Phase};
+use crate::error::{Error, ErrorKind};
+use crate::exchange::Front;
+use crate::h1h2;
+use crate::h3;
+use crate::service::Service;
+use crate::socket::{self, Sockets};
+use crate::tls::Tls;
+
+/// A listener with its ports taken; connections queue until the workers serve.
+pub struct Bound {
+    address: SocketAddr,
+    workers: Vec<Option<WorkerListener>>,
+}
+
+impl Bound {
+    /// Takes the ports: TCP, and UDP of the same number for HTTP/3. `name` labels what comes by this listener.
+    ///
+    /// # Errors
+    /// The address is taken, not allowed or not of this host; or the settings want TLS and there is none.
+    pub fn open(
+        name: &'static str,
+        settings: &ListenerSettings,
+        tls: Option<&Tls>,
+        workers: usize,
+    ) -> Result<Self, Error> {
+        let (tls, h3, alt_svc) = match settings.transport {
+            Transport::Plain => (None, false, false),
+            Transport::Tls { h3, alt_svc } => {
+                let tls = tls.ok_or_else(|| {
+                    let missing = format!("opening listener {name}: TLS without a certificate");
+                    Error::new(ErrorKind::NotFound, missing)
+                })?;
+                (Some(tls), h3, h3 && alt_svc)
+            }
+        };
+        let (address, sockets) = socket::open(settings.address, workers, h3).map_err(|fault| {
+            Error::io(format!("listening on {} ({name})", settings.address), fault)
+        })?;
+        let alt_svc = alt_svc.then(|| advertise(address.port())).flatten();
+        let workers = sockets
+            .into_iter()
+            .map(|sockets| {
+                Some(WorkerListener {
+                    name,
+                    sockets,
+                    tls: tls.cloned(),
+                    alt_svc: alt_svc.clone(),
+                })
+            })
+            .collect();
+        Ok(Self { address, workers })
+    }
+
+    /// The address that it listens on, with the real port.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The sockets of worker `index` (from 0), once.
+    pub fn take_worker(&mut self, index: usize) -> Option<WorkerListener> {
+        self.workers.get_mut(index)?.take()
+    }
+
+    /// The sockets of all workers that have not been taken yet.
+    pub fn into_workers(self) -> Vec<WorkerListener> {
+        self.workers.into_iter().flatten().collect()
+    }
+}
+
+/// HTTP/3 on the UDP port of the same number, for a day (RFC 7838 3, RFC 9114 3.1.1).
+fn advertise(port: u16) -> Option<HeaderValue> {
+    HeaderValue::from_str(&format!("h3=\":{port}\"; ma=86400")).ok()
+}
+
+/// A listener's sockets for one worker.
+pub struct WorkerListener {
+    name: &'static str,
+    sockets: Sockets,
+    tls: Option<Tls>,
+    alt_svc: Option<HeaderValue>,
+}
+
+/// After a failed accept, such as for want of file descriptors: trying again at once would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+impl WorkerListener {
+    /// Serves until the drain is closing and nothing is in flight any more, or the drain has ended. Runs on a
+    /// current-thread runtime with I/O and time.
+    ///
+    /// # Errors
+    /// The runtime takes no more sockets.
+    pub async fn serve<S: Service>(
+        self,
+        service: S,
+        limits: Arc<Limits>,
+        drain: Drain,
+    ) -> Result<(), Error> {
+        let taking_up = |fault| {
+            Error::io(
+                format!("taking up the sockets of listener {}", self.name),
+                fault,
+            )
+        };
+        let front = Front {
+            service,
+            limits,
+            drain,
+            listener: self.name,
+            alt_svc: self.alt_svc,
+        };
+        let tcp = TcpListener::from_std(self.sockets.tcp).map_err(taking_up)?;
+        let quic = match (self.sockets.udp, &self.tls) {
+            (Some(udp), Some(tls)) => {
+                Some(h3::endpoint(udp, tls, front.limits.settings()).map_err(taking_up)?)
+            }
+            (Some(_) | None, _) => None,
+        };
+        let acceptor = self
+            .tls
+            .map(|tls| tokio_rustls::TlsAcceptor::from(tls.tcp()));
+        tokio::join!(accept(tcp, acceptor, front.clone()), async {
+            if let Some(endpoint) = quic {
+                h3::accept(endpoint, front).await;
+            }
+        });
+        Ok(())
+    }
+}
+
+async fn accept<S: Service>(
+    listener: TcpListener,
+    acceptor: Option<tokio_rustls::TlsAcceptor>,
+    front: Front<S>,
+) {
+    let mut connections = JoinSet::new();
+    let closing = front.drain.reached(Phase::Closing);
+    tokio::pin!(closing);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut closing => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                if let Some(permit) = front.limits.admit_connection() {
+                    let connection =
+                        h1h2::serve(stream, peer, acceptor.clone(), front.clone(), permit);
+                    connections.spawn(connection);
+                }
+            }
+            Err(fault) => {
+                tracing::warn!(listener = front.listener, %fault, "accepting a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    // What the kernel has already accepted for us would be reset with the socket.
+    while let Some(Ok((stream, peer))) = now_or_never(listener.accept()) {
+        if let Some(permit) = front.limits.admit_connection() {
+            connections.spawn(h1h2::serve(
+                stream,
+                peer,
+                acceptor.clone(),
+                front.clone(),
+                permit,
+            ));
+        }
+    }
+    drop(listener);
+    finish(connections, &front.drain).await;
+}
+
+fn now_or_never<T>(future: impl Future<Output = T>) -> Option<T> {
+    futures_util::FutureExt::now_or_never(future)
+}
+
+/// Waits until every connection has ended, or the drain has.
+pub(crate) async fn finish(mut connections: JoinSet<()>, drain: &Drain) {
+    tokio::select! {
+        () = drain.reached(Phase::Ended) => {
+            connections.abort_all();
+            while connections.join_next().await.is_some() {}
+        }
+        () = async { while connections.join_next().await.is_some() {} } => {}
+    }
+}
