@@ -1,0 +1,411 @@
+//! The control socket: the verbs that change the origin's state, as lines of JSON over a Unix socket.
+//!
+//! ```text
+//! verb                             origin
+//!  {"verb":"ingest", ...}       ->
+//!                               <- {"event":"progress","stage":"index","done":1,"total":5}
+//!                               <- {"event":"ingested", ...}   or   {"event":"refused", ...}
+//! ```
+//!
+//! One request a connection. The peer must be root or the origin's own user (SO_PEERCRED, unix(7)). Paths are read by the
+//! origin, with its own rights.
+
+use std::future::Future;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keystore_types::{AssetId, KeyId, Label, Scheme};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+
+/// What a verb asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Request {
+    /// Take up these files as an asset, now and wholly.
+    Ingest {
+        /// The asset's name.
+        asset: AssetId,
+        /// Its files, absolute: those outside the media root are cloned into it.
+        paths: Vec<PathBuf>,
+    },
+}
+
+/// What the origin says: progress while it works, then one other event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum Event {
+    /// How far it is.
+    Progress(Progress),
+    /// The asset is published.
+    Ingested(IngestReport),
+    /// Nothing was changed.
+    Refused(Refused),
+}
+
+/// How far a stage is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// What is being done, in a word or two.
+    pub stage: String,
+    /// Bytes or steps done.
+    pub done: u64,
+    /// Bytes or steps in all; 0 while that is not known.
+    pub total: u64,
+}
+
+/// What an ingest found and did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IngestReport {
+    /// The asset.
+    pub asset: AssetId,
+    /// Its files, in rank order.
+    pub sources: Vec<SourceReport>,
+    /// The renditions that manifests will name.
+    pub renditions: Vec<String>,
+    /// Segments of its longest rendition.
+    pub segments: u32,
+    /// Its keys, made on first need; empty where the keystore is sealed.
+    pub keys: Vec<KeyReport>,
+    /// What an operator should know, such as a sealed keystore.
+    pub warnings: Vec<String>,
+}
+
+/// One file of an asset.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceReport {
+    /// Its name in the media root.
+    pub file: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Its identity, in hexadecimal.
+    pub identity: String,
+    /// Its tracks, in words.
+    pub tracks: Vec<String>,
+    /// The tracks that are left out, each with the reason.
+    pub ignored: Vec<String>,
+}
+
+/// One key of an asset.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyReport {
+    /// The scheme that it is used with.
+    pub scheme: Scheme,
+    /// The tracks that share it.
+    pub label: Label,
+    /// Its public id.
+    pub key_id: KeyId,
+}
+
+/// Why nothing was done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Refused {
+    /// Who is at fault.
+    pub kind: RefusedKind,
+    /// What is wrong, with box path and offset where a file is at fault.
+    pub message: String,
+}
+
+/// Who is at fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RefusedKind {
+    /// The request: a path that is not there, a request that is not one.
+    Malformed,
+    /// The file: it cannot be packaged.
+    Unsupported,
+    /// The peer may not ask for this.
+    Denied,
+    /// The keystore is sealed, and the request needs a key.
+    Sealed,
+    /// This node: disk, keystore.
+    Unavailable,
+}
+
+/// Who does what the verbs ask for.
+pub trait Control: Send + Sync + 'static {
+    /// Takes up `paths` as `asset` and tells `progress`; sending to it never waits.
+    ///
+    /// # Errors
+    /// [`Refused`], with nothing changed.
+    fn ingest(
+        &self,
+        asset: AssetId,
+        paths: Vec<PathBuf>,
+        progress: mpsc::UnboundedSender<Progress>,
+    ) -> Pin<Box<dyn Future<Output = Result<IngestReport, Refused>> + Send + '_>>;
+}
+
+/// The longest request in bytes: some thousand paths.
+const MAX_REQUEST_BYTES: u64 = 1 << 20;
+/// A peer that connects must ask within this.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The origin's end of the control socket.
+pub struct Server {
+    listener: UnixListener,
+}
+
+impl Server {
+    /// Listens at `path`, in the place of what a process that died there left behind. Must be called within a runtime.
+    ///
+    /// # Errors
+    /// Those of the file system; `AddrInUse` where another process answers.
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(io::Error::new(
+                io::ErrorKind::AddrInUse,
+                "another origin answers here",
+            ));
+        }
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(Self { listener })
+    }
+
+    /// Answers until it is dropped.
+    pub async fn serve(self, control: Arc<dyn Control>) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    let control = Arc::clone(&control);
+                    tokio::spawn(async move {
+                        if let Err(error) = answer(stream, &*control).await {
+                            tracing::debug!(%error, "a control connection ended early");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept on the control socket");
+                    // Out of descriptors: at once would spin.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+async fn answer(mut stream: UnixStream, control: &dyn Control) -> io::Result<()> {
+    let peer = stream.peer_cred()?.uid();
+    let (read, mut write) = stream.split();
+    if peer != 0 && peer != rustix::process::geteuid().as_raw() {
+        let message = format!("user {peer} is neither root nor the origin's own user");
+        let refused = Refused {
+            kind: RefusedKind::Denied,
+            message,
+        };
+        return say(&mut write, &Event::Refused(refused)).await;
+    }
+    let mut line = Vec::new();
+    let mut read = BufReader::new(read.take(MAX_REQUEST_BYTES));
+    tokio::time::timeout(REQUEST_TIMEOUT, read.read_until(b'\n', &mut line)).await??;
+    let outcome = match serde_json::from_slice(&line) {
+        Ok(Request::Ingest { asset, paths }) => {
+            let (sender, mut receiver) = mpsc::unbounded_channel();
+            let mut work = control.ingest(asset, paths, sender);
+            loop {
+                // A peer that goes away cancels nothing: an ingest is published or not, never by half.
+                tokio::select! {
+                    Some(progress) = receiver.recv() => {
+                        let _ = say(&mut write, &Event::Progress(progress)).await;
+                    }
+                    outcome = &mut work => break outcome,
+                }
+            }
+        }
+        Err(error) => Err(Refused {
+            kind: RefusedKind::Malformed,
+            message: error.to_string(),
+        }),
+    };
+    let event = outcome.map_or_else(Event::Refused, Event::Ingested);
+    say(&mut write, &event).await
+}
+
+async fn say(write: &mut (impl tokio::io::AsyncWrite + Unpin), event: &Event) -> io::Result<()> {
+    let mut line = serde_json::to_vec(event)?;
+    line.push(b'\n');
+    write.write_all(&line).await
+}
+
+/// Why a verb got no report.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// There is no origin at this socket, or it may not be reached.
+    #[error("no origin answers at {path}: {error}")]
+    Unreachable {
+        /// The socket.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The connection ended, or what came is no event.
+    #[error("the origin's answer broke off: {0}")]
+    Broken(String),
+    /// The origin refused.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+}
+
+/// Asks the origin at the socket `path` to take up `paths` as `asset`.
+///
+/// # Errors
+/// [`ClientError`].
+pub async fn ingest(
+    path: &Path,
+    asset: AssetId,
+    paths: Vec<PathBuf>,
+    mut progress: impl FnMut(Progress),
+) -> Result<IngestReport, ClientError> {
+    let unreachable = |error| ClientError::Unreachable {
+        path: path.to_owned(),
+        error,
+    };
+    let broken = |error: &dyn std::fmt::Display| ClientError::Broken(error.to_string());
+    let mut stream = UnixStream::connect(path).await.map_err(unreachable)?;
+    let mut line = serde_json::to_vec(&Request::Ingest { asset, paths }).map_err(|e| broken(&e))?;
+    line.push(b'\n');
+    stream.write_all(&line).await.map_err(|e| broken(&e))?;
+    let mut lines = BufReader::new(stream).lines();
+    while let Some(line) = lines.next_line().await.map_err(|e| broken(&e))? {
+        match serde_json::from_str(&line).map_err(|e| broken(&e))? {
+            Event::Progress(step) => progress(step),
+            Event::Ingested(report) => return Ok(report),
+            Event::Refused(refused) => return Err(refused.into()),
+        }
+    }
+    Err(broken(&"it closed the connection"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Double;
+
+    impl Control for Double {
+        fn ingest(
+            &self,
+            asset: AssetId,
+            paths: Vec<PathBuf>,
+            progress: mpsc::UnboundedSender<Progress>,
+        ) -> Pin<Box<dyn Future<Output = Result<IngestReport, Refused>> + Send + '_>> {
+            Box::pin(async move {
+                if paths.is_empty() {
+                    let message = "there is no file".to_owned();
+                    return Err(Refused {
+                        kind: RefusedKind::Malformed,
+                        message,
+                    });
+                }
+                for done in 0..2 {
+                    let step = Progress {
+                        stage: "index".to_owned(),
+                        done,
+                        total: 2,
+                    };
+                    progress.send(step).unwrap();
+                    tokio::task::yield_now().await;
+                }
+                Ok(IngestReport {
+                    asset,
+                    sources: Vec::new(),
+                    renditions: vec!["v720-1000k".to_owned()],
+                    segments: 7,
+                    keys: Vec::new(),
+                    warnings: Vec::new(),
+                })
+            })
+        }
+    }
+
+    async fn served() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        tokio::spawn(Server::bind(&path).unwrap().serve(Arc::new(Double)));
+        (folder, path)
+    }
+
+    #[tokio::test]
+    async fn progress_comes_before_the_report() {
+        let (_folder, path) = served().await;
+        let mut steps = Vec::new();
+        let report = ingest(
+            &path,
+            "film".parse().unwrap(),
+            vec!["/a.mp4".into()],
+            |step| {
+                steps.push(step.done);
+            },
+        );
+        assert_eq!(report.await.unwrap().segments, 7);
+        assert_eq!(steps, [0, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_keeps_its_kind() {
+        let (_folder, path) = served().await;
+        let error = ingest(&path, "film".parse().unwrap(), Vec::new(), |_| {})
+            .await
+            .unwrap_err();
+        assert!(matches!(
+            error,
+            ClientError::Refused(Refused {
+                kind: RefusedKind::Malformed,
+                ..
+            })
+        ));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_request_is_refused() {
+        let (_folder, path) = served().await;
+        let mut stream = UnixStream::connect(&path).await.unwrap();
+        stream
+            .write_all(b"{\"verb\":\"format-disk\"}\n")
+            .await
+            .unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).await.unwrap();
+        assert!(
+            said.starts_with("{\"event\":\"refused\",\"kind\":\"malformed\""),
+            "{said}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_was_left_behind_is_replaced_and_a_live_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        drop(Server::bind(&path).unwrap());
+        let _live = Server::bind(&path).unwrap();
+        assert_eq!(
+            Server::bind(&path).err().unwrap().kind(),
+            io::ErrorKind::AddrInUse
+        );
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_unreachable() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        let error = ingest(&path, "film".parse().unwrap(), Vec::new(), |_| {})
+            .await
+            .unwrap_err();
+        assert!(matches!(error, ClientError::Unreachable { .. }));
+    }
+}
