@@ -15,9 +15,9 @@ use crate::document::{
 use crate::fault::Fault;
 use crate::settings::{
     AdminSettings, Argon2Settings, CacheLimits, CallerRight, CallerSettings, Drain, HlsClearKey,
-    IssuerSettings, KeystoreSettings, LicensePolicySettings, LicenseSettings, ListenerSettings, LogSettings,
-    OriginSettings, PackScheme, PackSettings, PolicySettings, RequestLimits, Settings, System,
-    TenantSettings, TlsIdentity, TokenAlgorithm, Transport,
+    IssuerSettings, KeystoreSettings, LicensePolicySettings, LicenseSettings, ListenerSettings,
+    LogSettings, OriginSettings, PackScheme, PackSettings, PolicySettings, RequestLimits, Settings,
+    System, TenantSettings, TlsIdentity, TokenAlgorithm, Transport,
 };
 use crate::units::{Size, Span};
 use crate::written::{Places, Written};
