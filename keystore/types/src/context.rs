@@ -29,6 +29,9 @@ pub enum Label {
 }
 
 impl Label {
+    /// Every label.
+    pub const ALL: [Self; 5] = [Self::Audio, Self::Sd, Self::Hd, Self::Uhd1, Self::Uhd2];
+
     /// The label of a picture of `width` times `height` pixels.
     pub const fn of_video(width: u32, height: u32) -> Self {
         match width as u64 * height as u64 {

@@ -1,0 +1,553 @@
+//! The audit log: one line of JSON for each lease, export and act of administration, each bound to the one before.
+//!
+//! ```text
+//! {"seq":7,"unix_ms":1790000000000,"caller":"license","op":"export",...,"prev":"<64 hex>","hash":"<64 hex>"}\n
+//!  \______________________________ hashed with SHA-256 ______________________________/
+//! ```
+//!
+//! `hash` covers the line's bytes up to the comma before it, `prev` is the hash of the line before (64 zeros in
+//! the first). So a line that is changed, removed, put in or moved breaks the chain at a sequence number that
+//! [`walk`] names. Whoever can rewrite the whole file can rewrite the whole chain: the store keeps an anchor
+//! ([`Head`]) that is moved at each administrative act, and an operator can note the head of `keystore status`
+//! elsewhere.
+//!
+//! A record is on disk before the key that it speaks of leaves. Records that come in while the disk is busy are
+//! written and synced as one group. A write that fails is taken back and the request refused; after a sync that
+//! fails nothing is known of the disk, and the log refuses everything until the keystore is started anew.
+//!
+//! The file has one writer: a thread of its own, since it does nothing but wait for the disk.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use keystore_types::{AssetId, KeyId, Label, Scheme};
+use ring::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::error::{Error, ErrorKind};
+
+/// The longest line: a lease of the most keys, with the longest names, many times over.
+const MAX_LINE: usize = 256 << 10;
+
+/// The most bytes written in one group.
+const MAX_GROUP: usize = 1 << 20;
+
+/// The most records that wait for the disk; further ones wait to be taken.
+const QUEUE: usize = 1024;
+
+/// What happened.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Event {
+    /// The keystore started.
+    Start {
+        /// Bytes of an unfinished last line that a crash left and that were cut off. No key left for it.
+        torn_bytes: u64,
+    },
+    /// A root was made.
+    Init,
+    /// The root was taken into memory, or was not: the passphrase was wrong.
+    Unseal {
+        /// Whether it was.
+        opened: bool,
+    },
+    /// The root was wiped from memory.
+    Seal,
+    /// Keys were handed out to encrypt with.
+    Lease {
+        /// The keys.
+        keys: Vec<Key>,
+        /// Those of them that were made for this lease.
+        made: Vec<KeyId>,
+    },
+    /// Keys were handed out for a licence.
+    Export {
+        /// The asset named.
+        asset: AssetId,
+        /// The keys.
+        keys: Vec<Key>,
+        /// Keys that were asked for and not handed out: unknown, destroyed or another asset's.
+        withheld: Vec<KeyId>,
+        /// The configured issuer of the entitlement.
+        issuer: String,
+        /// Its `sub`.
+        subject: Option<String>,
+        /// Its `jti`.
+        token_id: Option<String>,
+        /// The licence system.
+        system: String,
+    },
+    /// A key was destroyed.
+    Destroy {
+        /// The key.
+        key_id: KeyId,
+    },
+    /// Somebody asked for what they are not granted.
+    Denied {
+        /// The capability that they lack.
+        capability: &'static str,
+        /// The asset, where there is one.
+        asset: Option<AssetId>,
+    },
+}
+
+/// A key in a record.
+#[derive(Clone, Debug, Serialize)]
+pub struct Key {
+    /// Its id.
+    pub key_id: KeyId,
+    /// Its asset.
+    pub asset: AssetId,
+    /// Its tracks.
+    pub label: Label,
+    /// Its scheme.
+    pub scheme: Scheme,
+}
+
+/// A place in the chain: everything up to it is fixed by its hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The sequence number of the last record; 0 before the first.
+    pub seq: u64,
+    /// Its hash.
+    pub hash: [u8; 32],
+}
+
+impl Head {
+    /// Before the first record.
+    pub const START: Self = Self {
+        seq: 0,
+        hash: [0; 32],
+    };
+
+    /// The hash in hexadecimal.
+    pub fn hex(&self) -> String {
+        hex(&self.hash)
+    }
+}
+
+/// The log, open for writing. The file is closed when the last handle is dropped.
+pub struct Log {
+    records: mpsc::Sender<Record>,
+    file: Arc<File>,
+    committed: Arc<Mutex<Committed>>,
+}
+
+/// How much of the file is on disk.
+#[derive(Clone, Copy, Debug)]
+struct Committed {
+    head: Head,
+    len: u64,
+}
+
+/// A record on its way to the disk.
+struct Record {
+    unix_ms: u64,
+    caller: String,
+    event: Event,
+    done: oneshot::Sender<Result<Head, String>>,
+}
+
+impl Log {
+    /// Goes on with the log in `file`, which may be empty. Returns also how many bytes of an unfinished last line
+    /// were cut off.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`] when the last whole line is not a record; those of the file.
+    pub fn open(file: File) -> Result<(Self, u64), Error> {
+        let failed = |error| Error::unavailable("cannot read the audit log", error);
+        let len = file.metadata().map_err(failed)?.len();
+        let end = after_last_newline(&file, len).map_err(failed)?;
+        if end < len {
+            (file.set_len(end).and_then(|()| file.sync_all())).map_err(|error| {
+                Error::unavailable("cannot cut the audit log's torn end", error)
+            })?;
+        }
+        let head = last_head(&file, end)?;
+        let committed = Arc::new(Mutex::new(Committed { head, len: end }));
+        let file = Arc::new(file);
+        let (records, queue) = mpsc::channel(QUEUE);
+        let writer = Writer {
+            file: file.clone(),
+            committed: committed.clone(),
+            broken: None,
+        };
+        std::thread::Builder::new()
+            .name("audit".to_owned())
+            .spawn(move || writer.run(queue))
+            .map_err(|error| Error::unavailable("cannot start the audit thread", error))?;
+        let log = Self {
+            records,
+            file,
+            committed,
+        };
+        Ok((log, len - end))
+    }
+
+    /// Writes a record. When this returns it is on disk.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when it is not, or may not be.
+    pub async fn append(&self, unix_ms: u64, caller: &str, event: Event) -> Result<Head, Error> {
+        let (done, answer) = oneshot::channel();
+        let record = Record {
+            unix_ms,
+            caller: caller.to_owned(),
+            event,
+            done,
+        };
+        let gone = || Error::new(ErrorKind::Unavailable, "the audit thread is gone");
+        self.records.send(record).await.map_err(|_| gone())?;
+        match answer.await.map_err(|_| gone())? {
+            Ok(head) => Ok(head),
+            Err(why) => Err(Error::unavailable("cannot write the audit log", why)),
+        }
+    }
+
+    /// The last record on disk.
+    pub fn head(&self) -> Head {
+        lock(&self.committed).head
+    }
+
+    /// Walks the chain as far as it is on disk now. Reads the whole file: for a blocking thread.
+    pub fn verify(&self, anchor: Option<Head>) -> Walk {
+        let committed = *lock(&self.committed);
+        let mut walk = walk(&self.file, committed.len, anchor);
+        if walk.fault.is_none() && walk.head != committed.head {
+            walk.fault = Some(Fault {
+                seq: walk.head.seq,
+                what: "the file is not what was written".to_owned(),
+            });
+        }
+        walk
+    }
+}
+
+fn lock(committed: &Mutex<Committed>) -> std::sync::MutexGuard<'_, Committed> {
+    committed.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The one that writes.
+struct Writer {
+    file: Arc<File>,
+    committed: Arc<Mutex<Committed>>,
+    /// Why nothing can be written any more.
+    broken: Option<String>,
+}
+
+impl Writer {
+    fn run(mut self, mut queue: mpsc::Receiver<Record>) {
+        while let Some(first) = queue.blocking_recv() {
+            let mut group = Group::after(*lock(&self.committed));
+            group.add(first);
+            while group.bytes.len() < MAX_GROUP
+                && let Ok(next) = queue.try_recv()
+            {
+                group.add(next);
+            }
+            let written = self.write(&group);
+            for (head, done) in group.waiting {
+                // Whoever asked may have gone; the record stands all the same.
+                let _ = done.send(written.clone().map(|()| head));
+            }
+        }
+    }
+
+    fn write(&mut self, group: &Group) -> Result<(), String> {
+        if let Some(why) = &self.broken {
+            return Err(why.clone());
+        }
+        let before = *lock(&self.committed);
+        if let Err(error) = self.file.write_all_at(&group.bytes, before.len) {
+            tracing::error!(%error, "cannot write the audit log: no key leaves");
+            if let Err(error) = self.file.set_len(before.len) {
+                self.broken = Some(format!("a write could not be taken back: {error}"));
+            }
+            return Err(error.to_string());
+        }
+        if let Err(error) = self.file.sync_data() {
+            tracing::error!(%error, "cannot sync the audit log: no key leaves until a restart");
+            let why = format!("a sync failed ({error}); look at the disk and restart");
+            self.broken = Some(why.clone());
+            return Err(why);
+        }
+        *lock(&self.committed) = group.end;
+        Ok(())
+    }
+}
+
+/// Records that are written and synced at once.
+struct Group {
+    bytes: Vec<u8>,
+    end: Committed,
+    waiting: Vec<(Head, oneshot::Sender<Result<Head, String>>)>,
+}
+
+impl Group {
+    fn after(committed: Committed) -> Self {
+        Self {
+            bytes: Vec::new(),
+            end: committed,
+            waiting: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, record: Record) {
+        match line(self.end.head, &record) {
+            Ok((line, head)) => {
+                self.bytes.extend_from_slice(&line);
+                self.end.head = head;
+                self.end.len += line.len() as u64;
+                self.waiting.push((head, record.done));
+            }
+            Err(why) => {
+                let _ = record.done.send(Err(why));
+            }
+        }
+    }
+}
+
+/// One line, as it is written.
+#[derive(Serialize)]
+struct Line<'a> {
+    seq: u64,
+    unix_ms: u64,
+    caller: &'a str,
+    #[serde(flatten)]
+    event: &'a Event,
+    prev: String,
+}
+
+const HASH_FIELD: &[u8] = b",\"hash\":\"";
+
+fn line(prev: Head, record: &Record) -> Result<(Vec<u8>, Head), String> {
+    let seq = prev.seq + 1;
+    let mut line = serde_json::to_vec(&Line {
+        seq,
+        unix_ms: record.unix_ms,
+        caller: &record.caller,
+        event: &record.event,
+        prev: prev.hex(),
+    })
+    .map_err(|error| error.to_string())?;
+    // The closing brace comes again after the hash.
+    line.pop();
+    let hash = sha256(&line);
+    line.extend_from_slice(HASH_FIELD);
+    line.extend_from_slice(hex(&hash).as_bytes());
+    line.extend_from_slice(b"\"}\n");
+    if line.len() > MAX_LINE {
+        return Err(format!("a record of {} bytes", line.len()));
+    }
+    Ok((line, Head { seq, hash }))
+}
+
+/// What every line has, whatever its event.
+#[derive(Deserialize)]
+struct Link {
+    seq: u64,
+    prev: String,
+    hash: String,
+}
+
+/// Reads one line without its newline; the hash that it claims is the one it has.
+fn link(line: &[u8]) -> Result<(Head, String), String> {
+    let link: Link = serde_json::from_slice(line).map_err(|error| format!("no record: {error}"))?;
+    let tail = HASH_FIELD.len() + 64 + 2;
+    let body = (line.len().checked_sub(tail))
+        .filter(|&at| line[at..].starts_with(HASH_FIELD))
+        .map(|at| &line[..at])
+        .ok_or("the hash is not at its end")?;
+    let hash = sha256(body);
+    if hex(&hash) != link.hash {
+        return Err("its contents were changed: the hash does not fit".to_owned());
+    }
+    let head = Head {
+        seq: link.seq,
+        hash,
+    };
+    Ok((head, link.prev))
+}
+
+/// What a walk along the chain found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Walk {
+    /// The last record whose place is right.
+    pub head: Head,
+    /// What is wrong after it.
+    pub fault: Option<Fault>,
+}
+
+/// The first thing wrong in a chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The sequence number at which the chain breaks.
+    pub seq: u64,
+    /// How.
+    pub what: String,
+}
+
+/// Walks the first `len` bytes of a log. `anchor` is a record that must be in it.
+pub fn walk(file: &File, len: u64, anchor: Option<Head>) -> Walk {
+    let mut head = Head::START;
+    let fault = |head: Head, what: String| Walk {
+        head,
+        fault: Some(Fault {
+            seq: head.seq + 1,
+            what,
+        }),
+    };
+    let mut lines = Lines::new(file, len);
+    loop {
+        let line = match lines.next() {
+            Ok(Some(line)) => line,
+            Ok(None) => break,
+            Err(error) => return fault(head, error.to_string()),
+        };
+        let (next, prev) = match link(line) {
+            Ok(link) => link,
+            Err(what) => return fault(head, what),
+        };
+        if next.seq != head.seq + 1 {
+            return fault(head, format!("record {} stands here", next.seq));
+        }
+        if prev != head.hex() {
+            return fault(head, "it does not follow the record before".to_owned());
+        }
+        head = next;
+        if anchor.is_some_and(|anchor| anchor.seq == head.seq && anchor.hash != head.hash) {
+            return Walk {
+                head,
+                fault: Some(Fault {
+                    seq: head.seq,
+                    what: "the store remembers another record here: the log was rewritten"
+                        .to_owned(),
+                }),
+            };
+        }
+    }
+    match anchor {
+        Some(anchor) if anchor.seq > head.seq => fault(
+            head,
+            format!(
+                "the store remembers record {}: the log was cut short",
+                anchor.seq
+            ),
+        ),
+        Some(_) | None => Walk { head, fault: None },
+    }
+}
+
+/// Reads lines from a file at its own pace, without moving the file's position.
+struct Lines<'a> {
+    file: &'a File,
+    /// Where to read on, and where to stop.
+    at: u64,
+    end: u64,
+    buffer: Vec<u8>,
+    /// How much of the buffer was given out.
+    used: usize,
+}
+
+impl<'a> Lines<'a> {
+    fn new(file: &'a File, end: u64) -> Self {
+        Self {
+            file,
+            at: 0,
+            end,
+            buffer: Vec::new(),
+            used: 0,
+        }
+    }
+
+    fn next(&mut self) -> io::Result<Option<&[u8]>> {
+        self.buffer.drain(..self.used);
+        self.used = 0;
+        let mut searched = 0;
+        loop {
+            if let Some(at) = self.buffer[searched..]
+                .iter()
+                .position(|&byte| byte == b'\n')
+            {
+                let len = searched + at;
+                self.used = len + 1;
+                return Ok(Some(&self.buffer[..len]));
+            }
+            searched = self.buffer.len();
+            if searched > MAX_LINE {
+                return Err(io::Error::other("a line is too long"));
+            }
+            let left = self.end - self.at;
+            if left == 0 {
+                return match searched {
+                    0 => Ok(None),
+                    _ => Err(io::Error::other("the last line has no end")),
+                };
+            }
+            let chunk = usize::try_from(left).unwrap_or(usize::MAX).min(64 << 10);
+            self.buffer.resize(searched + chunk, 0);
+            let read = self.file.read_at(&mut self.buffer[searched..], self.at)?;
+            self.buffer.truncate(searched + read);
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.at += read as u64;
+        }
+    }
+}
+
+/// Where the last whole line ends.
+fn after_last_newline(file: &File, len: u64) -> io::Result<u64> {
+    let mut end = len;
+    let mut chunk = vec![0; 64 << 10];
+    while end > 0 {
+        let size = usize::try_from(end).unwrap_or(usize::MAX).min(chunk.len());
+        let start = end - size as u64;
+        file.read_exact_at(&mut chunk[..size], start)?;
+        if let Some(at) = chunk[..size].iter().rposition(|&byte| byte == b'\n') {
+            return Ok(start + at as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
+}
+
+/// The record that the whole line before `end` holds.
+fn last_head(file: &File, end: u64) -> Result<Head, Error> {
+    if end == 0 {
+        return Ok(Head::START);
+    }
+    let failed = |error| Error::unavailable("cannot read the audit log", error);
+    let window = end.min(MAX_LINE as u64 + 1);
+    let mut tail = vec![0; usize::try_from(window).unwrap_or(MAX_LINE + 1)];
+    file.read_exact_at(&mut tail, end - window)
+        .map_err(failed)?;
+    tail.pop();
+    let start = tail.iter().rposition(|&byte| byte == b'\n');
+    let line = &tail[start.map_or(0, |at| at + 1)..];
+    link(line).map(|(head, _)| head).map_err(|what| {
+        Error::damaged(format!(
+            "the audit log's last record, before byte {end}: {what}; set the log aside after looking into it"
+        ))
+    })
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    hash
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes
+        .iter()
+        .fold(String::with_capacity(64), |mut text, byte| {
+            // Writing to a string does not fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}

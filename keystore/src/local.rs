@@ -1,0 +1,870 @@
+//! The rules: check the grant, act, write the audit record, and only then hand out a key.
+//!
+//! This is their only implementation. Roles of the same process hold a handle on it, others reach the same handle
+//! through [`crate::server`], and the tests' keystore is this one in memory.
+//!
+//! # What a crash leaves
+//! A new key's row is on disk before its audit record, and the record before the key leaves. So whatever was
+//! answered is on disk and in the log. A crash in between leaves a key that nobody has, which the next lease of
+//! its context finds and uses, or a record of a lease that was not delivered; never a key that left unrecorded.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use conf::{Argon2Settings, KeystoreSettings};
+use keystore_client::admin::{
+    Admin, AdminError, Finding, KeyFilter, KeyPage, KeyRecord, Outcome, PAGE, Report, Status,
+};
+use keystore_client::{
+    Answer, Error as CallError, ExportRequest, ExportedKey, Keystore, Lease, LeaseRequest,
+    LeasedKey, MAX_KEYS, SealState,
+};
+use keystore_types::{AssetId, ConstantIv, ContentKey, KeyContext, KeyId};
+use ring::rand::SystemRandom;
+use rustix::fs::FlockOperation;
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::watch;
+
+use crate::audit::{self, Event, Log};
+use crate::capability::{Caller, Capability};
+use crate::clock::{Clock, unix_ms};
+use crate::error::{Error, ErrorKind};
+use crate::seal::{Purpose, Wrapped, WrappingKey, fill, random_key};
+use crate::store::sqlite::Sqlite;
+use crate::store::{KekRow, KeyBody, KeyRow, Store};
+use crate::unlock::passphrase::{self, SealedRoot};
+
+/// The longest tenant name, in bytes.
+const MAX_TENANT: usize = 128;
+
+/// The longest field of an entitlement that is taken into the log, in bytes: a whole token fits.
+const MAX_ENTITLEMENT_FIELD: usize = 8 << 10;
+
+/// A keystore in this process. Clones are the same keystore.
+#[derive(Clone)]
+pub struct Local(Arc<Inner>);
+
+struct Inner {
+    store: Box<dyn Store>,
+    log: Log,
+    clock: Arc<dyn Clock>,
+    random: SystemRandom,
+    lease_term: Duration,
+    cost: Argon2Settings,
+    require_locked_memory: bool,
+    /// `None` while sealed.
+    unsealed: RwLock<Option<Arc<Unsealed>>>,
+    state: watch::Sender<SealState>,
+    /// Held by the one administrative act that is under way.
+    administration: tokio::sync::Mutex<()>,
+    /// Keeps other processes out of the state folder; `None` in memory.
+    _lock: Option<File>,
+}
+
+/// What is in memory while unsealed.
+struct Unsealed {
+    root: WrappingKey,
+    keks: Mutex<HashMap<(String, u32), Arc<WrappingKey>>>,
+}
+
+impl Local {
+    /// Opens the keystore in its state folder, which is made where there is none, and unseals it when settings
+    /// say how.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when another process has the folder; [`ErrorKind::Damaged`],
+    /// [`ErrorKind::Unsupported`] for what lies in it; [`ErrorKind::WrongPassphrase`].
+    pub async fn open(settings: &KeystoreSettings, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        let folder = &settings.state_dir;
+        let lock = lock(folder)?;
+        let store = Sqlite::open(&folder.join("keystore.sqlite")).await?;
+        let log_path = folder.join("audit.log");
+        let log = (private().create(true).truncate(false).open(&log_path))
+            .map_err(failed("open", &log_path))?;
+        // The new files' names are on disk before anything relies on what they hold.
+        (File::open(folder).and_then(|folder| folder.sync_all()))
+            .map_err(failed("sync", folder))?;
+        let local = Self::assemble(Box::new(store), log, settings, clock, Some(lock)).await?;
+        local.unseal_at_start(settings).await?;
+        Ok(local)
+    }
+
+    /// Puts a keystore together from its parts.
+    pub(crate) async fn assemble(
+        store: Box<dyn Store>,
+        log: File,
+        settings: &KeystoreSettings,
+        clock: Arc<dyn Clock>,
+        lock: Option<File>,
+    ) -> Result<Self, Error> {
+        let (log, torn_bytes) = Log::open(log)?;
+        if torn_bytes > 0 {
+            tracing::warn!(
+                torn_bytes,
+                "cut off an unfinished record at the end of the audit log"
+            );
+        }
+        let state = match store.root().await? {
+            Some(_) => SealState::Sealed,
+            None => SealState::Uninitialised,
+        };
+        let inner = Inner {
+            store,
+            log,
+            clock,
+            random: SystemRandom::new(),
+            lease_term: settings.lease_term,
+            cost: settings.argon2,
+            require_locked_memory: settings.require_locked_memory,
+            unsealed: RwLock::new(None),
+            state: watch::Sender::new(state),
+            administration: tokio::sync::Mutex::default(),
+            _lock: lock,
+        };
+        inner
+            .record("keystore", Event::Start { torn_bytes })
+            .await?;
+        metrics::gauge!("castellum_keystore_unsealed").set(0.0);
+        Ok(Self(Arc::new(inner)))
+    }
+
+    async fn unseal_at_start(&self, settings: &KeystoreSettings) -> Result<(), Error> {
+        let Some(source) = &settings.passphrase else {
+            return Ok(());
+        };
+        let bytes = (source.read_line())
+            .map_err(|error| Error::unavailable(format!("cannot read {source}"), error))?;
+        let text = (str::from_utf8(&bytes))
+            .map_err(|error| Error::unavailable(format!("{source} is not text"), error))?;
+        let passphrase = SecretString::from(text);
+        let state = *self.0.state.borrow();
+        match state {
+            SealState::Uninitialised if settings.init_at_start => {
+                tracing::info!("making a root: this is the keystore's first start");
+                self.0.init("keystore", &passphrase).await
+            }
+            SealState::Uninitialised => {
+                tracing::warn!("there is no root yet: `castellum keystore init` makes one");
+                Ok(())
+            }
+            SealState::Sealed | SealState::Unsealed | SealState::Unreachable => {
+                self.0.unseal("keystore", &passphrase).await
+            }
+        }
+        .map_err(|refusal| match refusal {
+            Refusal::Failed(error) => error,
+            Refusal::Refused(why) => Error::new(ErrorKind::Unavailable, why),
+        })
+    }
+
+    /// The keystore as this caller sees it.
+    pub fn handle(&self, caller: Caller) -> Arc<dyn Keystore> {
+        Arc::new(Handle {
+            inner: self.0.clone(),
+            caller,
+        })
+    }
+
+    /// The keystore's administration as this caller sees it.
+    pub fn admin(&self, caller: Caller) -> Arc<dyn Admin> {
+        Arc::new(Handle {
+            inner: self.0.clone(),
+            caller,
+        })
+    }
+
+    /// Whether it is sealed, and each change of that.
+    pub fn seal_state(&self) -> watch::Receiver<SealState> {
+        self.0.state.subscribe()
+    }
+}
+
+/// Makes the state folder where there is none, and takes it for this process.
+fn lock(folder: &Path) -> Result<File, Error> {
+    (std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder))
+    .map_err(failed("make", folder))?;
+    let path = folder.join("lock");
+    let lock =
+        (private().create(true).truncate(false).open(&path)).map_err(failed("open", &path))?;
+    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
+        let what = format!("another process has the keystore in {}", folder.display());
+        Error::unavailable(what, error)
+    })?;
+    Ok(lock)
+}
+
+/// A file that only its owner reads.
+fn private() -> OpenOptions {
+    let mut options = File::options();
+    options.read(true).write(true).mode(0o600);
+    options
+}
+
+fn failed(what: &str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let attempted = format!("cannot {what} {}", path.display());
+    |error| Error::unavailable(attempted, error)
+}
+
+/// A keystore, and who asks.
+struct Handle {
+    inner: Arc<Inner>,
+    caller: Caller,
+}
+
+impl Keystore for Handle {
+    fn lease(&self, request: LeaseRequest) -> Answer<'_, Lease> {
+        Box::pin(async move {
+            let result = self.inner.lease(&self.caller, request).await;
+            counted("lease", result)
+        })
+    }
+
+    fn export(&self, request: ExportRequest) -> Answer<'_, Vec<ExportedKey>> {
+        Box::pin(async move {
+            let result = self.inner.export(&self.caller, request).await;
+            counted("export", result)
+        })
+    }
+
+    fn seal_state(&self) -> watch::Receiver<SealState> {
+        self.inner.state.subscribe()
+    }
+}
+
+impl Admin for Handle {
+    fn init(&self, passphrase: SecretString) -> Outcome<'_, ()> {
+        Box::pin(async move {
+            self.check(Capability::Operate).await?;
+            Ok(self.inner.init(self.caller.name(), &passphrase).await?)
+        })
+    }
+
+    fn unseal(&self, passphrase: SecretString) -> Outcome<'_, ()> {
+        Box::pin(async move {
+            self.check(Capability::Operate).await?;
+            Ok(self.inner.unseal(self.caller.name(), &passphrase).await?)
+        })
+    }
+
+    fn seal(&self) -> Outcome<'_, ()> {
+        Box::pin(async {
+            self.check(Capability::Operate).await?;
+            Ok(self
+                .inner
+                .seal(self.caller.name())
+                .await
+                .map_err(CallError::from)?)
+        })
+    }
+
+    fn status(&self) -> Outcome<'_, Status> {
+        Box::pin(async {
+            self.check(Capability::Audit).await?;
+            Ok(self.inner.status().await.map_err(CallError::from)?)
+        })
+    }
+
+    fn verify(&self) -> Outcome<'_, Report> {
+        Box::pin(async {
+            self.check(Capability::Audit).await?;
+            Ok(self.inner.verify().await.map_err(CallError::from)?)
+        })
+    }
+
+    fn key_list(&self, filter: KeyFilter) -> Outcome<'_, KeyPage> {
+        Box::pin(async move {
+            self.check(Capability::Operate).await?;
+            Ok(self
+                .inner
+                .key_list(&filter)
+                .await
+                .map_err(CallError::from)?)
+        })
+    }
+
+    fn key_show(&self, id: KeyId) -> Outcome<'_, KeyRecord> {
+        Box::pin(async move {
+            self.check(Capability::Operate).await?;
+            let rows = (self.inner.store.keys_by_id(&[id]).await).map_err(CallError::from)?;
+            let row = rows.into_iter().next();
+            row.map(KeyRecord::from).ok_or(AdminError::NotFound(id))
+        })
+    }
+
+    fn key_destroy(&self, id: KeyId) -> Outcome<'_, KeyRecord> {
+        Box::pin(async move {
+            self.check(Capability::Operate).await?;
+            let destroyed = self.inner.destroy(self.caller.name(), id).await;
+            let row = counted("destroy", destroyed.map_err(CallError::from))?;
+            row.map(KeyRecord::from).ok_or(AdminError::NotFound(id))
+        })
+    }
+}
+
+impl Handle {
+    async fn check(&self, capability: Capability) -> Result<(), CallError> {
+        if self.caller.may(capability) {
+            return Ok(());
+        }
+        Err(self.inner.deny(&self.caller, capability, None).await)
+    }
+}
+
+/// Why an administrative act was not done.
+enum Refusal {
+    /// Something failed.
+    Failed(Error),
+    /// It cannot be done as things stand.
+    Refused(&'static str),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Refusal> for AdminError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Failed(error) if error.kind() == ErrorKind::WrongPassphrase => {
+                Self::WrongPassphrase
+            }
+            Refusal::Failed(error) => CallError::from(error).into(),
+            Refusal::Refused(why) => Self::Refused(why.to_owned()),
+        }
+    }
+}
+
+impl Inner {
+    async fn lease(&self, caller: &Caller, request: LeaseRequest) -> Result<Lease, CallError> {
+        let contexts = request.contexts;
+        check_count(contexts.len())?;
+        for context in &contexts {
+            if context.tenant.is_empty() || context.tenant.len() > MAX_TENANT {
+                return Err(CallError::Malformed(format!(
+                    "a tenant's name has 1 to {MAX_TENANT} bytes"
+                )));
+            }
+            let KeyContext { tenant, asset, .. } = context;
+            if !caller.may_with(Capability::Lease, tenant, asset) {
+                return Err(self.deny(caller, Capability::Lease, Some(asset)).await);
+            }
+        }
+        let unsealed = self.unsealed()?;
+        let (rows, made) = self.find_or_make(&unsealed, &contexts).await?;
+        let mut keys = Vec::with_capacity(rows.len());
+        for (row, context) in rows.iter().zip(contexts) {
+            keys.push(LeasedKey {
+                context,
+                key_id: row.key_id,
+                iv: row.iv,
+                key: self.unwrap(&unsealed, row).await?,
+            });
+        }
+        let event = Event::Lease {
+            keys: rows.iter().map(audited).collect(),
+            made,
+        };
+        self.record(caller.name(), event).await?;
+        // Sealed in the meantime: the record stands, the keys are wiped here.
+        self.unsealed()?;
+        Ok(Lease {
+            keys,
+            term: self.lease_term,
+        })
+    }
+
+    /// The row of each context, and the ids of those that this call made.
+    async fn find_or_make(
+        &self,
+        unsealed: &Unsealed,
+        contexts: &[KeyContext],
+    ) -> Result<(Vec<KeyRow>, Vec<KeyId>), Error> {
+        let found = self.store.keys_of(contexts).await?;
+        if found.iter().all(Option::is_some) {
+            return Ok((found.into_iter().flatten().collect(), vec![]));
+        }
+        let mut candidates = Vec::with_capacity(contexts.len());
+        for (found, context) in found.into_iter().zip(contexts) {
+            candidates.push(match found {
+                Some(row) => row,
+                None => self.make(unsealed, context).await?,
+            });
+        }
+        // Of several calls that make a key for one context at once, the first to be kept wins; all return it.
+        let candidate_ids: Vec<KeyId> = candidates.iter().map(|row| row.key_id).collect();
+        let standing = self.store.put_keys(candidates).await?;
+        let made = standing.iter().zip(candidate_ids);
+        let made = made
+            .filter(|(row, candidate)| row.key_id == *candidate)
+            .map(|(_, id)| id);
+        let made = made.collect();
+        Ok((standing, made))
+    }
+
+    /// A new key, wrapped. Nothing derives it and nothing remembers it but the row.
+    async fn make(&self, unsealed: &Unsealed, context: &KeyContext) -> Result<KeyRow, Error> {
+        let (kek_version, kek) = self.newest_kek(unsealed, &context.tenant).await?;
+        let mut id = [0; 16];
+        fill(&self.random, &mut id)?;
+        // A version 4 UUID (RFC 9562 5.4), which is what some players insist on.
+        id[6] = id[6] & 0x0f | 0x40;
+        id[8] = id[8] & 0x3f | 0x80;
+        let key_id = KeyId::new(id);
+        let mut iv = [0; 16];
+        fill(&self.random, &mut iv)?;
+        let iv = ConstantIv::new(iv);
+        let key = ContentKey::build(|key| fill(&self.random, key))?;
+        let purpose = Purpose::Content {
+            key_id,
+            context,
+            iv,
+            kek_version,
+        };
+        Ok(KeyRow {
+            key_id,
+            context: context.clone(),
+            iv,
+            kek_version,
+            body: KeyBody::Wrapped(kek.wrap(&self.random, key.expose(), &purpose)?),
+            created: self.now(),
+        })
+    }
+
+    async fn unwrap(&self, unsealed: &Unsealed, row: &KeyRow) -> Result<ContentKey, Error> {
+        let wrapped = match &row.body {
+            KeyBody::Wrapped(wrapped) => wrapped,
+            KeyBody::Destroyed(_) => {
+                return Err(Error::damaged(format!("key {} is destroyed", row.key_id)));
+            }
+        };
+        let kek = self
+            .kek(unsealed, &row.context.tenant, row.kek_version)
+            .await?;
+        let purpose = Purpose::Content {
+            key_id: row.key_id,
+            context: &row.context,
+            iv: row.iv,
+            kek_version: row.kek_version,
+        };
+        kek.unwrap_content(wrapped, &purpose)
+    }
+
+    /// The KEK under which a tenant's new keys are wrapped, made on first need.
+    async fn newest_kek(
+        &self,
+        unsealed: &Unsealed,
+        tenant: &str,
+    ) -> Result<(u32, Arc<WrappingKey>), Error> {
+        let row = match self.store.kek(tenant, None).await? {
+            Some(row) => row,
+            None => {
+                let version = 1;
+                let purpose = Purpose::Kek { tenant, version };
+                let wrapped = wrap_random(&unsealed.root, &self.random, &purpose)?;
+                let row = KekRow {
+                    tenant: tenant.to_owned(),
+                    version,
+                    wrapped,
+                    created: self.now(),
+                };
+                self.store.put_kek(row).await?
+            }
+        };
+        Ok((row.version, unsealed.kek(&row)?))
+    }
+
+    async fn kek(
+        &self,
+        unsealed: &Unsealed,
+        tenant: &str,
+        version: u32,
+    ) -> Result<Arc<WrappingKey>, Error> {
+        if let Some(kek) = unsealed.known_kek(tenant, version) {
+            return Ok(kek);
+        }
+        match self.store.kek(tenant, Some(version)).await? {
+            Some(row) => unsealed.kek(&row),
+            None => Err(Error::damaged(format!(
+                "KEK {version} of tenant {tenant} is gone"
+            ))),
+        }
+    }
+
+    async fn export(
+        &self,
+        caller: &Caller,
+        request: ExportRequest,
+    ) -> Result<Vec<ExportedKey>, CallError> {
+        let ExportRequest {
+            asset,
+            key_ids,
+            entitlement,
+        } = request;
+        check_count(key_ids.len())?;
+        let too_long =
+            |field: Option<&String>| field.is_some_and(|field| field.len() > MAX_ENTITLEMENT_FIELD);
+        if [
+            Some(&entitlement.issuer),
+            entitlement.subject.as_ref(),
+            entitlement.token_id.as_ref(),
+            Some(&entitlement.system),
+        ]
+        .into_iter()
+        .any(too_long)
+        {
+            return Err(CallError::Malformed(format!(
+                "a field of the entitlement has more than {MAX_ENTITLEMENT_FIELD} bytes"
+            )));
+        }
+        let tenants: Vec<&str> = caller.tenants_with(Capability::Export, &asset).collect();
+        if tenants.is_empty() {
+            return Err(self.deny(caller, Capability::Export, Some(&asset)).await);
+        }
+        let unsealed = self.unsealed()?;
+        let mut rows = self.store.keys_by_id(&key_ids).await?;
+        rows.retain(|row| {
+            row.context.asset == asset
+                && tenants.contains(&row.context.tenant.as_str())
+                && matches!(row.body, KeyBody::Wrapped(_))
+        });
+        let mut keys = Vec::with_capacity(rows.len());
+        for row in &rows {
+            keys.push(ExportedKey {
+                key_id: row.key_id,
+                label: row.context.label,
+                scheme: row.context.scheme,
+                iv: row.iv,
+                key: self.unwrap(&unsealed, row).await?,
+            });
+        }
+        let given = |id: &KeyId| rows.iter().any(|row| row.key_id == *id);
+        let event = Event::Export {
+            asset,
+            keys: rows.iter().map(audited).collect(),
+            withheld: key_ids.iter().copied().filter(|id| !given(id)).collect(),
+            issuer: entitlement.issuer,
+            subject: entitlement.subject,
+            token_id: entitlement.token_id,
+            system: entitlement.system,
+        };
+        self.record(caller.name(), event).await?;
+        self.unsealed()?;
+        Ok(keys)
+    }
+
+    async fn init(&self, caller: &str, passphrase: &SecretString) -> Result<(), Refusal> {
+        let _administration = self.administration.lock().await;
+        check_passphrase(passphrase)?;
+        if self.store.root().await?.is_some() {
+            return Err(Refusal::Refused("this keystore has a root already"));
+        }
+        let root = random_key(&self.random)?;
+        let cost = self.cost;
+        let sealed = blocking({
+            let (root, passphrase) = (root.clone(), passphrase.clone());
+            move || SealedRoot::seal(&root, &passphrase, cost, &SystemRandom::new())
+        })
+        .await?;
+        // Made ready first: where key memory must be locked and cannot be, nothing is kept.
+        let unsealed = self.ready(WrappingKey::new(&root)?)?;
+        if !self.store.put_root(sealed, self.now()).await? {
+            return Err(Refusal::Refused("this keystore has a root already"));
+        }
+        self.record(caller, Event::Init).await?;
+        self.open(unsealed).await?;
+        Ok(())
+    }
+
+    async fn unseal(&self, caller: &str, passphrase: &SecretString) -> Result<(), Refusal> {
+        let _administration = self.administration.lock().await;
+        let Some(sealed) = self.store.root().await? else {
+            return Err(Refusal::Refused(
+                "this keystore has no root yet: `castellum keystore init` makes one",
+            ));
+        };
+        let passphrase = passphrase.clone();
+        match blocking(move || sealed.unseal(&passphrase)).await {
+            Ok(root) => {
+                let unsealed = self.ready(WrappingKey::new(&root)?)?;
+                self.record(caller, Event::Unseal { opened: true }).await?;
+                self.open(unsealed).await?;
+                Ok(())
+            }
+            Err(error) => {
+                self.record(caller, Event::Unseal { opened: false }).await?;
+                Err(error.into())
+            }
+        }
+    }
+
+    fn ready(&self, root: WrappingKey) -> Result<Unsealed, Error> {
+        if !root.locked() {
+            if self.require_locked_memory {
+                return Err(Error::new(
+                    ErrorKind::Unavailable,
+                    "key memory cannot be locked, and keystore.require_locked_memory asks for it: \
+                     raise the limit (LimitMEMLOCK=, ulimit -l)",
+                ));
+            }
+            tracing::warn!("key memory cannot be locked: with swap on, keys may reach the disk");
+        }
+        Ok(Unsealed {
+            root,
+            keks: Mutex::default(),
+        })
+    }
+
+    async fn open(&self, unsealed: Unsealed) -> Result<(), Error> {
+        self.anchor().await?;
+        self.set(Some(unsealed), SealState::Unsealed);
+        Ok(())
+    }
+
+    async fn seal(&self, caller: &str) -> Result<(), Error> {
+        let _administration = self.administration.lock().await;
+        if *self.state.borrow() != SealState::Unsealed {
+            return Ok(());
+        }
+        // Sealed whatever comes of the record: no key leaves on the way to safety.
+        self.set(None, SealState::Sealed);
+        self.record(caller, Event::Seal).await?;
+        self.anchor().await
+    }
+
+    fn set(&self, unsealed: Option<Unsealed>, state: SealState) {
+        metrics::gauge!("castellum_keystore_unsealed").set(match &unsealed {
+            Some(_) => 1.0,
+            None => 0.0,
+        });
+        let mut place = self
+            .unsealed
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *place = unsealed.map(Arc::new);
+        self.state.send_replace(state);
+    }
+
+    async fn status(&self) -> Result<Status, Error> {
+        let (keys, destroyed) = self.store.counts().await?;
+        let head = self.log.head();
+        Ok(Status {
+            state: *self.state.borrow(),
+            keys,
+            destroyed,
+            audit_records: head.seq,
+            audit_head: head.hex(),
+            memory_locked: self.unsealed().ok().map(|unsealed| unsealed.locked()),
+        })
+    }
+
+    async fn verify(self: &Arc<Self>) -> Result<Report, Error> {
+        let anchor = self.store.anchor().await?;
+        let walk = blocking({
+            let inner = self.clone();
+            move || Ok(inner.log.verify(anchor))
+        })
+        .await?;
+        let mut report = Report {
+            audit_records: walk.head.seq,
+            keys: 0,
+            unwrapped: 0,
+            faults: Vec::new(),
+        };
+        report.faults.extend(walk.fault.map(|fault| Finding {
+            place: "audit".to_owned(),
+            sequence: Some(fault.seq),
+            what: fault.what,
+        }));
+        let wrong = self.store.integrity().await?;
+        report.faults.extend(wrong.into_iter().map(|what| Finding {
+            place: "store".to_owned(),
+            sequence: None,
+            what,
+        }));
+        let mut filter = KeyFilter::default();
+        loop {
+            let rows = self.store.page(&filter, PAGE).await?;
+            let Some(last) = rows.last() else {
+                return Ok(report);
+            };
+            filter.after = Some(last.key_id);
+            for row in rows {
+                report.keys += 1;
+                let KeyBody::Wrapped(_) = row.body else {
+                    continue;
+                };
+                let Ok(unsealed) = self.unsealed() else {
+                    continue;
+                };
+                match self.unwrap(&unsealed, &row).await {
+                    Ok(_) => report.unwrapped += 1,
+                    Err(error) => report.faults.push(Finding {
+                        place: row.key_id.to_string(),
+                        sequence: None,
+                        what: error.to_string(),
+                    }),
+                }
+            }
+        }
+    }
+
+    async fn key_list(&self, filter: &KeyFilter) -> Result<KeyPage, Error> {
+        let mut rows = self.store.page(filter, PAGE + 1).await?;
+        let more = rows.len() > PAGE;
+        rows.truncate(PAGE);
+        let next = rows.last().map(|row| row.key_id).filter(|_| more);
+        Ok(KeyPage {
+            keys: rows.into_iter().map(KeyRecord::from).collect(),
+            next,
+        })
+    }
+
+    async fn destroy(&self, caller: &str, id: KeyId) -> Result<Option<KeyRow>, Error> {
+        let _administration = self.administration.lock().await;
+        let rows = self.store.keys_by_id(&[id]).await?;
+        match rows.into_iter().next() {
+            // Recorded first: what cannot be undone is never done unrecorded.
+            Some(row) if matches!(row.body, KeyBody::Wrapped(_)) => {
+                self.record(caller, Event::Destroy { key_id: id }).await?;
+                let row = self.store.destroy(id, self.now()).await?;
+                self.anchor().await?;
+                Ok(row)
+            }
+            other => Ok(other),
+        }
+    }
+
+    fn unsealed(&self) -> Result<Arc<Unsealed>, CallError> {
+        let place = self.unsealed.read().unwrap_or_else(PoisonError::into_inner);
+        place.clone().ok_or(CallError::Sealed)
+    }
+
+    /// Records that a caller lacks a capability; returns what it is told.
+    async fn deny(
+        &self,
+        caller: &Caller,
+        capability: Capability,
+        asset: Option<&AssetId>,
+    ) -> CallError {
+        let event = Event::Denied {
+            capability: capability.as_str(),
+            asset: asset.cloned(),
+        };
+        if let Err(error) = self.record(caller.name(), event).await {
+            return error.into();
+        }
+        let name = caller.name();
+        CallError::Denied(match asset {
+            Some(asset) => format!("{name} may not {} {asset}", capability.as_str()),
+            None => format!("{name} may not {}", capability.as_str()),
+        })
+    }
+
+    async fn record(&self, caller: &str, event: Event) -> Result<(), Error> {
+        let now = unix_ms(self.clock.now());
+        self.log.append(now, caller, event).await.map(drop)
+    }
+
+    /// Ties the log as it is now to the store.
+    async fn anchor(&self) -> Result<(), Error> {
+        self.store.put_anchor(self.log.head()).await
+    }
+
+    /// In seconds of Unix time.
+    fn now(&self) -> u64 {
+        unix_ms(self.clock.now()) / 1000
+    }
+}
+
+impl Unsealed {
+    fn locked(&self) -> bool {
+        let keks = self.keks.lock().unwrap_or_else(PoisonError::into_inner);
+        self.root.locked() && keks.values().all(|kek| kek.locked())
+    }
+
+    fn known_kek(&self, tenant: &str, version: u32) -> Option<Arc<WrappingKey>> {
+        let keks = self.keks.lock().unwrap_or_else(PoisonError::into_inner);
+        keks.get(&(tenant.to_owned(), version)).cloned()
+    }
+
+    fn kek(&self, row: &KekRow) -> Result<Arc<WrappingKey>, Error> {
+        if let Some(kek) = self.known_kek(&row.tenant, row.version) {
+            return Ok(kek);
+        }
+        let purpose = Purpose::Kek {
+            tenant: &row.tenant,
+            version: row.version,
+        };
+        let kek = Arc::new(WrappingKey::new(
+            &self.root.unwrap(&row.wrapped, &purpose)?,
+        )?);
+        let mut keks = self.keks.lock().unwrap_or_else(PoisonError::into_inner);
+        keks.insert((row.tenant.clone(), row.version), kek.clone());
+        Ok(kek)
+    }
+}
+
+fn wrap_random(
+    root: &WrappingKey,
+    random: &SystemRandom,
+    purpose: &Purpose<'_>,
+) -> Result<Wrapped, Error> {
+    root.wrap(random, random_key(random)?.as_slice(), purpose)
+}
+
+fn audited(row: &KeyRow) -> audit::Key {
+    audit::Key {
+        key_id: row.key_id,
+        asset: row.context.asset.clone(),
+        label: row.context.label,
+        scheme: row.context.scheme,
+    }
+}
+
+fn check_count(keys: usize) -> Result<(), CallError> {
+    if (1..=MAX_KEYS).contains(&keys) {
+        Ok(())
+    } else {
+        Err(CallError::Malformed(format!(
+            "{keys} keys asked for: 1 to {MAX_KEYS} can be"
+        )))
+    }
+}
+
+fn check_passphrase(passphrase: &SecretString) -> Result<(), Refusal> {
+    if (passphrase::MIN_LEN..=passphrase::MAX_LEN).contains(&passphrase.expose_secret().len()) {
+        Ok(())
+    } else {
+        Err(Refusal::Refused("a passphrase has 8 to 4096 bytes"))
+    }
+}
+
+/// Runs what takes long off the async threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    (tokio::task::spawn_blocking(work).await)
+        .map_err(|error| Error::unavailable("a task ended early", error))?
+}
+
+fn counted<T>(op: &'static str, result: Result<T, CallError>) -> Result<T, CallError> {
+    let label = match &result {
+        Ok(_) => "ok",
+        Err(CallError::Sealed) => "sealed",
+        Err(CallError::Denied(_)) => "denied",
+        Err(CallError::Malformed(_)) => "malformed",
+        Err(CallError::Unavailable(_)) => "unavailable",
+    };
+    metrics::counter!("castellum_keystore_ops_total", "op" => op, "result" => label).increment(1);
+    result
+}

@@ -1,0 +1,83 @@
+//! The daemon: harden, open, serve.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use conf::KeystoreSettings;
+use tokio::sync::watch;
+
+use crate::capability::Callers;
+use crate::clock::SystemClock;
+use crate::error::Error;
+use crate::hardening::harden_process;
+use crate::local::Local;
+use crate::server::{Bound, serve_control, serve_keys};
+
+/// Runs a keystore as a process of its own until `shutdown`: both sockets, no network.
+///
+/// # Errors
+/// Those of [`Local::open`] and of binding the sockets.
+pub async fn run(
+    settings: KeystoreSettings,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), Error> {
+    harden_process();
+    let local = Local::open(&settings, Arc::new(SystemClock)).await?;
+    Sockets::bind(&settings)?.serve(local, shutdown).await;
+    Ok(())
+}
+
+/// The sockets of a keystore: bound first, so that a fault shows before anything is served.
+pub struct Sockets {
+    keys: Bound,
+    control: Bound,
+    callers: Arc<Callers>,
+    drain: conf::Drain,
+}
+
+impl Sockets {
+    /// Binds both. The state folder must be locked already ([`Local::open`] does it): sockets that lie there are
+    /// taken for left-overs.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn bind(settings: &KeystoreSettings) -> Result<Self, Error> {
+        Ok(Self {
+            keys: Bound::open(&settings.socket)?,
+            control: Bound::open(&settings.control_socket)?,
+            callers: Arc::new(Callers::load(settings)),
+            drain: settings.drain,
+        })
+    }
+
+    /// Serves both until `shutdown`, then lets calls under way finish within the drain's timeout. In a process that
+    /// holds other roles too, this is what gives the verbs something to talk to.
+    pub async fn serve(self, local: Local, shutdown: impl Future<Output = ()>) {
+        let (closing, close) = watch::channel(false);
+        let closed = |mut close: watch::Receiver<bool>| async move {
+            // An error says that the sender is gone, which is a close too.
+            let _ = close.wait_for(|&closing| closing).await;
+        };
+        let grace = self.drain.timeout;
+        tokio::join!(
+            async {
+                shutdown.await;
+                closing.send_replace(true);
+            },
+            serve_keys(
+                self.keys,
+                local.clone(),
+                self.callers.clone(),
+                closed(close.clone()),
+                grace
+            ),
+            serve_control(
+                self.control,
+                local.clone(),
+                self.callers,
+                closed(close),
+                grace
+            ),
+        );
+    }
+}

@@ -1,0 +1,369 @@
+//! The two Unix sockets. Who a peer is, is what the kernel says of it (`SO_PEERCRED`); what it may do is decided in
+//! [`crate::local`], not here.
+
+use std::fs::Permissions;
+use std::future::Future;
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keystore_client::admin::{Admin, AdminError};
+use keystore_client::frame::{self, Frame, Secret};
+use keystore_client::message::{
+    AdminCall, AdminReply, Call, Fault, Greeting, Hello, KeyCall, KeyReply, MAX_OUTSTANDING,
+    Notice, export_frame, lease_frame,
+};
+use keystore_client::{Error as CallError, Keystore, SealState};
+use secrecy::SecretString;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::capability::Callers;
+use crate::error::Error;
+use crate::local::Local;
+
+/// The most connections on one socket: the roles hold one each, verbs come and go.
+const MAX_CONNECTIONS: usize = 64;
+
+/// The most strangers that are being told so at once; further ones are cut off without a word.
+const MAX_REFUSALS: usize = 64;
+
+/// How long a peer may take to say hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a peer may leave a reply unread.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A pause after `accept` failed, so that a lack of file descriptors does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A bound socket; its file is removed when this is dropped.
+pub struct Bound {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Bound {
+    /// Binds a socket to which any user may connect: what the kernel says of the peer decides, not file modes.
+    ///
+    /// # Errors
+    /// Those of the file system; a file that is not a socket is left alone.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let bind = || {
+            // Left behind by a process that was killed: the lock on the state folder says that it is gone.
+            match path.symlink_metadata() {
+                Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path)?,
+                Ok(_) => return Err(io::Error::from(io::ErrorKind::AlreadyExists)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+            if let Some(folder) = path.parent() {
+                std::fs::create_dir_all(folder)?;
+            }
+            let listener = UnixListener::bind(path)?;
+            std::fs::set_permissions(path, Permissions::from_mode(0o666))?;
+            Ok(listener)
+        };
+        let listener = bind().map_err(|error| {
+            Error::unavailable(format!("cannot listen on {}", path.display()), error)
+        })?;
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+        })
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::debug!(path = %self.path.display(), %error, "cannot remove the socket");
+        }
+    }
+}
+
+/// Serves keys to the configured callers until `shutdown`, then lets calls under way finish for `grace` at most.
+pub async fn serve_keys(
+    bound: Bound,
+    local: Local,
+    callers: Arc<Callers>,
+    shutdown: impl Future<Output = ()>,
+    grace: Duration,
+) {
+    let state = local.seal_state();
+    let admit = move |uid| {
+        let caller = callers.of_keys(uid)?;
+        Some(KeySession(local.handle(caller)))
+    };
+    serve(bound, Hello::keystore(), admit, state, shutdown, grace).await;
+}
+
+/// Serves administration to root, to the keystore's own user and to the configured callers, as [`serve_keys`].
+pub async fn serve_control(
+    bound: Bound,
+    local: Local,
+    callers: Arc<Callers>,
+    shutdown: impl Future<Output = ()>,
+    grace: Duration,
+) {
+    let state = local.seal_state();
+    let admit = move |uid| {
+        let caller = callers.of_control(uid)?;
+        Some(ControlSession(local.admin(caller)))
+    };
+    serve(bound, Hello::control(), admit, state, shutdown, grace).await;
+}
+
+/// One connection's side of the conversation: calls in, replies out.
+trait Session: Send + Sync + 'static {
+    type Call: DeserializeOwned + Send;
+    type Reply: Serialize + Send + Sync + 'static;
+
+    fn answer(
+        &self,
+        call: Self::Call,
+        secret: Secret,
+    ) -> impl Future<Output = Result<Frame<Self::Reply>, Fault>> + Send;
+}
+
+struct KeySession(Arc<dyn Keystore>);
+
+impl Session for KeySession {
+    type Call = KeyCall;
+    type Reply = KeyReply;
+
+    async fn answer(&self, call: KeyCall, _: Secret) -> Result<Frame<KeyReply>, Fault> {
+        Ok(match call {
+            KeyCall::Lease(request) => lease_frame(&self.0.lease(request).await?),
+            KeyCall::Export(request) => export_frame(&self.0.export(request).await?),
+        })
+    }
+}
+
+struct ControlSession(Arc<dyn Admin>);
+
+impl Session for ControlSession {
+    type Call = AdminCall;
+    type Reply = AdminReply;
+
+    async fn answer(&self, call: AdminCall, secret: Secret) -> Result<Frame<AdminReply>, Fault> {
+        let admin = &self.0;
+        let reply: Result<_, AdminError> = async {
+            Ok(match call {
+                AdminCall::Init => {
+                    admin.init(passphrase(&secret)?).await?;
+                    AdminReply::Done
+                }
+                AdminCall::Unseal => {
+                    admin.unseal(passphrase(&secret)?).await?;
+                    AdminReply::Done
+                }
+                AdminCall::Seal => {
+                    admin.seal().await?;
+                    AdminReply::Done
+                }
+                AdminCall::Status => AdminReply::Status(admin.status().await?),
+                AdminCall::Verify => AdminReply::Report(admin.verify().await?),
+                AdminCall::KeyList(filter) => AdminReply::Page(admin.key_list(filter).await?),
+                AdminCall::KeyShow(id) => AdminReply::Key(admin.key_show(id).await?),
+                AdminCall::KeyDestroy(id) => AdminReply::Key(admin.key_destroy(id).await?),
+            })
+        }
+        .await;
+        Ok(Frame::open(reply?))
+    }
+}
+
+fn passphrase(secret: &Secret) -> Result<SecretString, CallError> {
+    match str::from_utf8(secret) {
+        Ok(text) => Ok(text.into()),
+        Err(_) => Err(CallError::Malformed(
+            "a passphrase is text in UTF-8".to_owned(),
+        )),
+    }
+}
+
+async fn serve<S: Session>(
+    bound: Bound,
+    hello: Hello,
+    admit: impl Fn(u32) -> Option<S>,
+    state: watch::Receiver<SealState>,
+    shutdown: impl Future<Output = ()>,
+    grace: Duration,
+) {
+    let mut shutdown = pin!(shutdown);
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let (closing, close) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            () = &mut shutdown => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = bound.listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(path = %bound.path.display(), %error, "cannot accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        if connections.len() >= MAX_CONNECTIONS + MAX_REFUSALS {
+            continue;
+        }
+        let session = match (stream.peer_cred(), places.clone().try_acquire_owned()) {
+            (Err(error), _) => {
+                tracing::warn!(%error, "cannot tell who a peer is");
+                continue;
+            }
+            (Ok(_), Err(_)) => Err(Fault::Unavailable("too many connections".to_owned())),
+            (Ok(peer), Ok(place)) => match admit(peer.uid()) {
+                Some(session) => Ok((session, place)),
+                None => {
+                    tracing::warn!(uid = peer.uid(), path = %bound.path.display(), "not a caller");
+                    Err(Fault::Denied(format!(
+                        "user {} is no caller here",
+                        peer.uid()
+                    )))
+                }
+            },
+        };
+        connections.spawn(connection(
+            stream,
+            hello.clone(),
+            session,
+            state.clone(),
+            close.clone(),
+        ));
+    }
+    closing.send_replace(true);
+    let finished = async { while connections.join_next().await.is_some() {} };
+    if timeout(grace, finished).await.is_err() {
+        tracing::warn!(path = %bound.path.display(), "closed with calls under way");
+    }
+}
+
+async fn connection<S: Session>(
+    mut stream: UnixStream,
+    hello: Hello,
+    session: Result<(S, OwnedSemaphorePermit), Fault>,
+    state: watch::Receiver<SealState>,
+    close: watch::Receiver<bool>,
+) {
+    let greeted = timeout(
+        HELLO_TIMEOUT,
+        greet(&mut stream, &hello, session.as_ref().err()),
+    )
+    .await;
+    let Ok((session, _place)) = session else {
+        return;
+    };
+    match greeted {
+        Ok(Ok(true)) => {}
+        Ok(Ok(false)) => return,
+        Ok(Err(error)) => return tracing::debug!(%error, "no greeting"),
+        Err(_) => return tracing::debug!("no greeting in time"),
+    }
+    let (reader, writer) = stream.into_split();
+    let (notices, queue) = mpsc::channel(MAX_OUTSTANDING);
+    let reading = read(reader, Arc::new(session), notices, close);
+    let ((), written) = tokio::join!(reading, write(writer, queue, state));
+    if let Err(error) = written {
+        tracing::debug!(%error, "a connection broke");
+    }
+}
+
+/// Whether the conversation goes on.
+async fn greet(
+    stream: &mut UnixStream,
+    hello: &Hello,
+    refusal: Option<&Fault>,
+) -> io::Result<bool> {
+    let theirs = match frame::read::<Hello>(stream).await? {
+        Some(frame) => frame.header,
+        None => return Ok(false),
+    };
+    let greeting = match refusal {
+        Some(fault) => Greeting::Fault(fault.clone()),
+        // The peer reads from it what is spoken here, and leaves if that is not what it speaks.
+        None => Greeting::Hello(hello.clone()),
+    };
+    frame::write(stream, &Frame::open(greeting)).await?;
+    Ok(theirs == *hello)
+}
+
+/// Takes calls until the peer closes, breaks the protocol or the server closes; then waits for those under way.
+async fn read<S: Session>(
+    mut stream: OwnedReadHalf,
+    session: Arc<S>,
+    notices: mpsc::Sender<Frame<Notice<S::Reply>>>,
+    mut close: watch::Receiver<bool>,
+) {
+    let outstanding = Arc::new(Semaphore::new(MAX_OUTSTANDING));
+    let mut calls = JoinSet::new();
+    let mut closed = pin!(close.wait_for(|&closing| closing));
+    loop {
+        let next = async {
+            let permit = outstanding.clone().acquire_owned().await;
+            (permit, frame::read::<Call<S::Call>>(&mut stream).await)
+        };
+        let (permit, frame) = tokio::select! {
+            _ = &mut closed => break,
+            () = notices.closed() => break,
+            next = next => next,
+        };
+        let Frame { header, secret } = match frame {
+            Ok(Some(frame)) => frame,
+            Ok(None) => break,
+            Err(error) => {
+                tracing::debug!(%error, "a peer breaks the protocol");
+                break;
+            }
+        };
+        let Call { id, call } = header;
+        let (session, notices) = (session.clone(), notices.clone());
+        calls.spawn(async move {
+            let _permit = permit;
+            let notice = match session.answer(call, secret).await {
+                Ok(Frame { header, secret }) => Frame {
+                    header: Notice::Reply { id, reply: header },
+                    secret,
+                },
+                Err(fault) => Frame::open(Notice::Fault { id, fault }),
+            };
+            // A peer that went away wants no reply.
+            let _ = notices.send(notice).await;
+        });
+        while calls.try_join_next().is_some() {}
+    }
+    while calls.join_next().await.is_some() {}
+}
+
+/// Sends what is queued, and the seal at each change, until no call can come any more.
+async fn write<T: Serialize>(
+    mut stream: OwnedWriteHalf,
+    mut queue: mpsc::Receiver<Frame<Notice<T>>>,
+    mut state: watch::Receiver<SealState>,
+) -> io::Result<()> {
+    state.mark_changed();
+    loop {
+        let frame = tokio::select! {
+            biased;
+            Ok(()) = state.changed() => Frame::open(Notice::State(*state.borrow_and_update())),
+            notice = queue.recv() => match notice {
+                Some(notice) => notice,
+                None => return Ok(()),
+            },
+        };
+        timeout(WRITE_TIMEOUT, frame::write(&mut stream, &frame)).await??;
+    }
+}

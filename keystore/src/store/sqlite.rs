@@ -1,0 +1,485 @@
+//! The embedded store: SQLite with a write-ahead log that is synced at every commit.
+//!
+//! One connection writes, another reads. Pages are zeroed when their contents go (`secure_delete`), and destroying
+//! a key also empties the write-ahead log, so that the wrapped key is nowhere in the files afterwards.
+
+use std::path::Path;
+
+use conf::Argon2Settings;
+use keystore_client::admin::KeyFilter;
+use keystore_types::{ConstantIv, Generation, KeyContext, KeyId, Label, Scheme};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _};
+use tokio::sync::{Mutex, MutexGuard};
+
+use super::{KekRow, KeyBody, KeyRow, Store, Stored};
+use crate::audit::Head;
+use crate::error::{Error, ErrorKind};
+use crate::seal::Wrapped;
+use crate::unlock::passphrase::SealedRoot;
+
+/// Each brings the schema from one version to the next; `PRAGMA user_version` counts those done.
+const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_initial.sql")];
+
+/// The columns that [`key_row`] reads.
+macro_rules! select_keys {
+    ($rest:literal) => {
+        concat!(
+            "SELECT key_id, tenant, asset, label, scheme, subsample_rule, sources, number, iv, kek_version, \
+             wrapped, created, destroyed FROM content_key ",
+            $rest
+        )
+    };
+}
+
+const KEY_OF: &str = select_keys!(
+    "WHERE tenant = ? AND asset = ? AND label = ? AND scheme = ? AND subsample_rule = ? AND sources = ? \
+     AND number = ? AND destroyed IS NULL"
+);
+
+const KEY_BY_ID: &str = select_keys!("WHERE key_id = ?");
+
+const PAGE: &str = select_keys!(
+    "WHERE key_id > ?1 AND (?2 IS NULL OR asset = ?2) AND (destroyed IS NULL OR NOT ?3) \
+     ORDER BY key_id LIMIT ?4"
+);
+
+const PUT_KEY: &str = "INSERT INTO content_key (key_id, tenant, asset, label, scheme, subsample_rule, sources, \
+    number, iv, kek_version, wrapped, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+    ON CONFLICT DO NOTHING";
+
+/// A SQLite database.
+pub struct Sqlite {
+    writer: Mutex<SqliteConnection>,
+    /// None in memory, where the writer is all there is.
+    reader: Option<Mutex<SqliteConnection>>,
+}
+
+impl Sqlite {
+    /// Opens the database, makes it where there is none, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] when a newer version has written it; those of the database.
+    pub async fn open(path: &Path) -> Result<Self, Error> {
+        let options = options().filename(path).create_if_missing(true);
+        let mut writer = connect(&options).await?;
+        migrate(&mut writer).await?;
+        let reader = connect(&options.read_only(true)).await?;
+        Ok(Self {
+            writer: Mutex::new(writer),
+            reader: Some(Mutex::new(reader)),
+        })
+    }
+
+    /// A database that lives as long as this value.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn in_memory() -> Result<Self, Error> {
+        let mut writer = connect(&options().in_memory(true)).await?;
+        migrate(&mut writer).await?;
+        Ok(Self {
+            writer: Mutex::new(writer),
+            reader: None,
+        })
+    }
+
+    async fn reader(&self) -> MutexGuard<'_, SqliteConnection> {
+        self.reader.as_ref().unwrap_or(&self.writer).lock().await
+    }
+}
+
+fn options() -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .pragma("secure_delete", "ON")
+        .disable_statement_logging()
+}
+
+async fn connect(options: &SqliteConnectOptions) -> Result<SqliteConnection, Error> {
+    (options.connect().await).map_err(failed("open the database"))
+}
+
+async fn migrate(connection: &mut SqliteConnection) -> Result<(), Error> {
+    let mut transaction = (connection.begin_with("BEGIN IMMEDIATE").await)
+        .map_err(failed("bring the database up to date"))?;
+    let version: i64 = sqlx::query_scalar("PRAGMA user_version")
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(failed("read the database's version"))?;
+    let done = usize::try_from(version).unwrap_or(usize::MAX);
+    let pending = MIGRATIONS.get(done..).ok_or_else(|| {
+        Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "the keystore's database has version {version}, and this program knows {} at most: \
+                 a newer castellum has written it",
+                MIGRATIONS.len()
+            ),
+        )
+    })?;
+    for migration in pending {
+        (sqlx::raw_sql(*migration).execute(&mut *transaction).await)
+            .map_err(failed("bring the database up to date"))?;
+    }
+    (transaction.commit().await).map_err(failed("bring the database up to date"))
+}
+
+impl Store for Sqlite {
+    fn root(&self) -> Stored<'_, Option<SealedRoot>> {
+        Box::pin(async {
+            let row = sqlx::query("SELECT salt, memory_kib, passes, lanes, wrapped FROM root")
+                .fetch_optional(&mut *self.reader().await)
+                .await
+                .map_err(failed("read the root"))?;
+            row.map(|row| {
+                Ok(SealedRoot {
+                    salt: bytes(&row, "salt")?,
+                    cost: Argon2Settings {
+                        memory_kib: number(&row, "memory_kib")?,
+                        passes: number(&row, "passes")?,
+                        lanes: number(&row, "lanes")?,
+                    },
+                    wrapped: Wrapped::from_stored(column(&row, "wrapped")?),
+                })
+            })
+            .transpose()
+        })
+    }
+
+    fn put_root(&self, root: SealedRoot, created: u64) -> Stored<'_, bool> {
+        Box::pin(async move {
+            let done = sqlx::query(
+                "INSERT INTO root (one, method, salt, memory_kib, passes, lanes, wrapped, created) \
+                 VALUES (1, 'argon2id', ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            )
+            .bind(root.salt.as_slice())
+            .bind(root.cost.memory_kib)
+            .bind(root.cost.passes)
+            .bind(root.cost.lanes)
+            .bind(root.wrapped.as_bytes())
+            .bind(seconds(created))
+            .execute(&mut *self.writer.lock().await)
+            .await
+            .map_err(failed("keep the root"))?;
+            Ok(done.rows_affected() == 1)
+        })
+    }
+
+    fn kek<'a>(&'a self, tenant: &'a str, version: Option<u32>) -> Stored<'a, Option<KekRow>> {
+        Box::pin(async move { kek(&mut *self.reader().await, tenant, version).await })
+    }
+
+    fn put_kek(&self, row: KekRow) -> Stored<'_, KekRow> {
+        Box::pin(async move {
+            let mut writer = self.writer.lock().await;
+            sqlx::query(
+                "INSERT INTO kek (tenant, version, wrapped, created) VALUES (?, ?, ?, ?) \
+                 ON CONFLICT DO NOTHING",
+            )
+            .bind(&row.tenant)
+            .bind(row.version)
+            .bind(row.wrapped.as_bytes())
+            .bind(seconds(row.created))
+            .execute(&mut *writer)
+            .await
+            .map_err(failed("keep a KEK"))?;
+            (kek(&mut writer, &row.tenant, Some(row.version)).await?)
+                .ok_or_else(|| Error::damaged("a KEK that was kept is not there"))
+        })
+    }
+
+    fn keys_of<'a>(&'a self, contexts: &'a [KeyContext]) -> Stored<'a, Vec<Option<KeyRow>>> {
+        Box::pin(async move {
+            let mut reader = self.reader().await;
+            let mut rows = Vec::with_capacity(contexts.len());
+            for context in contexts {
+                rows.push(key_of(&mut reader, context).await?);
+            }
+            Ok(rows)
+        })
+    }
+
+    fn put_keys(&self, keys: Vec<KeyRow>) -> Stored<'_, Vec<KeyRow>> {
+        Box::pin(async move {
+            let mut writer = self.writer.lock().await;
+            let mut transaction =
+                (writer.begin_with("BEGIN IMMEDIATE").await).map_err(failed("keep new keys"))?;
+            let mut standing = Vec::with_capacity(keys.len());
+            for key in &keys {
+                put_key(&mut transaction, key).await?;
+                let row = key_of(&mut transaction, &key.context).await?;
+                standing.push(row.ok_or_else(|| {
+                    Error::damaged("another context has the id that was drawn for a key")
+                })?);
+            }
+            (transaction.commit().await).map_err(failed("keep new keys"))?;
+            Ok(standing)
+        })
+    }
+
+    fn keys_by_id<'a>(&'a self, ids: &'a [KeyId]) -> Stored<'a, Vec<KeyRow>> {
+        Box::pin(async move {
+            let mut reader = self.reader().await;
+            let mut rows = Vec::with_capacity(ids.len());
+            for id in ids {
+                rows.extend(key_by_id(&mut reader, *id).await?);
+            }
+            Ok(rows)
+        })
+    }
+
+    fn page<'a>(&'a self, filter: &'a KeyFilter, limit: usize) -> Stored<'a, Vec<KeyRow>> {
+        Box::pin(async move {
+            let after = filter.after.map_or(vec![], |id| id.as_bytes().to_vec());
+            sqlx::query(PAGE)
+                .bind(after)
+                .bind(filter.asset.as_ref().map(|asset| asset.as_str()))
+                .bind(filter.active_only)
+                .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+                .fetch_all(&mut *self.reader().await)
+                .await
+                .map_err(failed("list keys"))?
+                .iter()
+                .map(key_row)
+                .collect()
+        })
+    }
+
+    fn destroy(&self, id: KeyId, at: u64) -> Stored<'_, Option<KeyRow>> {
+        Box::pin(async move {
+            let mut writer = self.writer.lock().await;
+            let done = sqlx::query(
+                "UPDATE content_key SET wrapped = NULL, destroyed = ? \
+                 WHERE key_id = ? AND destroyed IS NULL",
+            )
+            .bind(seconds(at))
+            .bind(id.as_bytes().as_slice())
+            .execute(&mut *writer)
+            .await
+            .map_err(failed("destroy a key"))?;
+            if done.rows_affected() > 0 {
+                sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+                    .fetch_optional(&mut *writer)
+                    .await
+                    .map_err(failed("empty the write-ahead log"))?;
+            }
+            key_by_id(&mut writer, id).await
+        })
+    }
+
+    fn counts(&self) -> Stored<'_, (u64, u64)> {
+        Box::pin(async {
+            let row = sqlx::query(
+                "SELECT COUNT(*) FILTER (WHERE destroyed IS NULL) AS usable, \
+                 COUNT(destroyed) AS destroyed FROM content_key",
+            )
+            .fetch_one(&mut *self.reader().await)
+            .await
+            .map_err(failed("count keys"))?;
+            Ok((number(&row, "usable")?, number(&row, "destroyed")?))
+        })
+    }
+
+    fn integrity(&self) -> Stored<'_, Vec<String>> {
+        Box::pin(async {
+            let mut reader = self.reader().await;
+            let mut found: Vec<String> = sqlx::query_scalar("PRAGMA integrity_check")
+                .fetch_all(&mut *reader)
+                .await
+                .map_err(failed("check the database"))?;
+            found.retain(|line| line != "ok");
+            let orphans = sqlx::query("PRAGMA foreign_key_check")
+                .fetch_all(&mut *reader)
+                .await
+                .map_err(failed("check the database"))?;
+            if !orphans.is_empty() {
+                found.push(format!(
+                    "{} keys name a KEK that is not there",
+                    orphans.len()
+                ));
+            }
+            Ok(found)
+        })
+    }
+
+    fn anchor(&self) -> Stored<'_, Option<Head>> {
+        Box::pin(async {
+            let row = sqlx::query("SELECT seq, hash FROM audit_anchor")
+                .fetch_optional(&mut *self.reader().await)
+                .await
+                .map_err(failed("read the audit anchor"))?;
+            row.map(|row| {
+                Ok(Head {
+                    seq: number(&row, "seq")?,
+                    hash: bytes(&row, "hash")?,
+                })
+            })
+            .transpose()
+        })
+    }
+
+    fn put_anchor(&self, head: Head) -> Stored<'_, ()> {
+        Box::pin(async move {
+            sqlx::query(
+                "INSERT INTO audit_anchor (one, seq, hash) VALUES (1, ?, ?) \
+                 ON CONFLICT DO UPDATE SET seq = excluded.seq, hash = excluded.hash \
+                 WHERE excluded.seq > seq",
+            )
+            .bind(seconds(head.seq))
+            .bind(head.hash.as_slice())
+            .execute(&mut *self.writer.lock().await)
+            .await
+            .map_err(failed("move the audit anchor"))?;
+            Ok(())
+        })
+    }
+}
+
+async fn kek(
+    connection: &mut SqliteConnection,
+    tenant: &str,
+    version: Option<u32>,
+) -> Result<Option<KekRow>, Error> {
+    let row = sqlx::query(
+        "SELECT tenant, version, wrapped, created FROM kek \
+         WHERE tenant = ?1 AND (?2 IS NULL OR version = ?2) ORDER BY version DESC LIMIT 1",
+    )
+    .bind(tenant)
+    .bind(version)
+    .fetch_optional(connection)
+    .await
+    .map_err(failed("read a KEK"))?;
+    row.map(|row| {
+        Ok(KekRow {
+            tenant: column(&row, "tenant")?,
+            version: number(&row, "version")?,
+            wrapped: Wrapped::from_stored(column(&row, "wrapped")?),
+            created: number(&row, "created")?,
+        })
+    })
+    .transpose()
+}
+
+async fn key_of(
+    connection: &mut SqliteConnection,
+    context: &KeyContext,
+) -> Result<Option<KeyRow>, Error> {
+    sqlx::query(KEY_OF)
+        .bind(&context.tenant)
+        .bind(context.asset.as_str())
+        .bind(context.label.as_str())
+        .bind(context.scheme.as_str())
+        .bind(context.subsample_rule)
+        .bind(context.generation.sources.as_slice())
+        .bind(context.generation.number)
+        .fetch_optional(connection)
+        .await
+        .map_err(failed("look for a key"))?
+        .as_ref()
+        .map(key_row)
+        .transpose()
+}
+
+async fn key_by_id(connection: &mut SqliteConnection, id: KeyId) -> Result<Option<KeyRow>, Error> {
+    sqlx::query(KEY_BY_ID)
+        .bind(id.as_bytes().as_slice())
+        .fetch_optional(connection)
+        .await
+        .map_err(failed("look for a key"))?
+        .as_ref()
+        .map(key_row)
+        .transpose()
+}
+
+async fn put_key(connection: &mut SqliteConnection, key: &KeyRow) -> Result<(), Error> {
+    let KeyBody::Wrapped(wrapped) = &key.body else {
+        return Err(Error::damaged("a new key without its body"));
+    };
+    let context = &key.context;
+    sqlx::query(PUT_KEY)
+        .bind(key.key_id.as_bytes().as_slice())
+        .bind(&context.tenant)
+        .bind(context.asset.as_str())
+        .bind(context.label.as_str())
+        .bind(context.scheme.as_str())
+        .bind(context.subsample_rule)
+        .bind(context.generation.sources.as_slice())
+        .bind(context.generation.number)
+        .bind(key.iv.as_bytes().as_slice())
+        .bind(key.kek_version)
+        .bind(wrapped.as_bytes())
+        .bind(seconds(key.created))
+        .execute(connection)
+        .await
+        .map_err(failed("keep a new key"))?;
+    Ok(())
+}
+
+fn key_row(row: &SqliteRow) -> Result<KeyRow, Error> {
+    let text = |name| column::<String>(row, name);
+    let label = text("label")?;
+    let scheme = text("scheme")?;
+    let wrapped: Option<Vec<u8>> = column(row, "wrapped")?;
+    Ok(KeyRow {
+        key_id: KeyId::new(bytes(row, "key_id")?),
+        context: KeyContext {
+            tenant: text("tenant")?,
+            asset: (text("asset")?.try_into()).map_err(|_| unreadable("asset"))?,
+            label: (Label::ALL.into_iter())
+                .find(|known| known.as_str() == label)
+                .ok_or_else(|| unreadable("label"))?,
+            scheme: (Scheme::ALL.into_iter())
+                .find(|known| known.as_str() == scheme)
+                .ok_or_else(|| unreadable("scheme"))?,
+            subsample_rule: number(row, "subsample_rule")?,
+            generation: Generation {
+                sources: bytes(row, "sources")?,
+                number: number(row, "number")?,
+            },
+        },
+        iv: ConstantIv::new(bytes(row, "iv")?),
+        kek_version: number(row, "kek_version")?,
+        body: match wrapped {
+            Some(wrapped) => KeyBody::Wrapped(Wrapped::from_stored(wrapped)),
+            None => KeyBody::Destroyed(number(row, "destroyed")?),
+        },
+        created: number(row, "created")?,
+    })
+}
+
+fn column<'r, T>(row: &'r SqliteRow, name: &'static str) -> Result<T, Error>
+where
+    T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
+{
+    row.try_get(name).map_err(|_| unreadable(name))
+}
+
+fn number<T: TryFrom<i64>>(row: &SqliteRow, name: &'static str) -> Result<T, Error> {
+    column::<i64>(row, name)?
+        .try_into()
+        .map_err(|_| unreadable(name))
+}
+
+fn bytes<const N: usize>(row: &SqliteRow, name: &'static str) -> Result<[u8; N], Error> {
+    column::<Vec<u8>>(row, name)?
+        .try_into()
+        .map_err(|_| unreadable(name))
+}
+
+fn unreadable(name: &'static str) -> Error {
+    Error::damaged(format!("a stored record's {name} is not one"))
+}
+
+/// SQLite's integers are signed; no clock of ours reaches their end.
+fn seconds(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn failed(attempted: &'static str) -> impl Fn(sqlx::Error) -> Error {
+    move |error| Error::unavailable(format!("cannot {attempted}"), error)
+}

@@ -1,0 +1,106 @@
+//! A keystore in memory, for the tests of other packages: the same rules, checks and audit records as any other,
+//! over a database and a log that no disk holds, and a passphrase that is quick to try.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::Arc;
+use std::time::Duration;
+
+use conf::{Argon2Settings, CallerRight, CallerSettings, Drain, KeystoreSettings};
+use keystore_client::Keystore;
+use keystore_client::admin::Admin;
+use rustix::fs::{MemfdFlags, memfd_create};
+
+use crate::capability::Caller;
+use crate::clock::SystemClock;
+use crate::error::Error;
+use crate::local::Local;
+use crate::store::sqlite::Sqlite;
+
+/// The passphrase of [`unsealed`].
+pub const PASSPHRASE: &str = "open for tests";
+
+/// Settings with the callers `origin` (may lease) and `license` (may export), both for all assets of tenant
+/// `default` and in-process only, and with the cheapest Argon2id. The paths lie in `folder`.
+pub fn settings(folder: &std::path::Path) -> KeystoreSettings {
+    let caller = |right| CallerSettings {
+        user: None,
+        may: vec![right],
+        assets: vec!["*".to_owned()],
+    };
+    KeystoreSettings {
+        state_dir: folder.join("state"),
+        socket: folder.join("keystore.sock"),
+        control_socket: folder.join("control.sock"),
+        callers: BTreeMap::from([
+            ("license".to_owned(), caller(CallerRight::Export)),
+            ("origin".to_owned(), caller(CallerRight::Lease)),
+        ]),
+        tenant: "default".to_owned(),
+        lease_term: Duration::from_secs(3600),
+        passphrase: None,
+        init_at_start: false,
+        argon2: Argon2Settings {
+            memory_kib: 8,
+            passes: 1,
+            lanes: 1,
+        },
+        require_locked_memory: false,
+        drain: Drain {
+            delay: Duration::ZERO,
+            timeout: Duration::from_secs(5),
+        },
+    }
+}
+
+/// A keystore in memory that waits for `init`.
+///
+/// # Errors
+/// When there is no memory.
+pub async fn uninitialised() -> Result<Local, Error> {
+    let log = memfd_create("audit.log", MemfdFlags::CLOEXEC)
+        .map_err(|error| Error::unavailable("cannot make a file in memory", error))?;
+    let store = Box::new(Sqlite::in_memory().await?);
+    let settings = settings(std::path::Path::new("/nonexistent"));
+    Local::assemble(
+        store,
+        File::from(log),
+        &settings,
+        Arc::new(SystemClock),
+        None,
+    )
+    .await
+}
+
+/// A keystore in memory, initialised under [`PASSPHRASE`] and unsealed.
+///
+/// # Errors
+/// When there is no memory.
+pub async fn unsealed() -> Result<Local, Error> {
+    let local = uninitialised().await?;
+    operator(&local)
+        .init(PASSPHRASE.into())
+        .await
+        .map_err(|error| Error::unavailable("cannot make a root", error))?;
+    Ok(local)
+}
+
+/// What the origin holds: it may lease every key of tenant `default`.
+pub fn origin(local: &Local) -> Arc<dyn Keystore> {
+    local.handle(configured("origin"))
+}
+
+/// What the licence server holds: it may export every key of tenant `default`.
+pub fn license(local: &Local) -> Arc<dyn Keystore> {
+    local.handle(configured("license"))
+}
+
+/// What an operator holds.
+pub fn operator(local: &Local) -> Arc<dyn Admin> {
+    local.admin(Caller::operator("operator"))
+}
+
+fn configured(name: &str) -> Caller {
+    let settings = settings(std::path::Path::new("/nonexistent"));
+    Caller::configured(&settings, name).unwrap_or_else(|| Caller::new(name, vec![]))
+}
