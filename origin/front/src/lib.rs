@@ -31,6 +31,7 @@ mod quic;
 mod service;
 mod socket;
 pub mod tls;
+mod workers;
 
 pub use admission::Limits;
 pub use body::{Body, BodyError, Chunks, Cut, RequestBody};
@@ -41,3 +42,4 @@ pub use listener::{Bound, WorkerListener};
 pub use problem::Problem;
 pub use service::{ConnectionInfo, Protocol, Request, Response, RouteName, Service};
 pub use tls::Tls;
+pub use workers::Workers;

@@ -15,6 +15,7 @@ use crate::error::{Error, ErrorKind};
 use crate::exchange::Front;
 use crate::h1h2;
 use crate::h3;
+use crate::quic;
 use crate::service::Service;
 use crate::socket::{self, Sockets};
 use crate::tls::Tls;
@@ -124,7 +125,7 @@ impl WorkerListener {
         let tcp = TcpListener::from_std(self.sockets.tcp).map_err(taking_up)?;
         let quic = match (self.sockets.udp, &self.tls) {
             (Some(udp), Some(tls)) => {
-                Some(h3::endpoint(udp, tls, front.limits.settings()).map_err(taking_up)?)
+                Some(quic::endpoint(udp, tls, front.limits.settings()).map_err(taking_up)?)
             }
             (Some(_) | None, _) => None,
         };

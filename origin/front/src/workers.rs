@@ -35,19 +35,27 @@ impl Workers {
     ) -> Result<Self, Error> {
         let (alive, ended) = mpsc::channel(1);
         for number in 0..count.get() {
-            let own: Vec<_> = listeners.iter_mut().filter_map(|bound| bound.take_worker(number)).collect();
+            let own: Vec<_> = listeners
+                .iter_mut()
+                .filter_map(|bound| bound.take_worker(number))
+                .collect();
             let starting = |fault| Error::io(format!("starting worker {role}-{number}"), fault);
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .max_blocking_threads(1)
                 .build()
                 .map_err(starting)?;
-            let (service, limits, drain, alive) = (service(), Arc::clone(limits), drain.clone(), alive.clone());
+            let (service, limits, drain, alive) =
+                (service(), Arc::clone(limits), drain.clone(), alive.clone());
             let name = format!("{role}-{number}");
             let work = async move {
                 let mut serving = JoinSet::new();
                 for listener in own {
-                    serving.spawn(listener.serve(service.clone(), Arc::clone(&limits), drain.clone()));
+                    serving.spawn(listener.serve(
+                        service.clone(),
+                        Arc::clone(&limits),
+                        drain.clone(),
+                    ));
                 }
                 while let Some(outcome) = serving.join_next().await {
                     match outcome {
