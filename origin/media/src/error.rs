@@ -43,7 +43,11 @@ pub struct ParseError {
 impl ParseError {
     /// An error of `kind` at `place`.
     pub fn new(kind: ParseErrorKind, place: Place, reason: impl Into<String>) -> Self {
-        Self { kind, place, reason: reason.into() }
+        Self {
+            kind,
+            place,
+            reason: reason.into(),
+        }
     }
 
     pub(crate) fn malformed(place: Place, reason: impl Into<String>) -> Self {
@@ -88,7 +92,10 @@ pub struct Place {
 impl Place {
     /// The place called `path` whose first byte is `offset`.
     pub fn new(path: impl Into<String>, offset: u64) -> Self {
-        Self { path: path.into(), offset }
+        Self {
+            path: path.into(),
+            offset,
+        }
     }
 
     /// The box path, such as `moov/trak[1]/mdia`. Tracks count from 0.
@@ -110,6 +117,44 @@ impl Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at {:#x}", self.path, self.offset)
+    }
+}
+
+/// Who is at fault when sound sources cannot be presented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PackageErrorKind {
+    /// The sources are sound but do not make a title, such as a ladder without common key frames.
+    Unsupported,
+    /// A limit that protects the process was passed; the message names it.
+    Limit,
+    /// The caller did not give what the pack needs.
+    Internal,
+}
+
+/// A title that cannot be presented, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct PackageError {
+    kind: PackageErrorKind,
+    reason: String,
+}
+
+impl PackageError {
+    pub(crate) fn unsupported(reason: impl Into<String>) -> Self {
+        Self { kind: PackageErrorKind::Unsupported, reason: reason.into() }
+    }
+
+    pub(crate) fn limit(reason: impl Into<String>) -> Self {
+        Self { kind: PackageErrorKind::Limit, reason: reason.into() }
+    }
+
+    pub(crate) fn internal(reason: impl Into<String>) -> Self {
+        Self { kind: PackageErrorKind::Internal, reason: reason.into() }
+    }
+
+    /// Who is at fault.
+    pub fn kind(&self) -> PackageErrorKind {
+        self.kind
     }
 }
 

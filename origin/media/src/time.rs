@@ -85,11 +85,17 @@ impl MediaTime {
     /// The same instant in another timescale.
     #[must_use]
     pub fn to_timescale(self, to: Timescale, rounding: Rounding) -> Self {
-        Self { ticks: rescale(self.ticks, self.timescale, to, rounding), timescale: to }
+        Self {
+            ticks: rescale(self.ticks, self.timescale, to, rounding),
+            timescale: to,
+        }
     }
 
     /// Seconds, for people: never for arithmetic that decides a byte.
-    #[expect(clippy::cast_precision_loss, reason = "shown to people with a few digits")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "shown to people with a few digits"
+    )]
     pub fn as_seconds_f64(self) -> f64 {
         self.ticks as f64 / f64::from(self.timescale.get())
     }
@@ -134,11 +140,24 @@ mod tests {
     #[test]
     fn rounding_is_what_its_name_says() {
         let (from, to) = (scale(3), scale(2));
-        for (ticks, down, nearest, up) in
-            [(0, 0, 0, 0), (1, 0, 1, 1), (2, 1, 1, 2), (3, 2, 2, 2), (-1, -1, -1, 0), (-2, -2, -1, -1)]
-        {
-            assert_eq!(rescale(ticks, from, to, Rounding::Down), down, "{ticks} down");
-            assert_eq!(rescale(ticks, from, to, Rounding::Nearest), nearest, "{ticks} nearest");
+        for (ticks, down, nearest, up) in [
+            (0, 0, 0, 0),
+            (1, 0, 1, 1),
+            (2, 1, 1, 2),
+            (3, 2, 2, 2),
+            (-1, -1, -1, 0),
+            (-2, -2, -1, -1),
+        ] {
+            assert_eq!(
+                rescale(ticks, from, to, Rounding::Down),
+                down,
+                "{ticks} down"
+            );
+            assert_eq!(
+                rescale(ticks, from, to, Rounding::Nearest),
+                nearest,
+                "{ticks} nearest"
+            );
             assert_eq!(rescale(ticks, from, to, Rounding::Up), up, "{ticks} up");
         }
     }
@@ -151,13 +170,22 @@ mod tests {
 
     #[test]
     fn saturates_instead_of_wrapping() {
-        assert_eq!(rescale(i64::MAX, scale(1), scale(u32::MAX), Rounding::Up), i64::MAX);
-        assert_eq!(rescale(i64::MIN, scale(1), scale(u32::MAX), Rounding::Down), i64::MIN);
+        assert_eq!(
+            rescale(i64::MAX, scale(1), scale(u32::MAX), Rounding::Up),
+            i64::MAX
+        );
+        assert_eq!(
+            rescale(i64::MIN, scale(1), scale(u32::MAX), Rounding::Down),
+            i64::MIN
+        );
     }
 
     #[test]
     fn one_instant_in_two_timescales_is_equal() {
-        assert_eq!(MediaTime::new(48_000, scale(48_000)), MediaTime::new(25, scale(25)));
+        assert_eq!(
+            MediaTime::new(48_000, scale(48_000)),
+            MediaTime::new(25, scale(25))
+        );
         assert!(MediaTime::new(1, scale(30_000)) < MediaTime::new(1, scale(29_999)));
     }
 }

@@ -25,15 +25,25 @@ pub(crate) struct BitReader<'a> {
 
 impl<'a> BitReader<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0, used: 0, zeros: 0, unescape: false }
+        Self {
+            bytes,
+            at: 0,
+            used: 0,
+            zeros: 0,
+            unescape: false,
+        }
     }
 
     pub(crate) fn of_nal(nal: &'a [u8]) -> Self {
-        Self { unescape: true, ..Self::new(nal) }
+        Self {
+            unescape: true,
+            ..Self::new(nal)
+        }
     }
 
     pub(crate) fn bit(&mut self) -> Result<bool, BitsError> {
-        if self.used == 0 && self.unescape && self.zeros >= 2 && self.bytes.get(self.at) == Some(&3) {
+        if self.used == 0 && self.unescape && self.zeros >= 2 && self.bytes.get(self.at) == Some(&3)
+        {
             self.at += 1;
             self.zeros = 0;
         }
@@ -43,7 +53,11 @@ impl<'a> BitReader<'a> {
         if self.used == 8 {
             self.used = 0;
             self.at += 1;
-            self.zeros = if byte == 0 { self.zeros.saturating_add(1) } else { 0 };
+            self.zeros = if byte == 0 {
+                self.zeros.saturating_add(1)
+            } else {
+                0
+            };
         }
         Ok(bit)
     }
@@ -90,32 +104,16 @@ impl<'a> BitReader<'a> {
     /// `ue(v)` that must not pass `limit`.
     pub(crate) fn unsigned_to(&mut self, limit: u32, what: &'static str) -> Result<u32, BitsError> {
         let value = self.unsigned()?;
-        if value > limit { Err(BitsError(what)) } else { Ok(value) }
+        if value > limit {
+            Err(BitsError(what))
+        } else {
+            Ok(value)
+        }
     }
 
     /// Bytes of the stored form of which at least one bit was read, escapes among them included.
     pub(crate) fn bytes_consumed(&self) -> usize {
         self.at + usize::from(self.used > 0)
-    }
-
-    /// Whether more than the `rbsp_trailing_bits` is left (ITU-T H.264 7.2, `more_rbsp_data`).
-    pub(crate) fn more_rbsp_data(&self) -> bool {
-        let mut ahead = self.clone();
-        // The stop bit is the last bit set: data follows if another set bit comes after the next one.
-        let Ok(first) = ahead.bit() else { return false };
-        if !first {
-            return ahead.any_bit_set();
-        }
-        ahead.any_bit_set()
-    }
-
-    fn any_bit_set(&mut self) -> bool {
-        while let Ok(bit) = self.bit() {
-            if bit {
-                return true;
-            }
-        }
-        false
     }
 }
 
@@ -126,7 +124,13 @@ mod tests {
     #[test]
     fn exp_golomb_codes_of_table_9_2() {
         // 1 010 011 00100 00101 00110 00111 0001000
-        let mut bits = BitReader::new(&[0b1010_0110, 0b0100_0010, 0b1001_1000, 0b1110_0010, 0b0000_0000]);
+        let mut bits = BitReader::new(&[
+            0b1010_0110,
+            0b0100_0010,
+            0b1001_1000,
+            0b1110_0010,
+            0b0000_0000,
+        ]);
         let codes: Vec<u32> = (0..8).map(|_| bits.unsigned().unwrap()).collect();
         assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6, 7]);
     }
@@ -143,7 +147,11 @@ mod tests {
         // 31 zeros, a one, 31 ones.
         let mut bits = BitReader::new(&[0, 0, 0, 1, 0xff, 0xff, 0xff, 0xfe]);
         assert_eq!(bits.unsigned().unwrap(), u32::MAX - 1);
-        assert!(BitReader::new(&[0, 0, 0, 0, 0xff, 0, 0, 0, 0]).unsigned().is_err());
+        assert!(
+            BitReader::new(&[0, 0, 0, 0, 0xff, 0, 0, 0, 0])
+                .unsigned()
+                .is_err()
+        );
     }
 
     #[test]
@@ -162,13 +170,5 @@ mod tests {
         let mut bits = BitReader::of_nal(&[0, 3, 0, 0, 3, 3]);
         assert_eq!(bits.bits(32).unwrap(), 0x0003_0000);
         assert_eq!(bits.bits(8).unwrap(), 3);
-    }
-
-    #[test]
-    fn trailing_bits_are_not_data() {
-        assert!(!BitReader::new(&[0b1000_0000]).more_rbsp_data());
-        assert!(!BitReader::new(&[]).more_rbsp_data());
-        assert!(BitReader::new(&[0b0100_0000]).more_rbsp_data());
-        assert!(BitReader::new(&[0b1100_0000]).more_rbsp_data());
     }
 }

@@ -7,6 +7,8 @@ mod bits;
 
 use std::fmt;
 
+use crate::error::{ParseError, ParseErrorKind, Place};
+
 pub use aac::AacConfig;
 pub use avc::AvcConfig;
 
@@ -95,5 +97,48 @@ pub struct PixelAspect {
 
 impl PixelAspect {
     /// Square pixels.
-    pub const SQUARE: Self = Self { horizontal: 1, vertical: 1 };
+    pub const SQUARE: Self = Self {
+        horizontal: 1,
+        vertical: 1,
+    };
+}
+
+/// A decoder configuration or a coded unit that cannot be used; its reader knows the place.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct CodecError {
+    kind: ParseErrorKind,
+    reason: String,
+}
+
+impl CodecError {
+    pub(crate) fn malformed(reason: impl Into<String>) -> Self {
+        Self {
+            kind: ParseErrorKind::Malformed,
+            reason: reason.into(),
+        }
+    }
+
+    pub(crate) fn unsupported(reason: impl Into<String>) -> Self {
+        Self {
+            kind: ParseErrorKind::Unsupported,
+            reason: reason.into(),
+        }
+    }
+
+    /// Who is at fault.
+    pub fn kind(&self) -> ParseErrorKind {
+        self.kind
+    }
+
+    /// The same fault with its place.
+    pub(crate) fn at(self, place: Place) -> ParseError {
+        ParseError::new(self.kind, place, self.reason)
+    }
+}
+
+impl From<bits::BitsError> for CodecError {
+    fn from(error: bits::BitsError) -> Self {
+        Self::malformed(error.0)
+    }
 }
