@@ -19,6 +19,11 @@ impl License {
         self.keys.iter().map(|exported| (exported.key_id, &exported.key))
     }
 
+    /// The first key: the only one where a player can ask for no more.
+    pub fn first(&self) -> &ContentKey {
+        &self.keys[0].key
+    }
+
     /// The ids of the keys.
     pub fn key_ids(&self) -> Vec<KeyId> {
         self.keys.iter().map(|exported| exported.key_id).collect()

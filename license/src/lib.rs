@@ -11,14 +11,20 @@
 #![forbid(unsafe_code)]
 
 mod clock;
+pub mod decision_log;
 pub mod entitlement;
 mod error;
 pub mod format;
+pub mod http;
 pub mod issue;
 mod json;
 pub mod policy;
 mod refusal;
+mod run;
+mod telemetry;
 
 pub use clock::{Clock, SystemClock, UnixTime};
 pub use error::{Error, ErrorKind};
+pub use http::service::{LicenseService, Parts};
 pub use refusal::{IssuerMismatch, Refusal};
+pub use run::Server;

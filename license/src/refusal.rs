@@ -1,4 +1,5 @@
 use crate::entitlement::Malformation;
+use crate::format::clearkey::RequestFault;
 
 /// Why no licence is given. A player hears little of it; the decision log and the metrics hear it all.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,7 +48,10 @@ pub enum Refusal {
     KeystoreDenied,
     /// The body is not a licence request.
     #[error("malformed request: {0}")]
-    RequestMalformed(String),
+    RequestMalformed(#[from] RequestFault),
+    /// The body broke off, or came too slowly.
+    #[error("the request did not arrive whole")]
+    RequestIncomplete,
     /// The body is longer than any licence request.
     #[error("the request is too long")]
     RequestTooLong,
@@ -94,6 +98,7 @@ impl Refusal {
             Self::KeysUnknown => "keys_unknown",
             Self::KeystoreDenied => "keystore_denied",
             Self::RequestMalformed(_) => "request_malformed",
+            Self::RequestIncomplete => "request_incomplete",
             Self::RequestTooLong => "request_too_long",
             Self::Sealed => "sealed",
             Self::KeystoreUnavailable => "keystore_unavailable",

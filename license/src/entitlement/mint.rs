@@ -5,7 +5,7 @@ use serde::{Serialize, Serializer};
 
 use super::key::SigningKey;
 use super::token::{Token, is_key_id};
-use super::AssetGrant;
+use super::{AssetGrant, claims};
 use crate::{Error, UnixTime};
 
 /// What a token shall say.
@@ -70,7 +70,9 @@ pub fn mint(claims: &Claims, key_id: Option<&str>, key: &SigningKey) -> Result<S
     }
     let token = key.sign(key_id, claims)?;
     let parsed = Token::parse(&token).map_err(|fault| Error::malformed(fault.to_string()))?;
-    super::claims::Claims::read(&parsed.claims).map_err(|refusal| Error::malformed(refusal.to_string()))?;
+    let read = ["iss", "sub", "jti"].into_iter().try_for_each(|name| claims::text(&parsed.claims, name).map(drop));
+    read.and_then(|()| claims::Claims::read(&parsed.claims).map(drop))
+        .map_err(|refusal| Error::malformed(refusal.to_string()))?;
     Ok(token)
 }
 

@@ -147,10 +147,13 @@ pub(super) fn is_key_id(id: &str) -> bool {
 /// Why a text is no token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformation {
-    /// More than [`Token::MAX_LEN`] bytes, or bytes that no token holds.
-    #[error("too long, or not text")]
+    /// More than [`Token::MAX_LEN`] bytes.
+    #[error("too long")]
     TooLong,
-    /// The `Authorization` header stands more than once or holds more than one token.
+    /// Bytes that are no visible ASCII.
+    #[error("not text")]
+    NotText,
+    /// The header that carries it stands more than once.
     #[error("more than one token")]
     NotOneToken,
     /// Not `header.claims.signature`.

@@ -1,0 +1,350 @@
+//! What was decided, for operators: every licence given and every one refused, with the reason that the player
+//! was not told, and never a token or a key.
+//!
+//! The keystore's audit log is the proof that a key left, and is written before it does. This log adds the
+//! refusals, which the keystore never sees. It holds the latest decisions in memory for the admin API, and all of
+//! them as JSON lines in a file that is turned over at [`MAX_FILE_LEN`].
+
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use keystore_types::{AssetId, KeyId};
+use serde::Serialize;
+
+use crate::entitlement::Bearer;
+use crate::policy::System;
+use crate::{Refusal, UnixTime};
+
+/// The name of the file in the role's state folder.
+pub const FILE_NAME: &str = "decisions.jsonl";
+
+/// The length, in bytes, at which the file becomes `decisions.jsonl.1`, in place of the last one of that name: a
+/// few hundred thousand decisions, and a bound on the disk that anyone can fill without a token.
+pub const MAX_FILE_LEN: u64 = 64 << 20;
+
+/// The most decisions held in memory.
+pub const MAX_HELD: usize = 1024;
+
+/// The most decisions that may wait for the disk. Beyond it they are counted and left out of the file, since a
+/// slow disk must not hold up licences.
+const MAX_WAITING: usize = 4096;
+
+/// One decision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// Counts from 1 since the start of the process.
+    pub number: u64,
+    /// Seconds since 1970-01-01T00:00:00Z.
+    pub time: u64,
+    /// The licence system.
+    pub system: &'static str,
+    /// The asset that the URL named.
+    pub asset: AssetId,
+    /// The keys that were given, or asked for where none were.
+    pub kids: Vec<KeyId>,
+    /// Who presented the token, once its signature was verified.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// The token's `sub`, likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// The token's `jti`, likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_id: Option<String>,
+    /// Whether a licence was given.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// Whether a licence was given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "result", rename_all = "lowercase")]
+pub enum Outcome {
+    /// It was.
+    Granted,
+    /// It was not.
+    Refused {
+        /// The fixed name of the reason: [`Refusal::reason`].
+        reason: &'static str,
+        /// The reason for people.
+        detail: String,
+    },
+}
+
+impl From<&Refusal> for Outcome {
+    fn from(refusal: &Refusal) -> Self {
+        Self::Refused { reason: refusal.reason(), detail: refusal.to_string() }
+    }
+}
+
+/// A decision in the making: what is known of the request so far.
+#[derive(Clone, Debug)]
+pub(crate) struct Draft {
+    pub(crate) time: UnixTime,
+    pub(crate) system: System,
+    pub(crate) asset: AssetId,
+    pub(crate) key_ids: Vec<KeyId>,
+    pub(crate) bearer: Option<Bearer>,
+}
+
+/// The log. Entries are visible to [`DecisionLog::latest`] before the response leaves.
+#[derive(Debug)]
+pub struct DecisionLog {
+    held: Mutex<Held>,
+    file: Option<Writer>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    last_number: u64,
+    entries: VecDeque<Entry>,
+}
+
+impl DecisionLog {
+    /// A log in memory only.
+    pub fn in_memory() -> Self {
+        Self { held: Mutex::default(), file: None }
+    }
+
+    /// A log that also appends to [`FILE_NAME`] in this folder.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn open(folder: &Path) -> io::Result<Self> {
+        Ok(Self { held: Mutex::default(), file: Some(Writer::start(folder, MAX_FILE_LEN)?) })
+    }
+
+    /// The latest decisions, newest first.
+    pub fn latest(&self, count: usize) -> Vec<Entry> {
+        self.held().entries.iter().rev().take(count).cloned().collect()
+    }
+
+    pub(crate) fn record(&self, draft: Draft, outcome: Outcome) {
+        let (issuer, subject, token_id) = match draft.bearer {
+            Some(bearer) => (Some(bearer.issuer), bearer.subject, bearer.token_id),
+            None => (None, None, None),
+        };
+        let mut entry = Entry {
+            number: 0,
+            time: draft.time.as_seconds(),
+            system: draft.system.as_str(),
+            asset: draft.asset,
+            kids: draft.key_ids,
+            issuer,
+            subject,
+            token_id,
+            outcome,
+        };
+        let mut held = self.held();
+        held.last_number += 1;
+        entry.number = held.last_number;
+        trace(&entry);
+        // Under the lock, so that the file has the order of the numbers; it only queues.
+        if let Some(file) = &self.file {
+            file.append(&entry);
+        }
+        if held.entries.len() == MAX_HELD {
+            held.entries.pop_front();
+        }
+        held.entries.push_back(entry);
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The same for those who read one stream of logs.
+fn trace(entry: &Entry) {
+    let (result, reason) = match &entry.outcome {
+        Outcome::Granted => ("granted", None),
+        Outcome::Refused { reason, .. } => ("refused", Some(*reason)),
+    };
+    tracing::info!(
+        target: "audit",
+        result,
+        reason,
+        system = entry.system,
+        asset = %entry.asset,
+        kids = ?entry.kids,
+        issuer = entry.issuer,
+        subject = entry.subject,
+        token_id = entry.token_id,
+        "licence {result}",
+    );
+}
+
+/// A thread that owns the file: appending may wait for the disk, which no worker may.
+#[derive(Debug)]
+struct Writer {
+    /// Taken when dropped, which ends the thread.
+    lines: Option<SyncSender<Vec<u8>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    fn start(folder: &Path, max_len: u64) -> io::Result<Self> {
+        let mut journal = Journal::open(folder.join(FILE_NAME), max_len)?;
+        let (lines, queue) = sync_channel(MAX_WAITING);
+        let thread = std::thread::Builder::new()
+            .name("decision-log".to_owned())
+            .spawn(move || journal.follow(&queue))?;
+        Ok(Self { lines: Some(lines), thread: Some(thread) })
+    }
+
+    fn append(&self, entry: &Entry) {
+        let Ok(mut line) = serde_json::to_vec(entry) else { return };
+        line.push(b'\n');
+        if let Some(lines) = &self.lines {
+            match lines.try_send(line) {
+                Ok(()) => {}
+                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => left_out(),
+            }
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.lines = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn left_out() {
+    metrics::counter!("castellum_license_decisions_unwritten_total").increment(1);
+}
+
+struct Journal {
+    path: PathBuf,
+    file: File,
+    len: u64,
+    max_len: u64,
+}
+
+impl Journal {
+    fn open(path: PathBuf, max_len: u64) -> io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(&path)?;
+        let len = file.metadata()?.len();
+        Ok(Self { path, file, len, max_len })
+    }
+
+    fn follow(&mut self, queue: &Receiver<Vec<u8>>) {
+        let mut failing = false;
+        while let Ok(line) = queue.recv() {
+            match self.append(&line) {
+                Ok(()) => failing = false,
+                Err(error) => {
+                    left_out();
+                    // Once, not once for each request.
+                    if !failing {
+                        tracing::error!(%error, path = %self.path.display(), "cannot write the decision log");
+                    }
+                    failing = true;
+                }
+            }
+        }
+    }
+
+    fn append(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.len > 0 && self.len + line.len() as u64 > self.max_len {
+            let mut turned_over = self.path.clone().into_os_string();
+            turned_over.push(".1");
+            fs::rename(&self.path, turned_over)?;
+            *self = Self::open(self.path.clone(), self.max_len)?;
+        }
+        self.file.write_all(line)?;
+        self.len += line.len() as u64;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draft(time: u64) -> Draft {
+        Draft {
+            time: UnixTime::from_seconds(time),
+            system: System::ClearKey,
+            asset: "film".parse().unwrap(),
+            key_ids: vec![KeyId::new([1; 16])],
+            bearer: Some(Bearer {
+                issuer: "ott".to_owned(),
+                subject: Some("a \"quoted\"\nname".to_owned()),
+                token_id: None,
+            }),
+        }
+    }
+
+    #[test]
+    fn the_latest_come_first_and_the_oldest_go() {
+        let log = DecisionLog::in_memory();
+        for time in 0..MAX_HELD as u64 + 5 {
+            log.record(draft(time), Outcome::Granted);
+        }
+        let latest = log.latest(3);
+        let numbers: Vec<_> = latest.iter().map(|entry| entry.number).collect();
+        assert_eq!(numbers, [1029, 1028, 1027]);
+        assert_eq!(latest[0].time, 1028);
+        assert_eq!(log.latest(usize::MAX).len(), MAX_HELD);
+    }
+
+    #[test]
+    fn the_file_has_one_object_a_line_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = DecisionLog::open(folder.path()).unwrap();
+        log.record(draft(10), Outcome::Granted);
+        log.record(draft(11), Outcome::from(&Refusal::KeysUnknown));
+        drop(log);
+        // A restart appends.
+        let log = DecisionLog::open(folder.path()).unwrap();
+        log.record(Draft { bearer: None, ..draft(12) }, Outcome::from(&Refusal::NoToken));
+        drop(log);
+
+        let text = fs::read_to_string(folder.path().join(FILE_NAME)).unwrap();
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(
+            lines,
+            [
+                serde_json::json!({
+                    "number": 1, "time": 10, "system": "clearkey", "asset": "film",
+                    "kids": ["01010101-0101-0101-0101-010101010101"],
+                    "issuer": "ott", "subject": "a \"quoted\"\nname", "result": "granted",
+                }),
+                serde_json::json!({
+                    "number": 2, "time": 11, "system": "clearkey", "asset": "film",
+                    "kids": ["01010101-0101-0101-0101-010101010101"],
+                    "issuer": "ott", "subject": "a \"quoted\"\nname", "result": "refused",
+                    "reason": "keys_unknown", "detail": "the asset has none of the keys",
+                }),
+                serde_json::json!({
+                    "number": 1, "time": 12, "system": "clearkey", "asset": "film",
+                    "kids": ["01010101-0101-0101-0101-010101010101"],
+                    "result": "refused", "reason": "no_token", "detail": "no token",
+                }),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_full_file_is_turned_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE_NAME);
+        let mut journal = Journal::open(path.clone(), 10).unwrap();
+        for line in ["12345\n", "678\n", "9\n", "a line longer than the file may be\n", "b\n"] {
+            journal.append(line.as_bytes()).unwrap();
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), "b\n");
+        let last = fs::read_to_string(folder.path().join("decisions.jsonl.1")).unwrap();
+        assert_eq!(last, "a line longer than the file may be\n");
+    }
+}

@@ -1,0 +1,34 @@
+//! What stands around every response, outermost first.
+
+use http::{HeaderValue, header};
+use origin_front::{Request, Response, RouteName, cors};
+
+use super::route::Route;
+use super::service::LicenseService;
+
+pub(super) async fn call(service: &LicenseService, request: Request) -> Response {
+    let route = Route::parse(request.uri().path());
+    let name = route.as_ref().map_or("unknown", Route::name);
+    let response = service.answer(route, request).await;
+    // Outermost, so that metrics know the route of refusals too.
+    let response = named(response, name);
+    // On refusals too: a page that may not read a 403 can tell its viewer nothing.
+    let response = readable_by_pages(response);
+    // Licences hold keys, and a refusal must not outlive its reason.
+    unstored(response)
+}
+
+fn named(mut response: Response, name: &'static str) -> Response {
+    response.extensions_mut().insert(RouteName(name));
+    response
+}
+
+fn readable_by_pages(mut response: Response) -> Response {
+    cors::allow(response.headers_mut());
+    response
+}
+
+fn unstored(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

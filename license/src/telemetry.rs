@@ -1,0 +1,15 @@
+//! What is counted. Labels are constants of this program: no asset, key or viewer ever becomes one.
+
+use std::time::Duration;
+
+use crate::decision_log::Outcome;
+
+/// Counts a decision and the time that it took.
+pub(crate) fn decided(outcome: &Outcome, took: Duration) {
+    let (result, reason) = match outcome {
+        Outcome::Granted => ("granted", "entitled"),
+        Outcome::Refused { reason, .. } => ("refused", *reason),
+    };
+    metrics::counter!("castellum_licenses_total", "result" => result, "reason" => reason).increment(1);
+    metrics::histogram!("castellum_license_duration_seconds").record(took.as_secs_f64());
+}
