@@ -23,6 +23,7 @@ pub use document::Document;
 pub use fault::{Fault, Faults, Place, Source};
 pub use secret::SecretSource;
 pub use settings::*;
+pub use units::Span;
 pub use user::User;
 
 /// The installed default, with every key and its default. Where no file is named, this is the file.
@@ -49,6 +50,11 @@ pub fn effective(file: Option<&Path>) -> Result<Document, Faults> {
     let document = written.document.clone();
     check::check(written, &host).map_err(in_order)?;
     Ok(document)
+}
+
+/// The document as TOML.
+pub fn to_toml(document: &Document) -> String {
+    toml::to_string(document).expect("every key is a string and every table comes after its values")
 }
 
 /// Makes settings of a text alone, as if it were the only file and the environment empty.

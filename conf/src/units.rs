@@ -1,6 +1,7 @@
 //! Spans of time and sizes as people write them: `4s`, `64MiB`.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -71,11 +72,30 @@ impl fmt::Display for Size {
     }
 }
 
+/// The text is not a span of time.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("a span of time is written such as 250ms, 4s, 10m or 24h")]
+pub struct SpanError;
+
+impl FromStr for Span {
+    type Err = SpanError;
+
+    fn from_str(text: &str) -> Result<Self, SpanError> {
+        parse(text, &SPAN_UNITS).map(|ms| Self(Duration::from_millis(ms))).ok_or(SpanError)
+    }
+}
+
+impl From<Span> for Duration {
+    fn from(span: Span) -> Self {
+        span.0
+    }
+}
+
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_str(Written {
             expected: "a span of time such as \"250ms\", \"4s\", \"10m\" or \"24h\"",
-            parse: |text| parse(text, &SPAN_UNITS).map(|ms| Self(Duration::from_millis(ms))),
+            parse: |text| text.parse().ok(),
         })
     }
 }
