@@ -28,7 +28,10 @@ impl UnixTime {
 impl From<SystemTime> for UnixTime {
     /// A clock that stands before 1970 is read as 1970.
     fn from(time: SystemTime) -> Self {
-        Self(time.duration_since(UNIX_EPOCH).map_or(0, |span| span.as_secs()))
+        Self(
+            time.duration_since(UNIX_EPOCH)
+                .map_or(0, |span| span.as_secs()),
+        )
     }
 }
 

@@ -78,7 +78,10 @@ pub enum Outcome {
 
 impl From<&Refusal> for Outcome {
     fn from(refusal: &Refusal) -> Self {
-        Self::Refused { reason: refusal.reason(), detail: refusal.to_string() }
+        Self::Refused {
+            reason: refusal.reason(),
+            detail: refusal.to_string(),
+        }
     }
 }
 
@@ -108,7 +111,10 @@ struct Held {
 impl DecisionLog {
     /// A log in memory only.
     pub fn in_memory() -> Self {
-        Self { held: Mutex::default(), file: None }
+        Self {
+            held: Mutex::default(),
+            file: None,
+        }
     }
 
     /// A log that also appends to [`FILE_NAME`] in this folder.
@@ -116,12 +122,21 @@ impl DecisionLog {
     /// # Errors
     /// Those of the file system.
     pub fn open(folder: &Path) -> io::Result<Self> {
-        Ok(Self { held: Mutex::default(), file: Some(Writer::start(folder, MAX_FILE_LEN)?) })
+        Ok(Self {
+            held: Mutex::default(),
+            file: Some(Writer::start(folder, MAX_FILE_LEN)?),
+        })
     }
 
     /// The latest decisions, newest first.
     pub fn latest(&self, count: usize) -> Vec<Entry> {
-        self.held().entries.iter().rev().take(count).cloned().collect()
+        self.held()
+            .entries
+            .iter()
+            .rev()
+            .take(count)
+            .cloned()
+            .collect()
     }
 
     pub(crate) fn record(&self, draft: Draft, outcome: Outcome) {
@@ -194,11 +209,16 @@ impl Writer {
         let thread = std::thread::Builder::new()
             .name("decision-log".to_owned())
             .spawn(move || journal.follow(&queue))?;
-        Ok(Self { lines: Some(lines), thread: Some(thread) })
+        Ok(Self {
+            lines: Some(lines),
+            thread: Some(thread),
+        })
     }
 
     fn append(&self, entry: &Entry) {
-        let Ok(mut line) = serde_json::to_vec(entry) else { return };
+        let Ok(mut line) = serde_json::to_vec(entry) else {
+            return;
+        };
         line.push(b'\n');
         if let Some(lines) = &self.lines {
             match lines.try_send(line) {
@@ -233,7 +253,12 @@ impl Journal {
     fn open(path: PathBuf, max_len: u64) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(&path)?;
         let len = file.metadata()?.len();
-        Ok(Self { path, file, len, max_len })
+        Ok(Self {
+            path,
+            file,
+            len,
+            max_len,
+        })
     }
 
     fn follow(&mut self, queue: &Receiver<Vec<u8>>) {
@@ -306,12 +331,20 @@ mod tests {
         drop(log);
         // A restart appends.
         let log = DecisionLog::open(folder.path()).unwrap();
-        log.record(Draft { bearer: None, ..draft(12) }, Outcome::from(&Refusal::NoToken));
+        log.record(
+            Draft {
+                bearer: None,
+                ..draft(12)
+            },
+            Outcome::from(&Refusal::NoToken),
+        );
         drop(log);
 
         let text = fs::read_to_string(folder.path().join(FILE_NAME)).unwrap();
-        let lines: Vec<serde_json::Value> =
-            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let lines: Vec<serde_json::Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
         assert_eq!(
             lines,
             [
@@ -340,7 +373,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(FILE_NAME);
         let mut journal = Journal::open(path.clone(), 10).unwrap();
-        for line in ["12345\n", "678\n", "9\n", "a line longer than the file may be\n", "b\n"] {
+        for line in [
+            "12345\n",
+            "678\n",
+            "9\n",
+            "a line longer than the file may be\n",
+            "b\n",
+        ] {
             journal.append(line.as_bytes()).unwrap();
         }
         assert_eq!(fs::read_to_string(&path).unwrap(), "b\n");

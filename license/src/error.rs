@@ -22,7 +22,11 @@ pub enum ErrorKind {
 
 impl Error {
     pub(crate) fn malformed(attempted: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Malformed, attempted: attempted.into(), source: None }
+        Self {
+            kind: ErrorKind::Malformed,
+            attempted: attempted.into(),
+            source: None,
+        }
     }
 
     pub(crate) fn unavailable(
@@ -40,7 +44,11 @@ impl Error {
         attempted: impl Into<String>,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self { kind: ErrorKind::Internal, attempted: attempted.into(), source: Some(source.into()) }
+        Self {
+            kind: ErrorKind::Internal,
+            attempted: attempted.into(),
+            source: Some(source.into()),
+        }
     }
 
     /// What the caller can do about it.

@@ -16,7 +16,9 @@ pub struct License {
 impl License {
     /// The keys, in the order asked for.
     pub fn keys(&self) -> impl ExactSizeIterator<Item = (KeyId, &ContentKey)> {
-        self.keys.iter().map(|exported| (exported.key_id, &exported.key))
+        self.keys
+            .iter()
+            .map(|exported| (exported.key_id, &exported.key))
     }
 
     /// The first key: the only one where a player can ask for no more.
@@ -56,15 +58,27 @@ pub async fn issue(
         grant.key_ids.contains(&exported.key_id)
             && grant.scheme.is_none_or(|scheme| scheme == exported.scheme)
     });
-    keys.sort_by_key(|exported| grant.key_ids.iter().position(|key_id| *key_id == exported.key_id));
-    if keys.is_empty() { Err(Refusal::KeysUnknown) } else { Ok(License { keys }) }
+    keys.sort_by_key(|exported| {
+        grant
+            .key_ids
+            .iter()
+            .position(|key_id| *key_id == exported.key_id)
+    });
+    if keys.is_empty() {
+        Err(Refusal::KeysUnknown)
+    } else {
+        Ok(License { keys })
+    }
 }
 
 fn refusal(error: keystore_client::Error) -> Refusal {
     match error {
         keystore_client::Error::Sealed => Refusal::Sealed,
         keystore_client::Error::Denied(reason) => {
-            tracing::warn!(reason, "the keystore does not let this server export keys of the asset");
+            tracing::warn!(
+                reason,
+                "the keystore does not let this server export keys of the asset"
+            );
             Refusal::KeystoreDenied
         }
         keystore_client::Error::Malformed(reason) | keystore_client::Error::Unavailable(reason) => {

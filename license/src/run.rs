@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use conf::{LicensePolicySettings, LicenseSettings, PackScheme, Transport};
 use ::http::HeaderName;
+use conf::{LicensePolicySettings, LicenseSettings, PackScheme, Transport};
 use keystore_client::Keystore;
 use keystore_types::Scheme;
 use origin_front::{Bound, Drain, Limits, Tls, WorkerListener};
@@ -39,7 +39,11 @@ impl Server {
         keystore: Arc<dyn Keystore>,
         tls: Option<Tls>,
     ) -> Result<Self, Error> {
-        let issuers = settings.issuers.iter().map(Issuer::load).collect::<Result<Vec<_>, _>>()?;
+        let issuers = settings
+            .issuers
+            .iter()
+            .map(Issuer::load)
+            .collect::<Result<Vec<_>, _>>()?;
         if issuers.is_empty() {
             tracing::warn!("no issuer is configured: every licence will be refused");
         }
@@ -74,7 +78,13 @@ impl Server {
                 worker.push(sockets);
             }
         }
-        Ok(Self { service, decisions, limits: Limits::new(settings.limits.clone()), addresses, workers })
+        Ok(Self {
+            service,
+            decisions,
+            limits: Limits::new(settings.limits.clone()),
+            addresses,
+            workers,
+        })
     }
 
     /// The listeners' addresses with their real ports, in the order of the settings.
@@ -100,7 +110,11 @@ impl Server {
     pub fn run(self, drain: &Drain) -> Result<(), Error> {
         let mut threads = Vec::with_capacity(self.workers.len());
         for (index, sockets) in self.workers.into_iter().enumerate() {
-            let (service, limits, drain) = (self.service.clone(), Arc::clone(&self.limits), drain.clone());
+            let (service, limits, drain) = (
+                self.service.clone(),
+                Arc::clone(&self.limits),
+                drain.clone(),
+            );
             let worker = thread::Builder::new()
                 .name(format!("license-{index}"))
                 .spawn(move || work(sockets, service, &limits, &drain))
@@ -109,9 +123,9 @@ impl Server {
         }
         let mut result = Ok(());
         for worker in threads {
-            let ended = worker.join().unwrap_or_else(|_| {
-                Err(Error::internal("run a licence worker", "it panicked"))
-            });
+            let ended = worker
+                .join()
+                .unwrap_or_else(|_| Err(Error::internal("run a licence worker", "it panicked")));
             result = result.and(ended);
         }
         result
@@ -146,13 +160,20 @@ fn work(
 fn open_decisions(folder: &Path) -> Result<DecisionLog, Error> {
     std::fs::create_dir_all(folder)
         .and_then(|()| DecisionLog::open(folder))
-        .map_err(|error| Error::unavailable(format!("open the decision log in {}", folder.display()), error))
+        .map_err(|error| {
+            Error::unavailable(
+                format!("open the decision log in {}", folder.display()),
+                error,
+            )
+        })
 }
 
 /// The certificate that the settings name, if a listener wants one.
 fn certificate(settings: &LicenseSettings) -> Result<Option<Tls>, Error> {
-    let wanted =
-        settings.listeners.iter().any(|listener| matches!(listener.transport, Transport::Tls { .. }));
+    let wanted = settings
+        .listeners
+        .iter()
+        .any(|listener| matches!(listener.transport, Transport::Tls { .. }));
     if !wanted {
         return Ok(None);
     }
@@ -160,7 +181,10 @@ fn certificate(settings: &LicenseSettings) -> Result<Option<Tls>, Error> {
         .public_url
         .parse::<::http::Uri>()
         .ok()
-        .and_then(|uri| uri.host().map(|host| host.trim_matches(['[', ']']).to_owned()));
+        .and_then(|uri| {
+            uri.host()
+                .map(|host| host.trim_matches(['[', ']']).to_owned())
+        });
     let names: Vec<String> = host.into_iter().collect();
     Tls::load(&settings.tls, &names)
         .map(Some)
@@ -178,6 +202,10 @@ fn rules(settings: &LicenseSettings) -> Rules {
     };
     Rules {
         allow_clear_key: settings.tenant.allow_clear_key,
-        policies: settings.policies.iter().map(|(name, policy)| (name.clone(), rule(policy))).collect(),
+        policies: settings
+            .policies
+            .iter()
+            .map(|(name, policy)| (name.clone(), rule(policy)))
+            .collect(),
     }
 }

@@ -10,6 +10,7 @@ pub(crate) fn decided(outcome: &Outcome, took: Duration) {
         Outcome::Granted => ("granted", "entitled"),
         Outcome::Refused { reason, .. } => ("refused", *reason),
     };
-    metrics::counter!("castellum_licenses_total", "result" => result, "reason" => reason).increment(1);
+    metrics::counter!("castellum_licenses_total", "result" => result, "reason" => reason)
+        .increment(1);
     metrics::histogram!("castellum_license_duration_seconds").record(took.as_secs_f64());
 }

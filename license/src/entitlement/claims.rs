@@ -75,7 +75,10 @@ pub(super) fn audience_is(claims: &Map<String, Value>, audience: &str) -> Result
 }
 
 /// A text claim.
-pub(super) fn text(claims: &Map<String, Value>, name: &'static str) -> Result<Option<String>, Refusal> {
+pub(super) fn text(
+    claims: &Map<String, Value>,
+    name: &'static str,
+) -> Result<Option<String>, Refusal> {
     match claims.get(name) {
         None => Ok(None),
         Some(Value::String(text)) if text.len() <= MAX_TEXT_LEN => Ok(Some(text.clone())),
@@ -85,7 +88,9 @@ pub(super) fn text(claims: &Map<String, Value>, name: &'static str) -> Result<Op
 
 /// A date in whole seconds, not negative and before the year 10000.
 fn time(claims: &Map<String, Value>, name: &'static str) -> Result<Option<UnixTime>, Refusal> {
-    let Some(value) = claims.get(name) else { return Ok(None) };
+    let Some(value) = claims.get(name) else {
+        return Ok(None);
+    };
     match value.as_u64().map(UnixTime::from_seconds) {
         Some(time) if time <= UnixTime::MAX => Ok(Some(time)),
         Some(_) | None => Err(Refusal::ClaimMalformed(name)),
@@ -100,7 +105,11 @@ fn assets(claims: &Map<String, Value>) -> Result<Option<AssetGrant>, Refusal> {
             [Value::String(name)] if name == "*" => Ok(Some(AssetGrant::All)),
             names => {
                 let asset = |name: &Value| name.as_str()?.parse().ok();
-                let assets = names.iter().map(asset).collect::<Option<_>>().ok_or(malformed)?;
+                let assets = names
+                    .iter()
+                    .map(asset)
+                    .collect::<Option<_>>()
+                    .ok_or(malformed)?;
                 Ok(Some(AssetGrant::Only(assets)))
             }
         },
@@ -115,7 +124,9 @@ fn key_ids(claims: &Map<String, Value>) -> Result<Option<BTreeSet<KeyId>>, Refus
         Some(Value::Array(ids)) => {
             // UUIDs are read in either case (RFC 9562 4).
             let id = |id: &Value| id.as_str()?.to_ascii_lowercase().parse().ok();
-            Ok(Some(ids.iter().map(id).collect::<Option<_>>().ok_or(malformed)?))
+            Ok(Some(
+                ids.iter().map(id).collect::<Option<_>>().ok_or(malformed)?,
+            ))
         }
         Some(_) => Err(malformed),
     }

@@ -49,12 +49,18 @@ pub fn inspect(
 ) -> Result<Inspection, Malformation> {
     let parts = Parts::split(token)?;
     let verdict = verifier.map(|verifier| match verifier.verify(token, now) {
-        Ok(entitlement) => Verdict::Valid { issuer: entitlement.bearer().issuer.clone() },
+        Ok(entitlement) => Verdict::Valid {
+            issuer: entitlement.bearer().issuer.clone(),
+        },
         Err(rejection) => Verdict::Refused {
             reason: rejection.refusal.reason(),
             detail: rejection.refusal.to_string(),
             issuer: rejection.bearer.map(|bearer| bearer.issuer),
         },
     });
-    Ok(Inspection { header: parts.header()?, claims: parts.claims()?, verdict })
+    Ok(Inspection {
+        header: parts.header()?,
+        claims: parts.claims()?,
+        verdict,
+    })
 }

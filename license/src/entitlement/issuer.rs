@@ -30,11 +30,16 @@ impl Issuer {
     pub fn load(settings: &IssuerSettings) -> Result<Self, Error> {
         let name = &settings.name;
         let attempted = || format!("the key of issuer {name}, {}", settings.key);
-        let content = settings.key.read().map_err(|error| Error::unavailable(attempted(), error))?;
+        let content = settings
+            .key
+            .read()
+            .map_err(|error| Error::unavailable(attempted(), error))?;
         let key = VerificationKey::read(settings.algorithm.into(), &content)
             .map_err(|error| Error::malformed(format!("{}: {error}", attempted())))?;
         if settings.key_id.as_deref().is_some_and(|id| !is_key_id(id)) {
-            return Err(Error::malformed(format!("the key id of issuer {name} could not stand in a token")));
+            return Err(Error::malformed(format!(
+                "the key id of issuer {name} could not stand in a token"
+            )));
         }
         Ok(Self {
             name: name.clone(),

@@ -39,7 +39,9 @@ impl Algorithm {
 
     /// The algorithm of this name, in exactly this spelling. There is no `none`.
     pub fn from_jose(name: &str) -> Option<Self> {
-        [Self::Hs256, Self::Es256, Self::EdDsa].into_iter().find(|it| it.as_jose() == name)
+        [Self::Hs256, Self::Es256, Self::EdDsa]
+            .into_iter()
+            .find(|it| it.as_jose() == name)
     }
 
     const fn jsonwebtoken(self) -> jsonwebtoken::Algorithm {
@@ -86,7 +88,9 @@ impl VerificationKey {
     pub fn read(algorithm: Algorithm, content: &[u8]) -> Result<Self, Error> {
         provider::install();
         let key = match (Jwk::read(content)?, algorithm) {
-            (Some(jwk), Algorithm::Hs256) => DecodingKey::from_secret(&checked_secret(&jwk.secret()?)?),
+            (Some(jwk), Algorithm::Hs256) => {
+                DecodingKey::from_secret(&checked_secret(&jwk.secret()?)?)
+            }
             (None, Algorithm::Hs256) => DecodingKey::from_secret(&checked_secret(content)?),
             (Some(jwk), Algorithm::Es256) => {
                 let (x, y) = jwk.p256_point()?;
@@ -116,13 +120,16 @@ impl VerificationKey {
     /// Whether `signature` (base64url) is the key's over `signed`.
     pub(super) fn verifies(&self, signed: &str, signature: &str) -> bool {
         let algorithm = self.algorithm.jsonwebtoken();
-        jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &self.key, algorithm).unwrap_or(false)
+        jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &self.key, algorithm)
+            .unwrap_or(false)
     }
 }
 
 impl fmt::Debug for VerificationKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VerificationKey").field("algorithm", &self.algorithm).finish_non_exhaustive()
+        f.debug_struct("VerificationKey")
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
     }
 }
 
@@ -157,7 +164,11 @@ impl SigningKey {
     }
 
     /// Signs the claims, which `claims` serialises to, under a header with the algorithm and `key_id`.
-    pub(super) fn sign(&self, key_id: Option<&str>, claims: &impl serde::Serialize) -> Result<String, Error> {
+    pub(super) fn sign(
+        &self,
+        key_id: Option<&str>,
+        claims: &impl serde::Serialize,
+    ) -> Result<String, Error> {
         let header = jsonwebtoken::Header {
             kid: key_id.map(str::to_owned),
             ..jsonwebtoken::Header::new(self.algorithm.jsonwebtoken())
@@ -169,7 +180,9 @@ impl SigningKey {
 
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SigningKey").field("algorithm", &self.algorithm).finish_non_exhaustive()
+        f.debug_struct("SigningKey")
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
     }
 }
 
@@ -190,7 +203,9 @@ fn checked_secret(secret: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
     let secret = secret.strip_suffix(b"\n").unwrap_or(secret);
     let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
     if secret.len() < MIN_SECRET_LEN {
-        return Err(Error::malformed(format!("an HS256 secret has at least {MIN_SECRET_LEN} bytes")));
+        return Err(Error::malformed(format!(
+            "an HS256 secret has at least {MIN_SECRET_LEN} bytes"
+        )));
     }
     Ok(Zeroizing::new(secret.to_vec()))
 }
@@ -202,9 +217,13 @@ fn public_pem(content: &[u8]) -> Result<&[u8], Error> {
     if content.starts_with(b"-----BEGIN PUBLIC KEY-----") {
         Ok(content)
     } else if content.windows(12).any(|window| window == b"PRIVATE KEY-") {
-        Err(Error::malformed("the file holds a private key where the public one belongs"))
+        Err(Error::malformed(
+            "the file holds a private key where the public one belongs",
+        ))
     } else {
-        Err(Error::malformed("a public key is a JWK, or PEM that begins with BEGIN PUBLIC KEY"))
+        Err(Error::malformed(
+            "a public key is a JWK, or PEM that begins with BEGIN PUBLIC KEY",
+        ))
     }
 }
 
@@ -212,8 +231,9 @@ fn public_pem(content: &[u8]) -> Result<&[u8], Error> {
 /// agreement, so one is tried.
 fn checked_p256(key: DecodingKey) -> Result<DecodingKey, Error> {
     let point = key.try_get_as_bytes().map_err(not_a_key)?;
-    let ours = agreement::EphemeralPrivateKey::generate(&agreement::ECDH_P256, &SystemRandom::new())
-        .map_err(|error| Error::internal("draw random numbers", error.to_string()))?;
+    let ours =
+        agreement::EphemeralPrivateKey::generate(&agreement::ECDH_P256, &SystemRandom::new())
+            .map_err(|error| Error::internal("draw random numbers", error.to_string()))?;
     let theirs = agreement::UnparsedPublicKey::new(&agreement::ECDH_P256, point);
     agreement::agree_ephemeral(ours, &theirs, |_| ())
         .map_err(|_| Error::malformed("the key is not a point of the curve P-256"))?;
@@ -223,11 +243,14 @@ fn checked_p256(key: DecodingKey) -> Result<DecodingKey, Error> {
 /// Refuses points of small order, under which one signature fits many messages.
 fn checked_ed25519(key: DecodingKey) -> Result<DecodingKey, Error> {
     let point = key.try_get_as_bytes().map_err(not_a_key)?;
-    let mut y: [u8; 32] =
-        point.try_into().map_err(|_| Error::malformed("an Ed25519 key has 32 bytes"))?;
+    let mut y: [u8; 32] = point
+        .try_into()
+        .map_err(|_| Error::malformed("an Ed25519 key has 32 bytes"))?;
     y[31] &= 0x7f;
     if SMALL_ORDER.contains(&y) {
-        return Err(Error::malformed("the key is a point of small order of Ed25519"));
+        return Err(Error::malformed(
+            "the key is a point of small order of Ed25519",
+        ));
     }
     Ok(key)
 }
@@ -241,12 +264,14 @@ const SMALL_ORDER: [[u8; 32]; 7] = [
     spread(0xed, 0xff, 0x7f),
     spread(0xee, 0xff, 0x7f),
     [
-        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, 0xd5,
-        0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98,
+        0xf0, 0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53,
+        0xfc, 0x05,
     ],
     [
-        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a,
-        0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67,
+        0x0f, 0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac,
+        0x03, 0x7a,
     ],
 ];
 
@@ -287,17 +312,25 @@ impl Jwk {
     fn expect(&self, name: &str, value: &str) -> Result<(), Error> {
         match self.member(name)? {
             member if member == value => Ok(()),
-            _ => Err(Error::malformed(format!("the JWK's `{name}` is not {value}"))),
+            _ => Err(Error::malformed(format!(
+                "the JWK's `{name}` is not {value}"
+            ))),
         }
     }
 
     fn expect_algorithm(&self, algorithm: Algorithm) -> Result<(), Error> {
-        if self.0.contains_key("alg") { self.expect("alg", algorithm.as_jose()) } else { Ok(()) }
+        if self.0.contains_key("alg") {
+            self.expect("alg", algorithm.as_jose())
+        } else {
+            Ok(())
+        }
     }
 
     fn refuse_private(&self) -> Result<(), Error> {
         if self.0.contains_key("d") {
-            return Err(Error::malformed("the file holds a private key where the public one belongs"));
+            return Err(Error::malformed(
+                "the file holds a private key where the public one belongs",
+            ));
         }
         Ok(())
     }
@@ -306,7 +339,9 @@ impl Jwk {
         self.expect("kty", "oct")?;
         self.expect_algorithm(Algorithm::Hs256)?;
         let secret = URL_SAFE_NO_PAD.decode(self.member("k")?);
-        secret.map(Zeroizing::new).map_err(|_| Error::malformed("the JWK's `k` is not base64url"))
+        secret
+            .map(Zeroizing::new)
+            .map_err(|_| Error::malformed("the JWK's `k` is not base64url"))
     }
 
     /// A coordinate with leading zeros, as RFC 7518 6.2.1.2 asks for.
@@ -314,7 +349,9 @@ impl Jwk {
         let text = self.member(name)?;
         match URL_SAFE_NO_PAD.decode(text) {
             Ok(bytes) if bytes.len() == 32 => Ok(text.to_owned()),
-            Ok(_) | Err(_) => Err(Error::malformed(format!("the JWK's `{name}` is not 32 bytes in base64url"))),
+            Ok(_) | Err(_) => Err(Error::malformed(format!(
+                "the JWK's `{name}` is not 32 bytes in base64url"
+            ))),
         }
     }
 

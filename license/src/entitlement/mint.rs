@@ -19,10 +19,16 @@ pub struct Claims {
     #[serde(serialize_with = "seconds")]
     pub exp: UnixTime,
     /// From when.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "optional_seconds")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "optional_seconds"
+    )]
     pub nbf: Option<UnixTime>,
     /// Since when.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "optional_seconds")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "optional_seconds"
+    )]
     pub iat: Option<UnixTime>,
     /// Of whom.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,11 +72,15 @@ impl Claims {
 /// longer than [`Token::MAX_LEN`].
 pub fn mint(claims: &Claims, key_id: Option<&str>, key: &SigningKey) -> Result<String, Error> {
     if key_id.is_some_and(|id| !is_key_id(id)) {
-        return Err(Error::malformed("a key id has at most 128 letters, digits and `-._~:=+`"));
+        return Err(Error::malformed(
+            "a key id has at most 128 letters, digits and `-._~:=+`",
+        ));
     }
     let token = key.sign(key_id, claims)?;
     let parsed = Token::parse(&token).map_err(|fault| Error::malformed(fault.to_string()))?;
-    let read = ["iss", "sub", "jti"].into_iter().try_for_each(|name| claims::text(&parsed.claims, name).map(drop));
+    let read = ["iss", "sub", "jti"]
+        .into_iter()
+        .try_for_each(|name| claims::text(&parsed.claims, name).map(drop));
     read.and_then(|()| claims::Claims::read(&parsed.claims).map(drop))
         .map_err(|refusal| Error::malformed(refusal.to_string()))?;
     Ok(token)
@@ -80,7 +90,10 @@ fn seconds<S: Serializer>(time: &UnixTime, serializer: S) -> Result<S::Ok, S::Er
     serializer.serialize_u64(time.as_seconds())
 }
 
-fn optional_seconds<S: Serializer>(time: &Option<UnixTime>, serializer: S) -> Result<S::Ok, S::Error> {
+fn optional_seconds<S: Serializer>(
+    time: &Option<UnixTime>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     time.map(UnixTime::as_seconds).serialize(serializer)
 }
 

@@ -80,7 +80,11 @@ impl Verifier {
             issuer.may_use(token.header.key_id.as_deref())
         };
         let candidates: Vec<_> = self.issuers.iter().filter(|issuer| fits(issuer)).collect();
-        if candidates.is_empty() { Err(Refusal::IssuerUnknown(mismatch)) } else { Ok(candidates) }
+        if candidates.is_empty() {
+            Err(Refusal::IssuerUnknown(mismatch))
+        } else {
+            Ok(candidates)
+        }
     }
 }
 
@@ -99,7 +103,10 @@ impl Issuer {
                 key_ids: claims.key_ids,
                 policy: claims.policy,
             }),
-            Err(refusal) => Err(Rejection { refusal, bearer: Some(bearer) }),
+            Err(refusal) => Err(Rejection {
+                refusal,
+                bearer: Some(bearer),
+            }),
         }
     }
 
@@ -111,7 +118,10 @@ impl Issuer {
         if now >= claims.expires.plus(LEEWAY) {
             return Err(Refusal::TokenExpired);
         }
-        if claims.not_before.is_some_and(|not_before| not_before > now.plus(LEEWAY)) {
+        if claims
+            .not_before
+            .is_some_and(|not_before| not_before > now.plus(LEEWAY))
+        {
             return Err(Refusal::TokenNotYetValid);
         }
         Ok(claims)
@@ -135,12 +145,16 @@ impl Entitlement {
 
     /// Whether the asset is covered. A token without `assets` names keys instead, whatever their asset.
     pub fn covers_asset(&self, asset: &AssetId) -> bool {
-        self.assets.as_ref().is_none_or(|assets| assets.covers(asset))
+        self.assets
+            .as_ref()
+            .is_none_or(|assets| assets.covers(asset))
     }
 
     /// Whether the key is covered, for all that it belongs to a covered asset.
     pub fn covers_key(&self, key_id: &KeyId) -> bool {
-        self.key_ids.as_ref().is_none_or(|key_ids| key_ids.contains(key_id))
+        self.key_ids
+            .as_ref()
+            .is_none_or(|key_ids| key_ids.contains(key_id))
     }
 
     /// The licence policy that the token names.
@@ -171,6 +185,9 @@ pub struct Rejection {
 
 impl From<Refusal> for Rejection {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, bearer: None }
+        Self {
+            refusal,
+            bearer: None,
+        }
     }
 }

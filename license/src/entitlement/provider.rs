@@ -9,12 +9,12 @@ use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{ErrorKind, Result};
 use jsonwebtoken::signature::{Error, Signer, Verifier};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey};
+use ring::hmac;
 use ring::rand::SystemRandom;
 use ring::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ED25519, EcdsaKeyPair, Ed25519KeyPair,
-    UnparsedPublicKey, VerificationAlgorithm,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ED25519, EcdsaKeyPair,
+    Ed25519KeyPair, UnparsedPublicKey, VerificationAlgorithm,
 };
-use ring::hmac;
 
 /// Makes this provider jsonwebtoken's, once for the process.
 pub(super) fn install() {
@@ -45,9 +45,11 @@ fn verifier_factory(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn 
     let bytes = key.try_get_as_bytes()?;
     match (algorithm, key.family()) {
         (Algorithm::HS256, AlgorithmFamily::Hmac) => Ok(Box::new(Hs256::new(bytes))),
-        (Algorithm::ES256, AlgorithmFamily::Ec) => {
-            Ok(Box::new(PublicKey::new(Algorithm::ES256, &ECDSA_P256_SHA256_FIXED, bytes)))
-        }
+        (Algorithm::ES256, AlgorithmFamily::Ec) => Ok(Box::new(PublicKey::new(
+            Algorithm::ES256,
+            &ECDSA_P256_SHA256_FIXED,
+            bytes,
+        ))),
         (Algorithm::EdDSA, AlgorithmFamily::Ed) => {
             Ok(Box::new(PublicKey::new(Algorithm::EdDSA, &ED25519, bytes)))
         }
@@ -107,13 +109,18 @@ struct PublicKey {
 
 impl PublicKey {
     fn new(algorithm: Algorithm, with: &'static dyn VerificationAlgorithm, bytes: &[u8]) -> Self {
-        Self { algorithm, key: UnparsedPublicKey::new(with, bytes.to_vec()) }
+        Self {
+            algorithm,
+            key: UnparsedPublicKey::new(with, bytes.to_vec()),
+        }
     }
 }
 
 impl Verifier<Vec<u8>> for PublicKey {
     fn verify(&self, message: &[u8], signature: &Vec<u8>) -> std::result::Result<(), Error> {
-        self.key.verify(message, signature).map_err(|_| Error::new())
+        self.key
+            .verify(message, signature)
+            .map_err(|_| Error::new())
     }
 }
 
@@ -139,7 +146,10 @@ impl Es256Signer {
 
 impl Signer<Vec<u8>> for Es256Signer {
     fn try_sign(&self, message: &[u8]) -> std::result::Result<Vec<u8>, Error> {
-        let signature = self.pair.sign(&self.random, message).map_err(|_| Error::new())?;
+        let signature = self
+            .pair
+            .sign(&self.random, message)
+            .map_err(|_| Error::new())?;
         Ok(signature.as_ref().to_vec())
     }
 }

@@ -5,7 +5,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _,
+};
 use ring::{hmac, signature};
 
 use super::inspect::{Verdict, inspect};
@@ -28,13 +30,22 @@ fn issuer(key: VerificationKey) -> Issuer {
 }
 
 fn hs256() -> Verifier {
-    Verifier::new(vec![issuer(VerificationKey::read(Algorithm::Hs256, SECRET).unwrap())])
+    Verifier::new(vec![issuer(
+        VerificationKey::read(Algorithm::Hs256, SECRET).unwrap(),
+    )])
 }
 
 /// A token of these parts, rightly signed: only the parts can be at fault.
 fn signed(header: &str, claims: &str) -> String {
-    let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
-    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET), signed.as_bytes());
+    let signed = format!(
+        "{}.{}",
+        URL_SAFE_NO_PAD.encode(header),
+        URL_SAFE_NO_PAD.encode(claims)
+    );
+    let tag = hmac::sign(
+        &hmac::Key::new(hmac::HMAC_SHA256, SECRET),
+        signed.as_bytes(),
+    );
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag))
 }
 
@@ -43,7 +54,10 @@ fn refusal(verifier: &Verifier, token: &str) -> Refusal {
 }
 
 fn pem(label: &str, der: &[u8]) -> String {
-    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
+    format!(
+        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
+        STANDARD.encode(der)
+    )
 }
 
 /// Private and public PEM of a fresh key.
@@ -61,7 +75,11 @@ fn key_pair(algorithm: Algorithm) -> (String, String) {
         Algorithm::EdDsa => {
             let pkcs8 = Ed25519KeyPair::generate_pkcs8(&random).unwrap();
             let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap();
-            (pkcs8, "302a300506032b6570032100", pair.public_key().as_ref().to_vec())
+            (
+                pkcs8,
+                "302a300506032b6570032100",
+                pair.public_key().as_ref().to_vec(),
+            )
         }
     };
     let mut spki = unhex(prefix);
@@ -83,19 +101,26 @@ mod vectors {
     const A1: &str = "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
     const A3_KEY: &str = r#"{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#;
     const A3: &str = "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q";
-    const A4_KEY: &str = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+    const A4_KEY: &str =
+        r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
     const A4: &str = "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
 
     #[test]
     fn signatures_of_rfc_7515_a1_a3_and_rfc_8037_a4() {
-        for (algorithm, key, token) in
-            [(Algorithm::Hs256, A1_KEY, A1), (Algorithm::Es256, A3_KEY, A3), (Algorithm::EdDsa, A4_KEY, A4)]
-        {
+        for (algorithm, key, token) in [
+            (Algorithm::Hs256, A1_KEY, A1),
+            (Algorithm::Es256, A3_KEY, A3),
+            (Algorithm::EdDsa, A4_KEY, A4),
+        ] {
             let key = VerificationKey::read(algorithm, key.as_bytes()).unwrap();
             let (signed, signature) = token.rsplit_once('.').unwrap();
             assert!(key.verifies(signed, signature), "{algorithm}");
 
-            let other = signature.replacen(&signature[..1], if signature.starts_with('A') { "B" } else { "A" }, 1);
+            let other = signature.replacen(
+                &signature[..1],
+                if signature.starts_with('A') { "B" } else { "A" },
+                1,
+            );
             assert!(!key.verifies(signed, &other), "{algorithm}");
             assert!(!key.verifies(&signed[1..], signature), "{algorithm}");
         }
@@ -103,9 +128,15 @@ mod vectors {
 
     #[test]
     fn the_tokens_of_rfc_7515_are_signed_but_grant_nothing() {
-        for (algorithm, key, token) in [(Algorithm::Hs256, A1_KEY, A1), (Algorithm::Es256, A3_KEY, A3)] {
+        for (algorithm, key, token) in [
+            (Algorithm::Hs256, A1_KEY, A1),
+            (Algorithm::Es256, A3_KEY, A3),
+        ] {
             let key = VerificationKey::read(algorithm, key.as_bytes()).unwrap();
-            let verifier = Verifier::new(vec![Issuer { iss: "joe".to_owned(), ..issuer(key) }]);
+            let verifier = Verifier::new(vec![Issuer {
+                iss: "joe".to_owned(),
+                ..issuer(key)
+            }]);
             let rejection = verifier.verify(token, NOW).unwrap_err();
             assert_eq!(rejection.refusal, Refusal::ClaimMissing("assets"));
             assert_eq!(rejection.bearer.unwrap().issuer, "test");
@@ -130,12 +161,31 @@ mod claims {
             (r#""assets":["*"]"#.to_owned(), true, true, true, true),
             (r#""assets":[]"#.to_owned(), false, false, true, true),
             (format!(r#""kids":["{kid}"]"#), true, true, true, false),
-            (format!(r#""kids":["{}"]"#, kid.to_uppercase()), true, true, true, false),
-            (format!(r#""assets":["film"],"kids":["{kid}"]"#), true, false, true, false),
-            (r#""assets":["film"],"kids":[]"#.to_owned(), true, false, false, false),
+            (
+                format!(r#""kids":["{}"]"#, kid.to_uppercase()),
+                true,
+                true,
+                true,
+                false,
+            ),
+            (
+                format!(r#""assets":["film"],"kids":["{kid}"]"#),
+                true,
+                false,
+                true,
+                false,
+            ),
+            (
+                r#""assets":["film"],"kids":[]"#.to_owned(),
+                true,
+                false,
+                false,
+                false,
+            ),
         ] {
-            let entitlement =
-                entitlement(&format!(r#"{{"iss":"ott","aud":"castellum","exp":1700000060,{grant}}}"#));
+            let entitlement = entitlement(&format!(
+                r#"{{"iss":"ott","aud":"castellum","exp":1700000060,{grant}}}"#
+            ));
             assert_eq!(entitlement.covers_asset(&film), film_covered, "{grant}");
             assert_eq!(entitlement.covers_asset(&series), series_covered, "{grant}");
             assert_eq!(entitlement.covers_key(&key_id), key_covered, "{grant}");
@@ -173,7 +223,11 @@ mod claims {
             (u64::MAX, Some(Refusal::TokenExpired)),
         ] {
             let verdict = hs256().verify(&token, UnixTime::from_seconds(now));
-            assert_eq!(verdict.err().map(|rejection| rejection.refusal), expected, "{now}");
+            assert_eq!(
+                verdict.err().map(|rejection| rejection.refusal),
+                expected,
+                "{now}"
+            );
         }
     }
 
@@ -182,36 +236,126 @@ mod claims {
         use Refusal::{AudienceMismatch, ClaimMalformed, ClaimMissing, TokenExpired};
         let long = "x".repeat(257);
         for (claims, expected) in [
-            (r#""aud":"castellum","exp":1700000060,"assets":["*"]"#, ClaimMissing("iss")),
-            (r#""iss":["ott"],"aud":"castellum","exp":1700000060,"assets":["*"]"#, ClaimMalformed("iss")),
-            (r#""iss":"ott","exp":1700000060,"assets":["*"]"#, ClaimMissing("aud")),
-            (r#""iss":"ott","aud":"other","exp":1700000060,"assets":["*"]"#, AudienceMismatch),
-            (r#""iss":"ott","aud":["castellum","other"],"exp":1700000060,"assets":["*"]"#, AudienceMismatch),
-            (r#""iss":"ott","aud":[],"exp":1700000060,"assets":["*"]"#, ClaimMalformed("aud")),
-            (r#""iss":"ott","aud":null,"exp":1700000060,"assets":["*"]"#, ClaimMalformed("aud")),
-            (r#""iss":"ott","aud":"castellum","assets":["*"]"#, ClaimMissing("exp")),
-            (r#""iss":"ott","aud":"castellum","exp":null,"assets":["*"]"#, ClaimMalformed("exp")),
-            (r#""iss":"ott","aud":"castellum","exp":"1700000060","assets":["*"]"#, ClaimMalformed("exp")),
-            (r#""iss":"ott","aud":"castellum","exp":1700000060.0,"assets":["*"]"#, ClaimMalformed("exp")),
-            (r#""iss":"ott","aud":"castellum","exp":1.7e9,"assets":["*"]"#, ClaimMalformed("exp")),
-            (r#""iss":"ott","aud":"castellum","exp":-1,"assets":["*"]"#, ClaimMalformed("exp")),
-            (r#""iss":"ott","aud":"castellum","exp":253402300800,"assets":["*"]"#, ClaimMalformed("exp")),
-            (r#""iss":"ott","aud":"castellum","exp":18446744073709551616,"assets":["*"]"#, ClaimMalformed("exp")),
-            (r#""iss":"ott","aud":"castellum","exp":0,"assets":["*"]"#, TokenExpired),
-            (r#""iss":"ott","aud":"castellum","exp":1700000060,"nbf":"0","assets":["*"]"#, ClaimMalformed("nbf")),
-            (r#""iss":"ott","aud":"castellum","exp":1700000060,"iat":1.5,"assets":["*"]"#, ClaimMalformed("iat")),
-            (r#""iss":"ott","aud":"castellum","exp":1700000060,"sub":7,"assets":["*"]"#, ClaimMalformed("sub")),
-            (r#""iss":"ott","aud":"castellum","exp":1700000060"#, ClaimMissing("assets")),
-            (r#""iss":"ott","aud":"castellum","exp":1700000060,"assets":"*""#, ClaimMalformed("assets")),
-            (r#""iss":"ott","aud":"castellum","exp":1700000060,"assets":["*","film"]"#, ClaimMalformed("assets")),
-            (r#""iss":"ott","aud":"castellum","exp":1700000060,"assets":["../film"]"#, ClaimMalformed("assets")),
-            (r#""iss":"ott","aud":"castellum","exp":1700000060,"assets":[1]"#, ClaimMalformed("assets")),
-            (r#""iss":"ott","aud":"castellum","exp":1700000060,"kids":["*"]"#, ClaimMalformed("kids")),
-            (r#""iss":"ott","aud":"castellum","exp":1700000060,"kids":{}"#, ClaimMalformed("kids")),
-            (r#""iss":"ott","aud":"castellum","exp":1700000060,"assets":["*"],"policy":[]"#, ClaimMalformed("policy")),
-            (&format!(r#""iss":"ott","aud":"castellum","exp":1700000060,"assets":["*"],"jti":"{long}""#), ClaimMalformed("jti")),
+            (
+                r#""aud":"castellum","exp":1700000060,"assets":["*"]"#,
+                ClaimMissing("iss"),
+            ),
+            (
+                r#""iss":["ott"],"aud":"castellum","exp":1700000060,"assets":["*"]"#,
+                ClaimMalformed("iss"),
+            ),
+            (
+                r#""iss":"ott","exp":1700000060,"assets":["*"]"#,
+                ClaimMissing("aud"),
+            ),
+            (
+                r#""iss":"ott","aud":"other","exp":1700000060,"assets":["*"]"#,
+                AudienceMismatch,
+            ),
+            (
+                r#""iss":"ott","aud":["castellum","other"],"exp":1700000060,"assets":["*"]"#,
+                AudienceMismatch,
+            ),
+            (
+                r#""iss":"ott","aud":[],"exp":1700000060,"assets":["*"]"#,
+                ClaimMalformed("aud"),
+            ),
+            (
+                r#""iss":"ott","aud":null,"exp":1700000060,"assets":["*"]"#,
+                ClaimMalformed("aud"),
+            ),
+            (
+                r#""iss":"ott","aud":"castellum","assets":["*"]"#,
+                ClaimMissing("exp"),
+            ),
+            (
+                r#""iss":"ott","aud":"castellum","exp":null,"assets":["*"]"#,
+                ClaimMalformed("exp"),
+            ),
+            (
+                r#""iss":"ott","aud":"castellum","exp":"1700000060","assets":["*"]"#,
+                ClaimMalformed("exp"),
+            ),
+            (
+                r#""iss":"ott","aud":"castellum","exp":1700000060.0,"assets":["*"]"#,
+                ClaimMalformed("exp"),
+            ),
+            (
+                r#""iss":"ott","aud":"castellum","exp":1.7e9,"assets":["*"]"#,
+                ClaimMalformed("exp"),
+            ),
+            (
+                r#""iss":"ott","aud":"castellum","exp":-1,"assets":["*"]"#,
+                ClaimMalformed("exp"),
+            ),
+            (
+                r#""iss":"ott","aud":"castellum","exp":253402300800,"assets":["*"]"#,
+                ClaimMalformed("exp"),
+            ),
+            (
+                r#""iss":"ott","aud":"castellum","exp":18446744073709551616,"assets":["*"]"#,
+                ClaimMalformed("exp"),
+            ),
+            (
+                r#""iss":"ott","aud":"castellum","exp":0,"assets":["*"]"#,
+                TokenExpired,
+            ),
+            (
+                r#""iss":"ott","aud":"castellum","exp":1700000060,"nbf":"0","assets":["*"]"#,
+                ClaimMalformed("nbf"),
+            ),
+            (
+                r#""iss":"ott","aud":"castellum","exp":1700000060,"iat":1.5,"assets":["*"]"#,
+                ClaimMalformed("iat"),
+            ),
+            (
+                r#""iss":"ott","aud":"castellum","exp":1700000060,"sub":7,"assets":["*"]"#,
+                ClaimMalformed("sub"),
+            ),
+            (
+                r#""iss":"ott","aud":"castellum","exp":1700000060"#,
+                ClaimMissing("assets"),
+            ),
+            (
+                r#""iss":"ott","aud":"castellum","exp":1700000060,"assets":"*""#,
+                ClaimMalformed("assets"),
+            ),
+            (
+                r#""iss":"ott","aud":"castellum","exp":1700000060,"assets":["*","film"]"#,
+                ClaimMalformed("assets"),
+            ),
+            (
+                r#""iss":"ott","aud":"castellum","exp":1700000060,"assets":["../film"]"#,
+                ClaimMalformed("assets"),
+            ),
+            (
+                r#""iss":"ott","aud":"castellum","exp":1700000060,"assets":[1]"#,
+                ClaimMalformed("assets"),
+            ),
+            (
+                r#""iss":"ott","aud":"castellum","exp":1700000060,"kids":["*"]"#,
+                ClaimMalformed("kids"),
+            ),
+            (
+                r#""iss":"ott","aud":"castellum","exp":1700000060,"kids":{}"#,
+                ClaimMalformed("kids"),
+            ),
+            (
+                r#""iss":"ott","aud":"castellum","exp":1700000060,"assets":["*"],"policy":[]"#,
+                ClaimMalformed("policy"),
+            ),
+            (
+                &format!(
+                    r#""iss":"ott","aud":"castellum","exp":1700000060,"assets":["*"],"jti":"{long}""#
+                ),
+                ClaimMalformed("jti"),
+            ),
         ] {
-            assert_eq!(refusal(&hs256(), &signed(HEADER, &format!("{{{claims}}}"))), expected, "{claims}");
+            assert_eq!(
+                refusal(&hs256(), &signed(HEADER, &format!("{{{claims}}}"))),
+                expected,
+                "{claims}"
+            );
         }
     }
 }
@@ -240,7 +384,10 @@ mod attacks {
             (r#"{"alg":"HS256","enc":"A128GCM"}"#, "enc"),
             (r#"{"alg":"HS256","jwk":{"kty":"oct","k":"AAAA"}}"#, "jwk"),
             (r#"{"alg":"HS256","jku":"http://127.0.0.1/keys"}"#, "jku"),
-            (r#"{"alg":"HS256","x5u":"http://127.0.0.1/certificate"}"#, "x5u"),
+            (
+                r#"{"alg":"HS256","x5u":"http://127.0.0.1/certificate"}"#,
+                "x5u",
+            ),
             (r#"{"alg":"HS256","x5c":["AAAA"]}"#, "x5c"),
             (r#"{"alg":"HS256","cty":"JWT"}"#, "cty"),
             (r#"{"alg":"HS256","typ":"dpop+jwt"}"#, "typ"),
@@ -267,10 +414,21 @@ mod attacks {
         let tag = URL_SAFE_NO_PAD.decode(tag).unwrap();
         let mut flipped = tag.clone();
         flipped[0] ^= 1;
-        for forged in [&[][..], &tag[..31], &flipped, &[tag.as_slice(), &[0]].concat(), &[0; 32]] {
+        for forged in [
+            &[][..],
+            &tag[..31],
+            &flipped,
+            &[tag.as_slice(), &[0]].concat(),
+            &[0; 32],
+        ] {
             let token = format!("{parts}.{}", URL_SAFE_NO_PAD.encode(forged));
             let rejection = hs256().verify(&token, NOW).unwrap_err();
-            assert_eq!(rejection, Refusal::SignatureInvalid.into(), "{}", forged.len());
+            assert_eq!(
+                rejection,
+                Refusal::SignatureInvalid.into(),
+                "{}",
+                forged.len()
+            );
         }
         // Claims of another token under this one's signature.
         let (header, _) = parts.split_once('.').unwrap();
@@ -282,7 +440,8 @@ mod attacks {
     #[test]
     fn one_value_has_one_spelling() {
         let token = signed(HEADER, CLAIMS);
-        let [header, claims, tag]: [&str; 3] = token.split('.').collect::<Vec<_>>().try_into().unwrap();
+        let [header, claims, tag]: [&str; 3] =
+            token.split('.').collect::<Vec<_>>().try_into().unwrap();
         // 32 bytes leave two stray bits in the last character: the next letter has the same six bits less two.
         let last = tag.as_bytes()[42];
         let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -291,32 +450,60 @@ mod attacks {
 
         use Malformation::{Base64, NotThreeParts};
         for (token, expected) in [
-            (format!("{header}.{claims}.{stray}"), Base64(Part::Signature)),
+            (
+                format!("{header}.{claims}.{stray}"),
+                Base64(Part::Signature),
+            ),
             (format!("{header}.{claims}.{tag}="), Base64(Part::Signature)),
             (format!("{header}.{claims}.{tag} "), Base64(Part::Signature)),
             (format!("{header}=.{claims}.{tag}"), Base64(Part::Header)),
             (format!("{header}.{claims}\n.{tag}"), Base64(Part::Claims)),
             (format!(" {header}.{claims}.{tag}"), Base64(Part::Header)),
-            (format!("{header}.{}+.{tag}", &claims[..claims.len() - 1]), Base64(Part::Claims)),
+            (
+                format!("{header}.{}+.{tag}", &claims[..claims.len() - 1]),
+                Base64(Part::Claims),
+            ),
             (format!("{header}.{claims}"), NotThreeParts),
             (format!("{header}.{claims}.{tag}."), NotThreeParts),
-            (format!("{header}.{claims}.{tag}.{tag}.{tag}"), NotThreeParts),
+            (
+                format!("{header}.{claims}.{tag}.{tag}.{tag}"),
+                NotThreeParts,
+            ),
             (String::new(), NotThreeParts),
-            (format!("{{\"payload\":\"{claims}\",\"signature\":\"{tag}\"}}"), NotThreeParts),
+            (
+                format!("{{\"payload\":\"{claims}\",\"signature\":\"{tag}\"}}"),
+                NotThreeParts,
+            ),
         ] {
-            assert_eq!(refusal(&hs256(), &token), Refusal::TokenMalformed(expected), "{token}");
+            assert_eq!(
+                refusal(&hs256(), &token),
+                Refusal::TokenMalformed(expected),
+                "{token}"
+            );
         }
     }
 
     #[test]
     fn one_text_is_one_document() {
-        let deep = format!("{{\"iss\":\"ott\",\"a\":{}{}}}", "[".repeat(16), "]".repeat(16));
+        let deep = format!(
+            "{{\"iss\":\"ott\",\"a\":{}{}}}",
+            "[".repeat(16),
+            "]".repeat(16)
+        );
         for (header, claims, part) in [
             (r#"{"alg":"none","alg":"HS256"}"#, CLAIMS, Part::Header),
             (r#"{"alg":"HS256"}{}"#, CLAIMS, Part::Header),
             ("[]", CLAIMS, Part::Header),
-            (HEADER, r#"{"iss":"ott","aud":"castellum","exp":1,"exp":1700000060,"assets":["*"]}"#, Part::Claims),
-            (HEADER, r#"{"iss":"ott","aud":"castellum","exp":1700000060,"assets":["*"]} x"#, Part::Claims),
+            (
+                HEADER,
+                r#"{"iss":"ott","aud":"castellum","exp":1,"exp":1700000060,"assets":["*"]}"#,
+                Part::Claims,
+            ),
+            (
+                HEADER,
+                r#"{"iss":"ott","aud":"castellum","exp":1700000060,"assets":["*"]} x"#,
+                Part::Claims,
+            ),
             (HEADER, r#"{"exp":1e400}"#, Part::Claims),
             (HEADER, "\"ott\"", Part::Claims),
             (HEADER, &deep, Part::Claims),
@@ -336,14 +523,19 @@ mod attacks {
                 let end = CLAIMS.len() - 1;
                 format!("{},\"pad\":\"{}\"}}", &CLAIMS[..end], "x".repeat(pad))
             };
-            let pad = (0..).find(|pad| signed(HEADER, &claims(*pad)).len() >= len).unwrap();
+            let pad = (0..)
+                .find(|pad| signed(HEADER, &claims(*pad)).len() >= len)
+                .unwrap();
             signed(HEADER, &claims(pad))
         };
         let longest = padded(Token::MAX_LEN - 1);
         assert!((Token::MAX_LEN - 1..=Token::MAX_LEN).contains(&longest.len()));
         hs256().verify(&longest, NOW).unwrap();
         let longer = padded(Token::MAX_LEN + 1);
-        assert_eq!(refusal(&hs256(), &longer), Refusal::TokenMalformed(Malformation::TooLong));
+        assert_eq!(
+            refusal(&hs256(), &longer),
+            Refusal::TokenMalformed(Malformation::TooLong)
+        );
         assert_eq!(
             refusal(&hs256(), &"a".repeat(1 << 20)),
             Refusal::TokenMalformed(Malformation::TooLong)
@@ -353,30 +545,51 @@ mod attacks {
     #[test]
     fn a_public_key_is_never_an_hmac_secret() {
         let (_, public) = key_pair(Algorithm::Es256);
-        let verifier =
-            Verifier::new(vec![issuer(VerificationKey::read(Algorithm::Es256, public.as_bytes()).unwrap())]);
-        let parts = format!("{}.{}", URL_SAFE_NO_PAD.encode(HEADER), URL_SAFE_NO_PAD.encode(CLAIMS));
-        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, public.as_bytes()), parts.as_bytes());
+        let verifier = Verifier::new(vec![issuer(
+            VerificationKey::read(Algorithm::Es256, public.as_bytes()).unwrap(),
+        )]);
+        let parts = format!(
+            "{}.{}",
+            URL_SAFE_NO_PAD.encode(HEADER),
+            URL_SAFE_NO_PAD.encode(CLAIMS)
+        );
+        let tag = hmac::sign(
+            &hmac::Key::new(hmac::HMAC_SHA256, public.as_bytes()),
+            parts.as_bytes(),
+        );
         let token = format!("{parts}.{}", URL_SAFE_NO_PAD.encode(tag));
-        assert_eq!(refusal(&verifier, &token), Refusal::IssuerUnknown(IssuerMismatch::Algorithm));
+        assert_eq!(
+            refusal(&verifier, &token),
+            Refusal::IssuerUnknown(IssuerMismatch::Algorithm)
+        );
         assert!(VerificationKey::read(Algorithm::Hs256, public.as_bytes()).is_err());
     }
 
     #[test]
     fn ecdsa_signatures_are_two_numbers_in_range() {
         let (private, public) = key_pair(Algorithm::Es256);
-        let verifier =
-            Verifier::new(vec![issuer(VerificationKey::read(Algorithm::Es256, public.as_bytes()).unwrap())]);
-        let parts =
-            format!("{}.{}", URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256"}"#), URL_SAFE_NO_PAD.encode(CLAIMS));
-        let body: String = private.lines().filter(|line| !line.starts_with('-')).collect();
+        let verifier = Verifier::new(vec![issuer(
+            VerificationKey::read(Algorithm::Es256, public.as_bytes()).unwrap(),
+        )]);
+        let parts = format!(
+            "{}.{}",
+            URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256"}"#),
+            URL_SAFE_NO_PAD.encode(CLAIMS)
+        );
+        let body: String = private
+            .lines()
+            .filter(|line| !line.starts_with('-'))
+            .collect();
         let random = SystemRandom::new();
         let pkcs8 = STANDARD.decode(body).unwrap();
         let order = unhex("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551");
 
         let sign = |with: &'static signature::EcdsaSigningAlgorithm| {
             let pair = EcdsaKeyPair::from_pkcs8(with, &pkcs8, &random).unwrap();
-            pair.sign(&random, parts.as_bytes()).unwrap().as_ref().to_vec()
+            pair.sign(&random, parts.as_bytes())
+                .unwrap()
+                .as_ref()
+                .to_vec()
         };
         let good = sign(&ECDSA_P256_SHA256_FIXED_SIGNING);
         let token = |signature: &[u8]| format!("{parts}.{}", URL_SAFE_NO_PAD.encode(signature));
@@ -401,14 +614,24 @@ mod issuers {
     #[test]
     fn a_token_is_tried_only_with_keys_of_its_issuer_algorithm_and_key_id() {
         let key = || VerificationKey::read(Algorithm::Hs256, SECRET).unwrap();
-        let named = |id: &str| Issuer { key_id: Some(id.to_owned()), ..issuer(key()) };
+        let named = |id: &str| Issuer {
+            key_id: Some(id.to_owned()),
+            ..issuer(key())
+        };
         let (_, public) = key_pair(Algorithm::EdDsa);
         let ed = || issuer(VerificationKey::read(Algorithm::EdDsa, public.as_bytes()).unwrap());
         let with_kid = r#"{"alg":"HS256","kid":"2024"}"#;
         use IssuerMismatch::{Algorithm as Alg, KeyId as Kid, Name};
         for (issuers, header, expected) in [
             (vec![], HEADER, Some(Name)),
-            (vec![Issuer { iss: "other".to_owned(), ..issuer(key()) }], HEADER, Some(Name)),
+            (
+                vec![Issuer {
+                    iss: "other".to_owned(),
+                    ..issuer(key())
+                }],
+                HEADER,
+                Some(Name),
+            ),
             (vec![ed()], HEADER, Some(Alg)),
             (vec![ed(), issuer(key())], HEADER, None),
             (vec![issuer(key())], with_kid, None),
@@ -427,8 +650,11 @@ mod issuers {
     #[test]
     fn two_records_hand_a_key_over() {
         let old = b"the secret of last year, 32 bytes or more";
-        let issuers = [old, SECRET].map(|key| issuer(VerificationKey::read(Algorithm::Hs256, key).unwrap()));
-        Verifier::new(issuers.into()).verify(&signed(HEADER, CLAIMS), NOW).unwrap();
+        let issuers =
+            [old, SECRET].map(|key| issuer(VerificationKey::read(Algorithm::Hs256, key).unwrap()));
+        Verifier::new(issuers.into())
+            .verify(&signed(HEADER, CLAIMS), NOW)
+            .unwrap();
     }
 
     #[test]
@@ -438,11 +664,15 @@ mod issuers {
         let off_curve = r#"{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a1"}"#;
         let off_curve = off_curve.replace("5a1", "5a8");
         let short_x = r#"{"kty":"EC","crv":"P-256","x":"AAAA","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#;
-        let small_order = format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{}"}}"#, URL_SAFE_NO_PAD.encode([0; 32]));
+        let small_order = format!(
+            r#"{{"kty":"OKP","crv":"Ed25519","x":"{}"}}"#,
+            URL_SAFE_NO_PAD.encode([0; 32])
+        );
         let private_jwk = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","d":"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A"}"#;
         let for_encryption = r#"{"kty":"OKP","crv":"Ed25519","use":"enc","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
         let short_oct = r#"{"kty":"oct","k":"c2hvcnQ"}"#;
-        let other_alg = r#"{"kty":"oct","alg":"HS512","k":"AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T"}"#;
+        let other_alg =
+            r#"{"kty":"oct","alg":"HS512","k":"AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T"}"#;
         for (algorithm, content) in [
             (Algorithm::Hs256, ""),
             (Algorithm::Hs256, "thirty-one bytes are not enough"),
@@ -464,7 +694,10 @@ mod issuers {
             (Algorithm::EdDsa, for_encryption),
         ] {
             let error = VerificationKey::read(algorithm, content.as_bytes()).unwrap_err();
-            assert!(!error.to_string().contains("bytes are not enough"), "an error repeats the secret");
+            assert!(
+                !error.to_string().contains("bytes are not enough"),
+                "an error repeats the secret"
+            );
         }
     }
 }
@@ -505,10 +738,35 @@ mod tools {
     fn nothing_is_minted_that_no_one_would_take() {
         let key = SigningKey::read(Algorithm::Hs256, SECRET).unwrap();
         for (claims, key_id) in [
-            (Claims { assets: None, kids: None, ..claims() }, None),
-            (Claims { exp: UnixTime::from_seconds(u64::MAX), ..claims() }, None),
-            (Claims { sub: Some("x".repeat(300)), ..claims() }, None),
-            (Claims { kids: Some(vec![KeyId::new([0; 16]); 300]), ..claims() }, None),
+            (
+                Claims {
+                    assets: None,
+                    kids: None,
+                    ..claims()
+                },
+                None,
+            ),
+            (
+                Claims {
+                    exp: UnixTime::from_seconds(u64::MAX),
+                    ..claims()
+                },
+                None,
+            ),
+            (
+                Claims {
+                    sub: Some("x".repeat(300)),
+                    ..claims()
+                },
+                None,
+            ),
+            (
+                Claims {
+                    kids: Some(vec![KeyId::new([0; 16]); 300]),
+                    ..claims()
+                },
+                None,
+            ),
             (claims(), Some("a b")),
         ] {
             mint(&claims, key_id, &key).unwrap_err();
@@ -521,7 +779,12 @@ mod tools {
         let shown = inspect(&token, Some(&hs256()), NOW).unwrap();
         assert_eq!(shown.header["alg"], "HS256");
         assert_eq!(shown.claims["iss"], "ott");
-        assert_eq!(shown.verdict, Some(Verdict::Valid { issuer: "test".to_owned() }));
+        assert_eq!(
+            shown.verdict,
+            Some(Verdict::Valid {
+                issuer: "test".to_owned()
+            })
+        );
 
         let late = NOW.plus(Duration::from_secs(3600));
         let shown = inspect(&token, Some(&hs256()), late).unwrap();
@@ -530,7 +793,10 @@ mod tools {
         assert_eq!(json["verdict"]["reason"], "token_expired");
         assert_eq!(json["verdict"]["issuer"], "test");
         let tag = token.rsplit_once('.').unwrap().1;
-        assert!(!json.to_string().contains(tag), "what is shown must be no token");
+        assert!(
+            !json.to_string().contains(tag),
+            "what is shown must be no token"
+        );
 
         assert_eq!(inspect(&token, None, NOW).unwrap().verdict, None);
         inspect("not a token", None, NOW).unwrap_err();

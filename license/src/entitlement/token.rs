@@ -74,7 +74,12 @@ impl<'a> Parts<'a> {
         if claims.contains('.') {
             return Err(Malformation::NotThreeParts);
         }
-        Ok(Self { signed, header, claims, signature })
+        Ok(Self {
+            signed,
+            header,
+            claims,
+            signature,
+        })
     }
 
     pub(super) fn header(&self) -> Result<Map<String, Value>, Malformation> {
@@ -94,7 +99,9 @@ impl<'a> Parts<'a> {
 /// base64url without padding, white space or stray bits in the last character (RFC 4648 3.5): one value has
 /// one spelling.
 fn decode(text: &str, part: Part) -> Result<Vec<u8>, Malformation> {
-    URL_SAFE_NO_PAD.decode(text).map_err(|_| Malformation::Base64(part))
+    URL_SAFE_NO_PAD
+        .decode(text)
+        .map_err(|_| Malformation::Base64(part))
 }
 
 fn object(text: &str, part: Part) -> Result<Map<String, Value>, Malformation> {
@@ -140,7 +147,9 @@ impl Header {
 /// Whether `id` can name a key. It is only ever compared; the bounds keep paths, queries and control
 /// characters out of logs and out of whatever may one day look keys up.
 pub(super) fn is_key_id(id: &str) -> bool {
-    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b':' | b'=' | b'+');
+    let fits = |b: u8| {
+        b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b':' | b'=' | b'+')
+    };
     (1..=Token::MAX_KEY_ID_LEN).contains(&id.len()) && id.bytes().all(fits)
 }
 

@@ -80,8 +80,12 @@ impl Request {
     /// # Errors
     /// [`RequestFault`].
     pub fn read(body: &[u8]) -> Result<Self, RequestFault> {
-        let Ok(Value::Object(members)) = json::parse(body) else { return Err(RequestFault::Json) };
-        let Some(Value::Array(kids)) = members.get("kids") else { return Err(RequestFault::KeyIds) };
+        let Ok(Value::Object(members)) = json::parse(body) else {
+            return Err(RequestFault::Json);
+        };
+        let Some(Value::Array(kids)) = members.get("kids") else {
+            return Err(RequestFault::KeyIds);
+        };
         if kids.len() > MAX_KEYS {
             return Err(RequestFault::TooManyKeys);
         }
@@ -98,7 +102,9 @@ impl Request {
         let session = match members.get("type") {
             None => SessionType::Temporary,
             Some(Value::String(name)) if name == "temporary" => SessionType::Temporary,
-            Some(Value::String(name)) if name == "persistent-license" => SessionType::PersistentLicense,
+            Some(Value::String(name)) if name == "persistent-license" => {
+                SessionType::PersistentLicense
+            }
             Some(_) => return Err(RequestFault::SessionType),
         };
         Ok(Self { key_ids, session })
@@ -106,13 +112,20 @@ impl Request {
 }
 
 fn key_id(text: &str) -> Result<KeyId, RequestFault> {
-    const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    const LENIENT: GeneralPurposeConfig =
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
     const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
     const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
 
-    let engine = if text.contains(['+', '/']) { STANDARD } else { URL_SAFE };
-    let bytes = engine.decode(text).ok().and_then(|bytes| bytes.try_into().ok());
+    let engine = if text.contains(['+', '/']) {
+        STANDARD
+    } else {
+        URL_SAFE
+    };
+    let bytes = engine
+        .decode(text)
+        .ok()
+        .and_then(|bytes| bytes.try_into().ok());
     bytes.map(KeyId::new).ok_or(RequestFault::KeyId)
 }
 
@@ -130,7 +143,9 @@ pub fn write<'a>(
     let mut encoded = Zeroizing::new([0; ENCODED_LEN]);
     let mut encode = |out: &mut SecretBytes, bytes: &[u8; 16]| {
         let written = URL_SAFE_NO_PAD.encode_slice(bytes, encoded.as_mut_slice());
-        out.extend_from_slice(&encoded[..written.expect("16 bytes are 22 characters of base64url")]);
+        out.extend_from_slice(
+            &encoded[..written.expect("16 bytes are 22 characters of base64url")],
+        );
     };
     out.extend_from_slice(br#"{"keys":["#);
     for (index, (key_id, key)) in keys.enumerate() {
@@ -157,12 +172,14 @@ mod tests {
     /// Axinom's public test content, version 7.
     const KEY_ID: &str = "9eb4050d-e44b-4802-932e-27d75083e266";
     const KEY: [u8; 16] = [
-        0x16, 0x66, 0x34, 0xc6, 0x75, 0x82, 0x3c, 0x23, 0x5a, 0x4a, 0x94, 0x46, 0xfa, 0xd5, 0x2e, 0x4d,
+        0x16, 0x66, 0x34, 0xc6, 0x75, 0x82, 0x3c, 0x23, 0x5a, 0x4a, 0x94, 0x46, 0xfa, 0xd5, 0x2e,
+        0x4d,
     ];
 
     #[test]
     fn reads_the_example_of_eme() {
-        let body = br#"{"kids":["LwVHf8JLtPrv2GUXFW2v_A","0DdtU9od-Bh5L3xbv0Xf_A"],"type":"temporary"}"#;
+        let body =
+            br#"{"kids":["LwVHf8JLtPrv2GUXFW2v_A","0DdtU9od-Bh5L3xbv0Xf_A"],"type":"temporary"}"#;
         let request = Request::read(body).unwrap();
         let ids: Vec<_> = request.key_ids.iter().map(KeyId::to_base64url).collect();
         assert_eq!(ids, ["LwVHf8JLtPrv2GUXFW2v_A", "0DdtU9od-Bh5L3xbv0Xf_A"]);
@@ -188,18 +205,32 @@ mod tests {
     #[test]
     fn refuses_what_is_no_request() {
         let many = |count: usize| {
-            let ids: Vec<_> = (0..count as u128).map(|n| KeyId::new(n.to_be_bytes()).to_base64url()).collect();
+            let ids: Vec<_> = (0..count as u128)
+                .map(|n| KeyId::new(n.to_be_bytes()).to_base64url())
+                .collect();
             serde_json::json!({ "kids": ids }).to_string()
         };
-        assert_eq!(Request::read(many(MAX_KEYS).as_bytes()).unwrap().key_ids.len(), MAX_KEYS);
+        assert_eq!(
+            Request::read(many(MAX_KEYS).as_bytes())
+                .unwrap()
+                .key_ids
+                .len(),
+            MAX_KEYS
+        );
         assert!(many(MAX_KEYS).len() < MAX_REQUEST_LEN);
         let deep = format!(r#"{{"kids":{}{}}}"#, "[".repeat(5000), "]".repeat(5000));
         for (body, fault) in [
             ("", RequestFault::Json),
             ("null", RequestFault::Json),
             ("[]", RequestFault::Json),
-            (r#"{"kids":["LwVHf8JLtPrv2GUXFW2v_A"]}x"#, RequestFault::Json),
-            (r#"{"kids":[],"kids":["LwVHf8JLtPrv2GUXFW2v_A"]}"#, RequestFault::Json),
+            (
+                r#"{"kids":["LwVHf8JLtPrv2GUXFW2v_A"]}x"#,
+                RequestFault::Json,
+            ),
+            (
+                r#"{"kids":[],"kids":["LwVHf8JLtPrv2GUXFW2v_A"]}"#,
+                RequestFault::Json,
+            ),
             (deep.as_str(), RequestFault::Json),
             ("{}", RequestFault::KeyIds),
             (r#"{"kids":"LwVHf8JLtPrv2GUXFW2v_A"}"#, RequestFault::KeyIds),
@@ -209,12 +240,30 @@ mod tests {
             (many(10_000).as_str(), RequestFault::TooManyKeys),
             (r#"{"kids":[""]}"#, RequestFault::KeyId),
             (r#"{"kids":["LwVHf8JLtPrv2GUXFW2v"]}"#, RequestFault::KeyId),
-            (r#"{"kids":["LwVHf8JLtPrv2GUXFW2v_AAA"]}"#, RequestFault::KeyId),
-            (r#"{"kids":["LwVHf8JLtPrv2GUXFW2v_B"]}"#, RequestFault::KeyId),
-            (r#"{"kids":["0DdtU9od+Bh5L3xbv0Xf_A"]}"#, RequestFault::KeyId),
-            (r#"{"kids":["9eb4050d-e44b-4802-932e-27d75083e266"]}"#, RequestFault::KeyId),
-            (r#"{"kids":["LwVHf8JLtPrv2GUXFW2v_A"],"type":"other"}"#, RequestFault::SessionType),
-            (r#"{"kids":["LwVHf8JLtPrv2GUXFW2v_A"],"type":null}"#, RequestFault::SessionType),
+            (
+                r#"{"kids":["LwVHf8JLtPrv2GUXFW2v_AAA"]}"#,
+                RequestFault::KeyId,
+            ),
+            (
+                r#"{"kids":["LwVHf8JLtPrv2GUXFW2v_B"]}"#,
+                RequestFault::KeyId,
+            ),
+            (
+                r#"{"kids":["0DdtU9od+Bh5L3xbv0Xf_A"]}"#,
+                RequestFault::KeyId,
+            ),
+            (
+                r#"{"kids":["9eb4050d-e44b-4802-932e-27d75083e266"]}"#,
+                RequestFault::KeyId,
+            ),
+            (
+                r#"{"kids":["LwVHf8JLtPrv2GUXFW2v_A"],"type":"other"}"#,
+                RequestFault::SessionType,
+            ),
+            (
+                r#"{"kids":["LwVHf8JLtPrv2GUXFW2v_A"],"type":null}"#,
+                RequestFault::SessionType,
+            ),
         ] {
             assert_eq!(Request::read(body.as_bytes()), Err(fault), "{body:.80}");
         }
@@ -234,14 +283,24 @@ mod tests {
     #[test]
     fn writes_every_key_and_echoes_the_type_without_growing() {
         let keys: Vec<_> = (0..MAX_KEYS as u128)
-            .map(|n| (KeyId::new(n.to_be_bytes()), ContentKey::take(&mut (n * 3).to_be_bytes())))
+            .map(|n| {
+                (
+                    KeyId::new(n.to_be_bytes()),
+                    ContentKey::take(&mut (n * 3).to_be_bytes()),
+                )
+            })
             .collect();
-        let license =
-            write(keys.iter().map(|(key_id, key)| (*key_id, key)), SessionType::PersistentLicense);
+        let license = write(
+            keys.iter().map(|(key_id, key)| (*key_id, key)),
+            SessionType::PersistentLicense,
+        );
         assert!(license.len() <= license.capacity());
         let document: Value = serde_json::from_slice(&license).unwrap();
         assert_eq!(document["type"], "persistent-license");
         assert_eq!(document["keys"].as_array().unwrap().len(), MAX_KEYS);
-        assert_eq!(document["keys"][5]["k"], URL_SAFE_NO_PAD.encode(15u128.to_be_bytes()));
+        assert_eq!(
+            document["keys"][5]["k"],
+            URL_SAFE_NO_PAD.encode(15u128.to_be_bytes())
+        );
     }
 }

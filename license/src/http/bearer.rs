@@ -17,7 +17,10 @@ pub(super) fn token<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a
     if values.next().is_some() {
         return Err(Malformation::NotOneToken.into());
     }
-    let value = value.to_str().map_err(|_| Malformation::NotText)?.trim_matches(' ');
+    let value = value
+        .to_str()
+        .map_err(|_| Malformation::NotText)?
+        .trim_matches(' ');
     let token = if name == header::AUTHORIZATION {
         let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
         if !scheme.eq_ignore_ascii_case("Bearer") {
@@ -27,7 +30,11 @@ pub(super) fn token<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a
     } else {
         value
     };
-    if token.is_empty() { Err(Refusal::NoToken) } else { Ok(token) }
+    if token.is_empty() {
+        Err(Refusal::NoToken)
+    } else {
+        Ok(token)
+    }
 }
 
 #[cfg(test)]
@@ -37,8 +44,12 @@ mod tests {
     use super::*;
 
     fn headers(name: &'static str, values: &[&str]) -> HeaderMap {
-        let values = values.iter().map(|value| HeaderValue::from_bytes(value.as_bytes()).unwrap());
-        values.map(|value| (HeaderName::from_static(name), value)).collect()
+        let values = values
+            .iter()
+            .map(|value| HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        values
+            .map(|value| (HeaderName::from_static(name), value))
+            .collect()
     }
 
     #[test]
@@ -55,10 +66,17 @@ mod tests {
             (&["Basic a.b.c"], Err(Refusal::NoToken)),
             (&["a.b.c"], Err(Refusal::NoToken)),
             (&["Bearer é"], Err(Malformation::NotText.into())),
-            (&["Bearer a", "Bearer a"], Err(Malformation::NotOneToken.into())),
+            (
+                &["Bearer a", "Bearer a"],
+                Err(Malformation::NotOneToken.into()),
+            ),
         ] {
             let headers = headers("authorization", values);
-            assert_eq!(token(&headers, &header::AUTHORIZATION), expected, "{values:?}");
+            assert_eq!(
+                token(&headers, &header::AUTHORIZATION),
+                expected,
+                "{values:?}"
+            );
         }
     }
 
@@ -72,6 +90,9 @@ mod tests {
         ] {
             assert_eq!(token(&headers("x-token", values), &name), expected);
         }
-        assert_eq!(token(&headers("authorization", &["Bearer a"]), &name), Err(Refusal::NoToken));
+        assert_eq!(
+            token(&headers("authorization", &["Bearer a"]), &name),
+            Err(Refusal::NoToken)
+        );
     }
 }

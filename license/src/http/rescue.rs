@@ -14,9 +14,11 @@ const RETRY_AFTER: u32 = 5;
 /// What a player is told.
 pub fn rescue(refusal: &Refusal) -> Response {
     let problem = match refusal {
-        Refusal::NoToken => {
-            Problem::new(StatusCode::UNAUTHORIZED, "token-missing", "A token is needed to get a licence.")
-        }
+        Refusal::NoToken => Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "token-missing",
+            "A token is needed to get a licence.",
+        ),
         Refusal::TokenMalformed(_)
         | Refusal::IssuerUnknown(_)
         | Refusal::SignatureInvalid
@@ -24,32 +26,42 @@ pub fn rescue(refusal: &Refusal) -> Response {
         | Refusal::ClaimMalformed(_)
         | Refusal::AudienceMismatch
         | Refusal::TokenExpired
-        | Refusal::TokenNotYetValid => {
-            Problem::new(StatusCode::FORBIDDEN, "token-refused", "The token is not accepted.")
-        }
+        | Refusal::TokenNotYetValid => Problem::new(
+            StatusCode::FORBIDDEN,
+            "token-refused",
+            "The token is not accepted.",
+        ),
         Refusal::PolicyUnmet
         | Refusal::AssetNotEntitled
         | Refusal::KeysNotEntitled
         | Refusal::KeysUnknown
-        | Refusal::KeystoreDenied => {
-            Problem::new(StatusCode::FORBIDDEN, "not-entitled", "The token does not allow this licence.")
-        }
-        Refusal::RequestMalformed(fault) => {
-            Problem::new(StatusCode::BAD_REQUEST, "request-malformed", "This is not a licence request.")
-                .detail(fault.to_string())
-        }
-        Refusal::RequestIncomplete => {
-            Problem::new(StatusCode::BAD_REQUEST, "request-incomplete", "The request did not arrive whole.")
-        }
+        | Refusal::KeystoreDenied => Problem::new(
+            StatusCode::FORBIDDEN,
+            "not-entitled",
+            "The token does not allow this licence.",
+        ),
+        Refusal::RequestMalformed(fault) => Problem::new(
+            StatusCode::BAD_REQUEST,
+            "request-malformed",
+            "This is not a licence request.",
+        )
+        .detail(fault.to_string()),
+        Refusal::RequestIncomplete => Problem::new(
+            StatusCode::BAD_REQUEST,
+            "request-incomplete",
+            "The request did not arrive whole.",
+        ),
         Refusal::RequestTooLong => Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "request-too-long",
             "No licence request is that long.",
         ),
-        Refusal::Sealed => {
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "sealed", "The keystore is sealed.")
-                .retry_after(RETRY_AFTER)
-        }
+        Refusal::Sealed => Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "sealed",
+            "The keystore is sealed.",
+        )
+        .retry_after(RETRY_AFTER),
         Refusal::KeystoreUnavailable => Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "keystore-unavailable",
@@ -60,14 +72,21 @@ pub fn rescue(refusal: &Refusal) -> Response {
     let mut response = problem.into_response();
     if response.status() == StatusCode::UNAUTHORIZED {
         // RFC 9110 15.5.2 asks for it; RFC 6750 3 gives no error code where no token came.
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     response
 }
 
 /// No licence URL, or one that is not answered yet.
 pub(super) fn not_found() -> Response {
-    Problem::new(StatusCode::NOT_FOUND, "not-found", "There is nothing at this URL.").into_response()
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "not-found",
+        "There is nothing at this URL.",
+    )
+    .into_response()
 }
 
 /// A licence URL with another method than its own.
@@ -78,6 +97,8 @@ pub(super) fn method_not_allowed(allow: &'static str) -> Response {
         "This URL has another method.",
     )
     .into_response();
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+    response
+        .headers_mut()
+        .insert(header::ALLOW, HeaderValue::from_static(allow));
     response
 }

@@ -72,27 +72,53 @@ impl Route {
         let first = segments.next()?;
         let rest: [Option<&str>; 4] = std::array::from_fn(|_| segments.next());
         match (first, rest) {
-            ("license", [Some("clearkey"), Some(asset), None, _]) => {
-                Some(Self::ClearKey { asset: asset.parse().ok()? })
-            }
-            ("license", [Some("hls"), Some(asset), Some(key_id), None]) => {
-                Some(Self::HlsKey { asset: asset.parse().ok()?, key_id: key_id.parse().ok()? })
-            }
-            ("license", [Some(system @ ("widevine" | "fairplay")), Some("certificate"), None, _]) => {
-                Some(Self::Certificate { system: LicensedSystem::parse(system)?, asset: None })
-            }
-            ("license", [Some(system @ ("widevine" | "fairplay")), Some("certificate"), Some(asset), None]) => {
+            ("license", [Some("clearkey"), Some(asset), None, _]) => Some(Self::ClearKey {
+                asset: asset.parse().ok()?,
+            }),
+            ("license", [Some("hls"), Some(asset), Some(key_id), None]) => Some(Self::HlsKey {
+                asset: asset.parse().ok()?,
+                key_id: key_id.parse().ok()?,
+            }),
+            (
+                "license",
+                [
+                    Some(system @ ("widevine" | "fairplay")),
+                    Some("certificate"),
+                    None,
+                    _,
+                ],
+            ) => Some(Self::Certificate {
+                system: LicensedSystem::parse(system)?,
+                asset: None,
+            }),
+            (
+                "license",
+                [
+                    Some(system @ ("widevine" | "fairplay")),
+                    Some("certificate"),
+                    Some(asset),
+                    None,
+                ],
+            ) => {
                 let asset = Some(asset.parse().ok()?);
-                Some(Self::Certificate { system: LicensedSystem::parse(system)?, asset })
+                Some(Self::Certificate {
+                    system: LicensedSystem::parse(system)?,
+                    asset,
+                })
             }
-            ("license", [Some(system), Some(asset), None, _]) => {
-                Some(Self::Challenge { system: LicensedSystem::parse(system)?, asset: asset.parse().ok()? })
-            }
-            ("speke", [Some("v1.0"), None, _, _]) => Some(Self::Speke { version: SpekeVersion::V1 }),
-            ("speke", [Some("v2.0"), None, _, _]) => Some(Self::Speke { version: SpekeVersion::V2 }),
-            ("cpix", [Some(content_id), None, _, _]) => {
-                Some(Self::Cpix { content_id: content_id.parse().ok()? })
-            }
+            ("license", [Some(system), Some(asset), None, _]) => Some(Self::Challenge {
+                system: LicensedSystem::parse(system)?,
+                asset: asset.parse().ok()?,
+            }),
+            ("speke", [Some("v1.0"), None, _, _]) => Some(Self::Speke {
+                version: SpekeVersion::V1,
+            }),
+            ("speke", [Some("v2.0"), None, _, _]) => Some(Self::Speke {
+                version: SpekeVersion::V2,
+            }),
+            ("cpix", [Some(content_id), None, _, _]) => Some(Self::Cpix {
+                content_id: content_id.parse().ok()?,
+            }),
             _ => None,
         }
     }
@@ -101,7 +127,10 @@ impl Route {
     pub fn is_served(&self) -> bool {
         match self {
             Self::ClearKey { .. } | Self::HlsKey { .. } => true,
-            Self::Challenge { .. } | Self::Certificate { .. } | Self::Speke { .. } | Self::Cpix { .. } => false,
+            Self::Challenge { .. }
+            | Self::Certificate { .. }
+            | Self::Speke { .. }
+            | Self::Cpix { .. } => false,
         }
     }
 
@@ -125,12 +154,22 @@ impl fmt::Display for Route {
             Self::ClearKey { asset } => write!(f, "/license/clearkey/{asset}"),
             Self::HlsKey { asset, key_id } => write!(f, "/license/hls/{asset}/{key_id}"),
             Self::Challenge { system, asset } => write!(f, "/license/{system}/{asset}"),
-            Self::Certificate { system, asset: None } => write!(f, "/license/{system}/certificate"),
-            Self::Certificate { system, asset: Some(asset) } => {
+            Self::Certificate {
+                system,
+                asset: None,
+            } => write!(f, "/license/{system}/certificate"),
+            Self::Certificate {
+                system,
+                asset: Some(asset),
+            } => {
                 write!(f, "/license/{system}/certificate/{asset}")
             }
-            Self::Speke { version: SpekeVersion::V1 } => f.write_str("/speke/v1.0"),
-            Self::Speke { version: SpekeVersion::V2 } => f.write_str("/speke/v2.0"),
+            Self::Speke {
+                version: SpekeVersion::V1,
+            } => f.write_str("/speke/v1.0"),
+            Self::Speke {
+                version: SpekeVersion::V2,
+            } => f.write_str("/speke/v2.0"),
             Self::Cpix { content_id } => write!(f, "/cpix/{content_id}"),
         }
     }
@@ -180,7 +219,8 @@ mod tests {
         ] {
             let route = Route::parse(path).expect(path);
             assert_eq!(route.to_string(), path);
-            let served = path.starts_with("/license/clearkey/") || path.starts_with("/license/hls/");
+            let served =
+                path.starts_with("/license/clearkey/") || path.starts_with("/license/hls/");
             assert_eq!(route.is_served(), served, "{path}");
         }
     }

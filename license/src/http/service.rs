@@ -46,17 +46,23 @@ pub struct Parts {
 impl LicenseService {
     /// A service with these parts.
     pub fn new(parts: Parts) -> Self {
-        Self { parts: Arc::new(parts) }
+        Self {
+            parts: Arc::new(parts),
+        }
     }
 
     /// Answers, without what the stack adds.
     pub(super) async fn answer(&self, route: Option<Route>, request: Request) -> Response {
-        let Some(route) = route else { return not_found() };
+        let Some(route) = route else {
+            return not_found();
+        };
         // On URLs that are not answered yet, too: without it a page could not read the 404.
         if request.method() == Method::OPTIONS {
             return self.preflight();
         }
-        let Some(ask) = Ask::of(route) else { return not_found() };
+        let Some(ask) = Ask::of(route) else {
+            return not_found();
+        };
         match (request.method(), &ask.kind) {
             // The front sends no body with the answer to HEAD. A key is exported and audited for it all the same:
             // whoever may see the status may have the key.
@@ -75,7 +81,9 @@ impl LicenseService {
         if self.parts.token_header != header::AUTHORIZATION
             && let Ok(allowed) = HeaderValue::try_from(allowed)
         {
-            response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
+            response
+                .headers_mut()
+                .insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
         }
         response
     }
@@ -86,7 +94,7 @@ impl LicenseService {
             time: self.parts.clock.now(),
             system: ask.system(),
             asset: ask.asset.clone(),
-            key_ids: Vec::new(),
+            key_ids: ask.named_key().into_iter().collect(),
             bearer: None,
         };
         let result = self.license(ask, request, &mut draft).await;
@@ -103,8 +111,18 @@ impl LicenseService {
     }
 
     /// The pipeline. What becomes known on the way is noted in the draft of the decision's record.
-    async fn license(&self, ask: Ask, request: Request, draft: &mut Draft) -> Result<Reply, Refusal> {
-        let Parts { verifier, rules, keystore, .. } = &*self.parts;
+    async fn license(
+        &self,
+        ask: Ask,
+        request: Request,
+        draft: &mut Draft,
+    ) -> Result<Reply, Refusal> {
+        let Parts {
+            verifier,
+            rules,
+            keystore,
+            ..
+        } = &*self.parts;
         let (head, body) = request.into_parts();
 
         let token = bearer::token(&head.headers, &self.parts.token_header)?;
@@ -148,8 +166,14 @@ enum Kind {
 impl Ask {
     fn of(route: Route) -> Option<Self> {
         match route {
-            Route::ClearKey { asset } => Some(Self { asset, kind: Kind::ClearKey }),
-            Route::HlsKey { asset, key_id } => Some(Self { asset, kind: Kind::HlsKey(key_id) }),
+            Route::ClearKey { asset } => Some(Self {
+                asset,
+                kind: Kind::ClearKey,
+            }),
+            Route::HlsKey { asset, key_id } => Some(Self {
+                asset,
+                kind: Kind::HlsKey(key_id),
+            }),
             Route::Challenge { .. }
             | Route::Certificate { .. }
             | Route::Speke { .. }
@@ -164,6 +188,14 @@ impl Ask {
         }
     }
 
+    /// The key that the URL names; in a body none is known yet.
+    fn named_key(&self) -> Option<KeyId> {
+        match self.kind {
+            Kind::ClearKey => None,
+            Kind::HlsKey(key_id) => Some(key_id),
+        }
+    }
+
     /// What is asked for, and the form in which it is to be given.
     async fn read(self, body: RequestBody) -> Result<(Challenge, Form), Refusal> {
         let system = self.system();
@@ -175,7 +207,14 @@ impl Ask {
             }
             Kind::HlsKey(key_id) => (vec![key_id], Form::RawKey),
         };
-        Ok((Challenge { system, asset: self.asset, key_ids }, form))
+        Ok((
+            Challenge {
+                system,
+                asset: self.asset,
+                key_ids,
+            },
+            form,
+        ))
     }
 }
 
@@ -219,7 +258,9 @@ impl Reply {
         // connection hands it to the kernel.
         let mut response = Response::new(Body::full(Bytes::from_owner(self.bytes)));
         let content_type = HeaderValue::from_static(self.content_type);
-        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, content_type);
         response
     }
 }

@@ -1,1 +1,746 @@
+//! The statuses of the licence server, through its service and without sockets.
+//!
+//! The keystore is a double that keeps the rules of the real one: a grant per asset, one audit record before any
+//! key leaves, nothing while sealed. What these cannot catch: what a protocol makes of a response.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use http_body_util::BodyExt as _;
+use keystore_client::{
+    Answer, ExportRequest, ExportedKey, Keystore, Lease, LeaseRequest, SealState,
+};
+use keystore_types::{AssetId, ConstantIv, ContentKey, KeyId, Label, Scheme};
+use origin_front::{Request, RequestBody, Response, Service as _};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::service::{LicenseService, Parts};
+use crate::decision_log::DecisionLog;
+use crate::entitlement::mint::{Claims, mint};
+use crate::entitlement::{Algorithm, AssetGrant, Issuer, SigningKey, VerificationKey, Verifier};
+use crate::policy::{PolicyRule, Rules};
+use crate::{Clock, UnixTime};
+
+const SECRET: &[u8] = b"an HS256 secret of the tests, which has 47 bytes";
+const NOW: UnixTime = UnixTime::from_seconds(1_700_000_000);
+
+/// Keys of `film`: audio and video in `cbcs`, video in `cenc`.
+const AUDIO: KeyId = KeyId::new([0xa0; 16]);
+const VIDEO: KeyId = KeyId::new([0xb0; 16]);
+const VIDEO_CENC: KeyId = KeyId::new([0xc0; 16]);
+/// The key of `series`.
+const OTHER: KeyId = KeyId::new([0xd0; 16]);
+const UNKNOWN: KeyId = KeyId::new([0xee; 16]);
+
+/// Every key is its id with the bits turned round.
+fn key_of(key_id: KeyId) -> [u8; 16] {
+    key_id.as_bytes().map(|byte| !byte)
+}
+
+#[derive(Debug)]
+struct Double {
+    seal: watch::Sender<SealState>,
+    audit: Mutex<Vec<ExportRequest>>,
+}
+
+impl Keystore for Double {
+    fn lease(&self, _: LeaseRequest) -> Answer<'_, Lease> {
+        Box::pin(async { Err(keystore_client::Error::Denied("not an origin".to_owned())) })
+    }
+
+    fn export(&self, request: ExportRequest) -> Answer<'_, Vec<ExportedKey>> {
+        Box::pin(async move {
+            match *self.seal.borrow() {
+                SealState::Unsealed => {}
+                SealState::Sealed | SealState::Uninitialised => {
+                    return Err(keystore_client::Error::Sealed);
+                }
+                SealState::Unreachable => {
+                    return Err(keystore_client::Error::Unavailable("no answer".to_owned()));
+                }
+            }
+            if request.asset.as_str() == "private" {
+                return Err(keystore_client::Error::Denied(
+                    "no grant for this asset".to_owned(),
+                ));
+            }
+            self.audit.lock().unwrap().push(request.clone());
+            let records = [
+                ("film", AUDIO, Label::Audio, Scheme::Cbcs),
+                ("film", VIDEO, Label::Sd, Scheme::Cbcs),
+                ("film", VIDEO_CENC, Label::Sd, Scheme::Cenc),
+                ("series", OTHER, Label::Sd, Scheme::Cbcs),
+            ];
+            Ok(records
+                .into_iter()
+                .filter(|(asset, key_id, ..)| {
+                    *asset == request.asset.as_str() && request.key_ids.contains(key_id)
+                })
+                .map(|(_, key_id, label, scheme)| ExportedKey {
+                    key_id,
+                    label,
+                    scheme,
+                    iv: ConstantIv::new([0; 16]),
+                    key: ContentKey::take(&mut key_of(key_id)),
+                })
+                .collect())
+        })
+    }
+
+    fn seal_state(&self) -> watch::Receiver<SealState> {
+        self.seal.subscribe()
+    }
+}
+
+#[derive(Debug)]
+struct Fixed;
+
+impl Clock for Fixed {
+    fn now(&self) -> UnixTime {
+        NOW
+    }
+}
+
+struct Rig {
+    service: LicenseService,
+    keystore: Arc<Double>,
+    decisions: Arc<DecisionLog>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        Self::with(true, header::AUTHORIZATION)
+    }
+
+    fn with(allow_clear_key: bool, token_header: HeaderName) -> Self {
+        let keystore = Arc::new(Double {
+            seal: watch::Sender::new(SealState::Unsealed),
+            audit: Mutex::default(),
+        });
+        let decisions = Arc::new(DecisionLog::in_memory());
+        let rule = |clear_key, scheme| PolicyRule { clear_key, scheme };
+        let policies = BTreeMap::from([
+            ("cbcs".to_owned(), rule(true, Some(Scheme::Cbcs))),
+            ("cenc".to_owned(), rule(true, Some(Scheme::Cenc))),
+            ("widevine".to_owned(), rule(false, Some(Scheme::Cenc))),
+            ("clear".to_owned(), rule(false, None)),
+        ]);
+        let service = LicenseService::new(Parts {
+            verifier: Verifier::new(vec![Issuer {
+                name: "test".to_owned(),
+                iss: "ott".to_owned(),
+                audience: "castellum".to_owned(),
+                key_id: None,
+                key: VerificationKey::read(Algorithm::Hs256, SECRET).unwrap(),
+            }]),
+            rules: Rules {
+                allow_clear_key,
+                policies,
+            },
+            keystore: keystore.clone(),
+            decisions: Arc::clone(&decisions),
+            clock: Arc::new(Fixed),
+            token_header,
+        });
+        Self {
+            service,
+            keystore,
+            decisions,
+        }
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        token: Option<&str>,
+        body: impl Into<Bytes>,
+    ) -> Reply {
+        let mut request = Request::new(RequestBody::full(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = path.parse().unwrap();
+        if let Some(token) = token {
+            let value = format!("Bearer {token}").parse().unwrap();
+            request.headers_mut().insert(header::AUTHORIZATION, value);
+        }
+        Reply::of(self.service.call(request).await).await
+    }
+
+    async fn clear_key(&self, asset: &str, token: &str, key_ids: &[KeyId]) -> Reply {
+        let path = format!("/license/clearkey/{asset}");
+        self.call(Method::POST, &path, Some(token), asking(key_ids))
+            .await
+    }
+
+    fn last_reason(&self) -> String {
+        let entry = serde_json::to_value(&self.decisions.latest(1)[0]).unwrap();
+        entry["reason"].as_str().unwrap_or("granted").to_owned()
+    }
+}
+
+#[derive(Debug, PartialEq)]
+struct Reply {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Reply {
+    async fn of(response: Response) -> Self {
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Self {
+            status: head.status,
+            headers: head.headers,
+            body,
+        }
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    fn kind(&self) -> String {
+        assert_eq!(self.headers["content-type"], "application/problem+json");
+        let problem = self.json();
+        assert_eq!(problem["status"], self.status.as_u16());
+        problem["type"]
+            .as_str()
+            .unwrap()
+            .rsplit(':')
+            .next()
+            .unwrap()
+            .to_owned()
+    }
+}
+
+fn asking(key_ids: &[KeyId]) -> String {
+    let key_ids: Vec<_> = key_ids.iter().map(KeyId::to_base64url).collect();
+    json!({ "kids": key_ids, "type": "temporary" }).to_string()
+}
+
+fn token(change: impl FnOnce(&mut Claims)) -> String {
+    let mut claims = Claims {
+        sub: Some("viewer-1".to_owned()),
+        jti: Some("t1".to_owned()),
+        assets: Some(assets(&["film"])),
+        ..Claims::new(
+            "ott",
+            "castellum",
+            UnixTime::from_seconds(NOW.as_seconds() + 60),
+        )
+    };
+    change(&mut claims);
+    mint(
+        &claims,
+        None,
+        &SigningKey::read(Algorithm::Hs256, SECRET).unwrap(),
+    )
+    .unwrap()
+}
+
+fn assets(names: &[&str]) -> AssetGrant {
+    AssetGrant::Only(
+        names
+            .iter()
+            .map(|name| name.parse::<AssetId>().unwrap())
+            .collect(),
+    )
+}
+
+fn key_ids(reply: &Reply) -> Vec<String> {
+    let keys = reply.json();
+    let keys = keys["keys"].as_array().unwrap();
+    keys.iter()
+        .map(|key| key["kid"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_clear_key_licence_holds_what_is_requested_and_entitled() {
+    let rig = Rig::new();
+    let any = token(|claims| claims.assets = Some(AssetGrant::All));
+    let one = token(|claims| claims.kids = Some(vec![VIDEO, OTHER]));
+    let only_key = token(|claims| {
+        claims.assets = None;
+        claims.kids = Some(vec![AUDIO]);
+    });
+    let cenc = token(|claims| claims.policy = Some("cenc".to_owned()));
+    let film = token(|_| ());
+    for (token, asked, given) in [
+        (&film, &[VIDEO, AUDIO][..], &[VIDEO, AUDIO][..]),
+        (&film, &[AUDIO, VIDEO], &[AUDIO, VIDEO]),
+        (&film, &[UNKNOWN, VIDEO, OTHER], &[VIDEO]),
+        (&any, &[AUDIO], &[AUDIO]),
+        (&one, &[AUDIO, VIDEO], &[VIDEO]),
+        (&only_key, &[AUDIO, VIDEO], &[AUDIO]),
+        (&cenc, &[AUDIO, VIDEO, VIDEO_CENC], &[VIDEO_CENC]),
+    ] {
+        let reply = rig.clear_key("film", token, asked).await;
+        assert_eq!(reply.status, StatusCode::OK);
+        assert_eq!(reply.headers["content-type"], "application/json");
+        let given: Vec<_> = given.iter().map(KeyId::to_base64url).collect();
+        assert_eq!(key_ids(&reply), given);
+        assert_eq!(rig.last_reason(), "granted");
+    }
+    let reply = rig.clear_key("film", &film, &[AUDIO]).await;
+    assert_eq!(
+        reply.json(),
+        json!({
+            "keys": [{ "kty": "oct", "kid": "oKCgoKCgoKCgoKCgoKCgoA", "k": "X19fX19fX19fX19fX19fXw" }],
+            "type": "temporary",
+        })
+    );
+}
+
+#[tokio::test]
+async fn an_hls_key_is_sixteen_bytes() {
+    let rig = Rig::new();
+    let path = format!("/license/hls/film/{VIDEO}");
+    for method in [Method::GET, Method::HEAD] {
+        let reply = rig.call(method, &path, Some(&token(|_| ())), "").await;
+        assert_eq!(reply.status, StatusCode::OK);
+        assert_eq!(reply.headers["content-type"], "application/octet-stream");
+        assert_eq!(reply.body, key_of(VIDEO).as_slice());
+    }
+    let audit = rig.keystore.audit.lock().unwrap();
+    assert_eq!(audit.len(), 2);
+    let word = &audit[0].entitlement;
+    assert_eq!(
+        (word.issuer.as_str(), word.system.as_str()),
+        ("test", "hls")
+    );
+    assert_eq!(
+        (word.subject.as_deref(), word.token_id.as_deref()),
+        (Some("viewer-1"), Some("t1"))
+    );
+}
+
+#[tokio::test]
+async fn every_refusal_has_its_status_and_its_record() {
+    let rig = Rig::new();
+    let film = token(|_| ());
+    let expired = token(|claims| claims.exp = UnixTime::from_seconds(NOW.as_seconds() - 31));
+    let early = token(|claims| claims.nbf = Some(UnixTime::from_seconds(NOW.as_seconds() + 31)));
+    let forged = format!("{}AAAA", &film[..film.len() - 4]);
+    let stranger = token(|claims| claims.iss = "stranger".to_owned());
+    let elsewhere = token(|claims| claims.aud = "elsewhere".to_owned());
+    let series = token(|claims| claims.assets = Some(assets(&["series"])));
+    let no_keys = token(|claims| claims.kids = Some(vec![]));
+    let private = token(|claims| claims.assets = Some(AssetGrant::All));
+    let widevine = token(|claims| claims.policy = Some("widevine".to_owned()));
+    let clear = token(|claims| claims.policy = Some("clear".to_owned()));
+    let nameless = token(|claims| claims.policy = Some("no such policy".to_owned()));
+    let cenc = token(|claims| claims.policy = Some("cenc".to_owned()));
+
+    let post = "/license/clearkey/film";
+    let get = format!("/license/hls/film/{VIDEO}");
+    let get_unknown = format!("/license/hls/film/{UNKNOWN}");
+    let get_other = format!("/license/hls/film/{OTHER}");
+    let asked = asking(&[VIDEO]);
+    let long = format!("{{\"kids\":[]{}}}", " ".repeat(16 * 1024));
+    for (path, token, body, status, kind, reason) in [
+        (post, None, asked.as_str(), 401, "token-missing", "no_token"),
+        (
+            post,
+            None,
+            "not a request",
+            401,
+            "token-missing",
+            "no_token",
+        ),
+        (&get, None, "", 401, "token-missing", "no_token"),
+        (
+            post,
+            Some("nonsense"),
+            &asked,
+            403,
+            "token-refused",
+            "token_malformed",
+        ),
+        (
+            post,
+            Some("nonsense"),
+            "not a request",
+            403,
+            "token-refused",
+            "token_malformed",
+        ),
+        (
+            post,
+            Some(&expired),
+            &asked,
+            403,
+            "token-refused",
+            "token_expired",
+        ),
+        (
+            post,
+            Some(&early),
+            &asked,
+            403,
+            "token-refused",
+            "token_not_yet_valid",
+        ),
+        (
+            post,
+            Some(&forged),
+            &asked,
+            403,
+            "token-refused",
+            "signature_invalid",
+        ),
+        (
+            post,
+            Some(&stranger),
+            &asked,
+            403,
+            "token-refused",
+            "issuer_unknown",
+        ),
+        (
+            post,
+            Some(&elsewhere),
+            &asked,
+            403,
+            "token-refused",
+            "audience_mismatch",
+        ),
+        (
+            &get,
+            Some(&expired),
+            "",
+            403,
+            "token-refused",
+            "token_expired",
+        ),
+        (
+            post,
+            Some(&series),
+            &asked,
+            403,
+            "not-entitled",
+            "asset_not_entitled",
+        ),
+        (
+            &get,
+            Some(&series),
+            "",
+            403,
+            "not-entitled",
+            "asset_not_entitled",
+        ),
+        (
+            post,
+            Some(&no_keys),
+            &asked,
+            403,
+            "not-entitled",
+            "keys_not_entitled",
+        ),
+        (
+            &get_unknown,
+            Some(&film),
+            "",
+            403,
+            "not-entitled",
+            "keys_unknown",
+        ),
+        (
+            &get_other,
+            Some(&film),
+            "",
+            403,
+            "not-entitled",
+            "keys_unknown",
+        ),
+        (
+            "/license/clearkey/nowhere",
+            Some(&private),
+            &asked,
+            403,
+            "not-entitled",
+            "keys_unknown",
+        ),
+        (
+            "/license/clearkey/private",
+            Some(&private),
+            &asked,
+            403,
+            "not-entitled",
+            "keystore_denied",
+        ),
+        (
+            post,
+            Some(&widevine),
+            &asked,
+            403,
+            "not-entitled",
+            "policy_unmet",
+        ),
+        (
+            post,
+            Some(&clear),
+            &asked,
+            403,
+            "not-entitled",
+            "policy_unmet",
+        ),
+        (
+            post,
+            Some(&nameless),
+            &asked,
+            403,
+            "not-entitled",
+            "policy_unmet",
+        ),
+        (
+            post,
+            Some(&cenc),
+            &asked,
+            403,
+            "not-entitled",
+            "keys_unknown",
+        ),
+        (
+            post,
+            Some(&film),
+            "",
+            400,
+            "request-malformed",
+            "request_malformed",
+        ),
+        (
+            post,
+            Some(&film),
+            "{}",
+            400,
+            "request-malformed",
+            "request_malformed",
+        ),
+        (
+            post,
+            Some(&film),
+            "{\"kids\":[\"AAAA\"]}",
+            400,
+            "request-malformed",
+            "request_malformed",
+        ),
+        (
+            post,
+            Some(&series),
+            "{}",
+            400,
+            "request-malformed",
+            "request_malformed",
+        ),
+        (
+            post,
+            Some(&film),
+            &long,
+            413,
+            "request-too-long",
+            "request_too_long",
+        ),
+    ] {
+        let method = if path.starts_with("/license/hls") {
+            Method::GET
+        } else {
+            Method::POST
+        };
+        let reply = rig.call(method, path, token, body.to_owned()).await;
+        assert_eq!(reply.status.as_u16(), status, "{reason}");
+        assert_eq!(reply.kind(), kind, "{reason}");
+        assert_eq!(rig.last_reason(), reason);
+        let challenge = reply
+            .headers
+            .get("www-authenticate")
+            .map(|value| value.to_str().unwrap());
+        assert_eq!(challenge, (status == 401).then_some("Bearer"));
+    }
+}
+
+#[tokio::test]
+async fn unknown_not_entitled_and_unmet_look_alike() {
+    let rig = Rig::new();
+    let mut replies = Vec::new();
+    let film = token(|_| ());
+    let series = token(|claims| claims.assets = Some(assets(&["series"])));
+    let everything = token(|claims| claims.assets = Some(AssetGrant::All));
+    let widevine = token(|claims| claims.policy = Some("widevine".to_owned()));
+    for (asset, token, key_id) in [
+        ("film", &film, UNKNOWN),
+        ("film", &film, OTHER),
+        ("film", &series, VIDEO),
+        ("nowhere", &everything, VIDEO),
+        ("private", &everything, VIDEO),
+        ("film", &widevine, VIDEO),
+    ] {
+        replies.push(rig.clear_key(asset, token, &[key_id]).await);
+    }
+    assert_eq!(replies[0].status, StatusCode::FORBIDDEN);
+    assert!(
+        replies.windows(2).all(|pair| pair[0] == pair[1]),
+        "{replies:#?}"
+    );
+}
+
+#[tokio::test]
+async fn a_tenant_without_clear_key_gives_no_key_in_the_open() {
+    let rig = Rig::with(false, header::AUTHORIZATION);
+    let reply = rig.clear_key("film", &token(|_| ()), &[VIDEO]).await;
+    assert_eq!(reply.status, StatusCode::FORBIDDEN);
+    assert_eq!(rig.last_reason(), "policy_unmet");
+    assert!(rig.keystore.audit.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn sealed_says_so_to_those_who_are_entitled() {
+    let rig = Rig::new();
+    let film = token(|_| ());
+    let series = token(|claims| claims.assets = Some(assets(&["series"])));
+    for (state, kind) in [
+        (SealState::Sealed, "sealed"),
+        (SealState::Uninitialised, "sealed"),
+        (SealState::Unreachable, "keystore-unavailable"),
+    ] {
+        rig.keystore.seal.send_replace(state);
+        let reply = rig.clear_key("film", &film, &[VIDEO]).await;
+        assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(reply.kind(), kind);
+        assert!(reply.headers.contains_key("retry-after"));
+        assert_eq!(
+            rig.clear_key("film", &series, &[VIDEO]).await.status,
+            StatusCode::FORBIDDEN
+        );
+    }
+    rig.keystore.seal.send_replace(SealState::Unsealed);
+    assert_eq!(
+        rig.clear_key("film", &film, &[VIDEO]).await.status,
+        StatusCode::OK
+    );
+}
+
+#[tokio::test]
+async fn no_response_is_kept_and_every_page_may_read_it() {
+    let rig = Rig::new();
+    let film = token(|_| ());
+    let asked = asking(&[VIDEO]);
+    for (method, path, token, status) in [
+        (
+            Method::POST,
+            "/license/clearkey/film",
+            Some(film.as_str()),
+            200,
+        ),
+        (Method::POST, "/license/clearkey/film", None, 401),
+        (Method::POST, "/license/clearkey/other", Some(&film), 403),
+        (Method::GET, "/license/clearkey/film", Some(&film), 405),
+        (
+            Method::POST,
+            "/license/hls/film/9eb4050d-e44b-4802-932e-27d75083e266",
+            Some(&film),
+            405,
+        ),
+        (Method::POST, "/license/widevine/film", Some(&film), 404),
+        (Method::GET, "/license/fairplay/certificate", None, 404),
+        (Method::POST, "/speke/v2.0", Some(&film), 404),
+        (Method::GET, "/license/hls/film/x", Some(&film), 404),
+        (Method::GET, "/", None, 404),
+        (Method::OPTIONS, "/license/clearkey/film", None, 204),
+    ] {
+        let reply = rig.call(method.clone(), path, token, asked.clone()).await;
+        assert_eq!(reply.status.as_u16(), status, "{method} {path}");
+        assert_eq!(
+            reply.headers["cache-control"], "no-store",
+            "{method} {path}"
+        );
+        assert_eq!(
+            reply.headers["access-control-allow-origin"], "*",
+            "{method} {path}"
+        );
+        if status >= 400 {
+            reply.kind();
+        }
+        assert_eq!(
+            reply.headers.contains_key("allow"),
+            matches!(status, 405 | 204)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_preflight_names_the_token_header() {
+    let path = "/license/clearkey/film";
+    let reply = Rig::new().call(Method::OPTIONS, path, None, "").await;
+    assert_eq!(
+        reply.headers["access-control-allow-headers"],
+        "Authorization, Content-Type"
+    );
+    assert!(
+        reply.headers["access-control-allow-methods"]
+            .to_str()
+            .unwrap()
+            .contains("POST")
+    );
+
+    let rig = Rig::with(true, HeaderName::from_static("x-token"));
+    let reply = rig.call(Method::OPTIONS, path, None, "").await;
+    assert_eq!(
+        reply.headers["access-control-allow-headers"],
+        "Authorization, Content-Type, x-token"
+    );
+}
+
+#[tokio::test]
+async fn a_configured_header_carries_the_token_alone() {
+    let rig = Rig::with(true, HeaderName::from_static("x-token"));
+    let mut request = Request::new(RequestBody::full(asking(&[VIDEO])));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = "/license/clearkey/film?kid=ignored".parse().unwrap();
+    request
+        .headers_mut()
+        .insert("x-token", token(|_| ()).parse().unwrap());
+    assert_eq!(rig.service.call(request).await.status(), StatusCode::OK);
+    let reply = rig.clear_key("film", &token(|_| ()), &[VIDEO]).await;
+    assert_eq!(
+        reply.status,
+        StatusCode::UNAUTHORIZED,
+        "Authorization is not read then"
+    );
+}
+
+#[tokio::test]
+async fn the_record_names_the_bearer_once_proven_and_never_the_token() {
+    let rig = Rig::new();
+    let expired = token(|claims| claims.exp = UnixTime::from_seconds(1));
+    let forged = format!("{}AAAA", &expired[..expired.len() - 4]);
+    let film = token(|_| ());
+    rig.clear_key("film", &expired, &[VIDEO]).await;
+    rig.clear_key("film", &forged, &[VIDEO]).await;
+    rig.clear_key("film", &film, &[UNKNOWN, VIDEO]).await;
+    let entries = serde_json::to_value(rig.decisions.latest(10)).unwrap();
+    assert_eq!(
+        entries,
+        json!([
+            {
+                "number": 3, "time": NOW.as_seconds(), "system": "clearkey", "asset": "film",
+                "kids": [VIDEO], "issuer": "test", "subject": "viewer-1", "token_id": "t1",
+                "result": "granted",
+            },
+            {
+                "number": 2, "time": NOW.as_seconds(), "system": "clearkey", "asset": "film", "kids": [],
+                "result": "refused", "reason": "signature_invalid",
+                "detail": "the signature does not verify",
+            },
+            {
+                "number": 1, "time": NOW.as_seconds(), "system": "clearkey", "asset": "film", "kids": [],
+                "issuer": "test", "subject": "viewer-1", "token_id": "t1",
+                "result": "refused", "reason": "token_expired", "detail": "the token has expired",
+            },
+        ])
+    );
+}

@@ -84,7 +84,11 @@ pub fn decide(entitlement: &Entitlement, challenge: &Challenge, rules: &Rules) -
     }
 }
 
-fn grant(entitlement: &Entitlement, challenge: &Challenge, rules: &Rules) -> Result<Grant, Refusal> {
+fn grant(
+    entitlement: &Entitlement,
+    challenge: &Challenge,
+    rules: &Rules,
+) -> Result<Grant, Refusal> {
     if !entitlement.covers_asset(&challenge.asset) {
         return Err(Refusal::AssetNotEntitled);
     }
@@ -92,15 +96,22 @@ fn grant(entitlement: &Entitlement, challenge: &Challenge, rules: &Rules) -> Res
         None => None,
         // A name that means nothing here was meant to restrict something.
         Some(name) => match rules.policies.get(name) {
-            Some(PolicyRule { clear_key: true, scheme: Some(scheme) }) => Some(*scheme),
+            Some(PolicyRule {
+                clear_key: true,
+                scheme: Some(scheme),
+            }) => Some(*scheme),
             Some(_) | None => return Err(Refusal::PolicyUnmet),
         },
     };
     if !rules.allow_clear_key {
         return Err(Refusal::PolicyUnmet);
     }
-    let key_ids: Vec<_> =
-        challenge.key_ids.iter().copied().filter(|key_id| entitlement.covers_key(key_id)).collect();
+    let key_ids: Vec<_> = challenge
+        .key_ids
+        .iter()
+        .copied()
+        .filter(|key_id| entitlement.covers_key(key_id))
+        .collect();
     if key_ids.is_empty() {
         return Err(Refusal::KeysNotEntitled);
     }
