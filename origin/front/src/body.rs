@@ -330,10 +330,12 @@ mod tests {
 
     #[tokio::test]
     async fn request_bodies_of_undeclared_length_stop_at_the_limit() {
-        let pieces = futures_util::stream::iter(
-            ["ab", "cd", "ef"].map(|piece| Ok(Frame::data(Bytes::from(piece)))),
-        );
-        let body = || RequestBody::incoming(http_body_util::StreamBody::new(pieces.clone()));
+        let body = || {
+            let pieces = ["ab", "cd", "ef"].map(|piece| Ok(Frame::data(Bytes::from(piece))));
+            RequestBody::incoming(http_body_util::StreamBody::new(futures_util::stream::iter(
+                pieces,
+            )))
+        };
         assert_eq!(body().read(6).await.unwrap(), "abcdef");
         assert_eq!(body().read(5).await, Err(BodyError::TooLarge { limit: 5 }));
     }

@@ -1,0 +1,119 @@
+//! The same answers by every protocol, over real sockets. What it cannot catch: faults that our clients' libraries
+//! share with the server's (hyper, quinn and h3 stand on both sides); `curl.rs` has other clients.
+
+mod support;
+
+use bytes::Bytes;
+use http::{Method, header};
+use support::{BIG, Server, WAYS, Way, pattern};
+
+#[tokio::test]
+async fn small_and_large_bodies_arrive_whole() {
+    for way in WAYS {
+        let server = Server::start(way.transport());
+        let hello = way.get(&server, "/hello").await;
+        assert_eq!(hello.status, 200);
+        assert_eq!(hello.headers[header::CONTENT_LENGTH], "5");
+        assert!(hello.headers.contains_key(header::DATE), "{way:?}");
+        assert_eq!(hello.body.unwrap(), "hello");
+
+        let big = way.get(&server, "/big").await;
+        assert_eq!(big.headers[header::CONTENT_LENGTH], BIG.to_string());
+        assert!(big.body.unwrap() == pattern(0..BIG), "{way:?}");
+
+        let empty = way.get(&server, "/empty").await;
+        assert_eq!(empty.headers[header::CONTENT_LENGTH], "0");
+        assert!(empty.body.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn ranges_conditions_and_heads() {
+    for way in WAYS {
+        let server = Server::start(way.transport());
+        let ask = |method, field: (&'static str, &'static str)| {
+            let server = &server;
+            async move {
+                way.ask(server, method, "/big", &[field], Bytes::new())
+                    .await
+                    .unwrap()
+            }
+        };
+        let part = ask(Method::GET, ("range", "bytes=100000-2000000")).await;
+        assert_eq!(part.status, 206);
+        assert_eq!(
+            part.headers[header::CONTENT_RANGE],
+            format!("bytes 100000-2000000/{BIG}")
+        );
+        assert!(part.body.unwrap() == pattern(100_000..2_000_001), "{way:?}");
+
+        let current = ask(Method::GET, ("if-none-match", "\"big\"")).await;
+        assert_eq!(current.status, 304);
+        assert_eq!(current.headers[header::ETAG], "\"big\"");
+        assert!(current.body.unwrap().is_empty());
+
+        let head = ask(Method::HEAD, ("range", "bytes=0-1")).await;
+        assert_eq!(head.status, 200);
+        assert_eq!(head.headers[header::CONTENT_LENGTH], BIG.to_string());
+        assert!(head.body.unwrap().is_empty());
+
+        let beyond = ask(Method::GET, ("range", "bytes=3000001-")).await;
+        assert_eq!(beyond.status, 416);
+    }
+}
+
+#[tokio::test]
+async fn request_bodies_are_read_up_to_their_limit() {
+    for way in WAYS {
+        let server = Server::start(way.transport());
+        let echo = |len: u64| {
+            let server = &server;
+            async move {
+                way.ask(server, Method::POST, "/echo", &[], pattern(0..len))
+                    .await
+                    .unwrap()
+            }
+        };
+        let whole = echo(1024).await;
+        assert_eq!(whole.status, 200);
+        assert_eq!(whole.body.unwrap(), pattern(0..1024));
+        assert_eq!(echo(1025).await.status, 413, "{way:?}");
+    }
+}
+
+#[tokio::test]
+async fn services_are_told_the_connection() {
+    for (way, expected) in [
+        (Way::H1, "h1 false 127.0.0.1"),
+        (Way::H1Tls, "h1 true 127.0.0.1"),
+        (Way::H2c, "h2 false 127.0.0.1"),
+        (Way::H2Tls, "h2 true 127.0.0.1"),
+        (Way::H3, "h3 true 127.0.0.1"),
+    ] {
+        let server = Server::start(way.transport());
+        let info = way.get(&server, "/info").await;
+        assert_eq!(info.body.unwrap(), expected);
+    }
+}
+
+#[tokio::test]
+async fn http3_is_advertised_over_tls_only() {
+    for (way, expected) in [
+        (Way::H1, false),
+        (Way::H1Tls, true),
+        (Way::H2c, false),
+        (Way::H2Tls, true),
+        (Way::H3, false),
+    ] {
+        let server = Server::start(way.transport());
+        let answer = way.get(&server, "/hello").await;
+        let advertised = answer.headers.get(header::ALT_SVC);
+        let port = format!("h3=\":{}\"; ma=86400", server.address.port());
+        assert_eq!(
+            advertised.is_some_and(|value| *value == *port),
+            expected,
+            "{way:?}"
+        );
+        assert_eq!(advertised.is_some(), expected);
+    }
+}
