@@ -46,5 +46,9 @@ for manifest in $(git ls-files '*fuzz/Cargo.toml'); do
         fi
     done
 done
+if [ $((passed + failed)) = 0 ]; then
+    echo "fuzz: no targets" >&2
+    exit 1
+fi
 echo "fuzz: $passed passed, $failed failed"
 [ "$failed" = 0 ]
