@@ -20,7 +20,8 @@ pub(crate) struct BitReader<'a> {
     used: u8,
     /// Zero bytes just before `at`.
     zeros: u8,
-    unescape: bool,
+    /// Emulation prevention bytes skipped so far; `None` where there are none to skip.
+    escapes: Option<usize>,
 }
 
 impl<'a> BitReader<'a> {
@@ -30,20 +31,23 @@ impl<'a> BitReader<'a> {
             at: 0,
             used: 0,
             zeros: 0,
-            unescape: false,
+            escapes: None,
         }
     }
 
     pub(crate) fn of_nal(nal: &'a [u8]) -> Self {
         Self {
-            unescape: true,
+            escapes: Some(0),
             ..Self::new(nal)
         }
     }
 
     pub(crate) fn bit(&mut self) -> Result<bool, BitsError> {
-        if self.used == 0 && self.unescape && self.zeros >= 2 && self.bytes.get(self.at) == Some(&3)
+        if let Some(escapes) = &mut self.escapes
+            && (self.used, self.bytes.get(self.at)) == (0, Some(&3))
+            && self.zeros >= 2
         {
+            *escapes += 1;
             self.at += 1;
             self.zeros = 0;
         }
@@ -109,6 +113,11 @@ impl<'a> BitReader<'a> {
         } else {
             Ok(value)
         }
+    }
+
+    /// Bits read, those of escapes not among them.
+    pub(crate) fn bits_consumed(&self) -> usize {
+        8 * (self.at - self.escapes.unwrap_or(0)) + usize::from(self.used)
     }
 
     /// Bytes of the stored form of which at least one bit was read, escapes among them included.

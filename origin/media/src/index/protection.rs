@@ -168,7 +168,8 @@ fn payloads(
         match unit.kind() {
             NalKind::Slice => {
                 let header = slice_header_len(unit.bytes, config.parameter_sets())
-                    .map_err(|error| error.at(place()))?;
+                    .map_err(|error| error.at(place()))?
+                    .bytes;
                 let payload = fits(unit.bytes.len() - header)?;
                 if payload >= BLOCK {
                     let begins = unit.offset + length_size + header;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 pub use nal::{NalKind, NalUnit, NalUnits};
 pub use parameter_sets::ParameterSets;
-pub use slice_header::slice_header_len;
+pub use slice_header::{SliceHeaderLen, slice_header_len};
 
 use super::{CodecError, Colour, PixelAspect};
 use parameter_sets::SequenceParameterSet;

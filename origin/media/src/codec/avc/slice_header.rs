@@ -10,12 +10,21 @@ use super::parameter_sets::{
     MAX_REF_IDX, ParameterSets, PictureOrder, PictureParameterSet, SequenceParameterSet,
 };
 
-/// Bytes of `nal`, a coded slice (type 1 or 5), up to the first whole byte after its slice header: the NAL
-/// header and emulation prevention bytes among them are counted.
+/// How far a slice header reaches, the NAL header included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SliceHeaderLen {
+    /// Bits of the raw byte sequence, without emulation prevention bytes.
+    pub bits: usize,
+    /// Bytes of the stored NAL unit up to the first whole byte after the header, with emulation prevention
+    /// bytes.
+    pub bytes: usize,
+}
+
+/// Measures the slice header of `nal`, a coded slice (type 1 or 5).
 ///
 /// # Errors
 /// The header is malformed, is cut off, or names a parameter set that the configuration lacks.
-pub fn slice_header_len(nal: &[u8], sets: &ParameterSets) -> Result<usize, CodecError> {
+pub fn slice_header_len(nal: &[u8], sets: &ParameterSets) -> Result<SliceHeaderLen, CodecError> {
     let mut bits = BitReader::of_nal(nal);
     let header = NalHeader::parse(&mut bits)?;
     bits.unsigned()?; // first_mb_in_slice
@@ -27,7 +36,7 @@ pub fn slice_header_len(nal: &[u8], sets: &ParameterSets) -> Result<usize, Codec
         ))
     })?;
     skip_rest(&mut bits, header, kind, sps, pps)?;
-    Ok(bits.bytes_consumed())
+    Ok(SliceHeaderLen { bits: bits.bits_consumed(), bytes: bits.bytes_consumed() })
 }
 
 #[derive(Clone, Copy)]
