@@ -9,11 +9,12 @@ use super::service::LicenseService;
 pub(super) async fn call(service: &LicenseService, request: Request) -> Response {
     let route = Route::parse(request.uri().path());
     let name = route.as_ref().map_or("unknown", Route::name);
+    let page = request.headers().get(header::ORIGIN).cloned();
     let response = service.answer(route, request).await;
     // Outermost, so that metrics know the route of refusals too.
     let response = named(response, name);
     // On refusals too: a page that may not read a 403 can tell its viewer nothing.
-    let response = readable_by_pages(response);
+    let response = readable_by_pages(response, page.as_ref());
     // Licences hold keys, and a refusal must not outlive its reason.
     unstored(response)
 }
@@ -23,8 +24,8 @@ fn named(mut response: Response, name: &'static str) -> Response {
     response
 }
 
-fn readable_by_pages(mut response: Response) -> Response {
-    cors::allow(response.headers_mut());
+fn readable_by_pages(mut response: Response, page: Option<&HeaderValue>) -> Response {
+    cors::allow_with_credentials(response.headers_mut(), page);
     response
 }
 

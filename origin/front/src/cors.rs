@@ -47,6 +47,22 @@ pub fn allow(headers: &mut HeaderMap) {
     headers.insert(TIMING_ALLOW_ORIGIN, HeaderValue::from_static("*"));
 }
 
+/// Lets the page that asked read a response to a request with credentials, where [`allow`] is not enough: browsers
+/// take `*` only without. A player may ask so because it sets `Authorization` (dash.js does, unless told not to).
+/// No cookie is ever read here, so a foreign page gains nothing.
+pub fn allow_with_credentials(headers: &mut HeaderMap, page: Option<&HeaderValue>) {
+    allow(headers);
+    // Whether or not there was an origin: a cache must know that the answer depends on it.
+    headers.append(header::VARY, HeaderValue::from_static("Origin"));
+    if let Some(page) = page {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, page.clone());
+        headers.insert(
+            header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+            HeaderValue::from_static("true"),
+        );
+    }
+}
+
 impl Cors {
     /// The same with other request headers, where a token travels in a configured one.
     #[must_use]
