@@ -34,6 +34,9 @@ pub enum Refusal {
     /// The token names a policy that is not configured, or one that does not allow this licence system.
     #[error("the token's policy does not allow this licence")]
     PolicyUnmet,
+    /// The tenant does not let keys be handed out in the open.
+    #[error("the tenant does not allow ClearKey: `allow_clear_key` is off")]
+    ClearKeyNotAllowed,
     /// The token does not name the asset.
     #[error("the token does not cover the asset")]
     AssetNotEntitled,
@@ -93,6 +96,7 @@ impl Refusal {
             Self::TokenExpired => "token_expired",
             Self::TokenNotYetValid => "token_not_yet_valid",
             Self::PolicyUnmet => "policy_unmet",
+            Self::ClearKeyNotAllowed => "clear_key_not_allowed",
             Self::AssetNotEntitled => "asset_not_entitled",
             Self::KeysNotEntitled => "keys_not_entitled",
             Self::KeysUnknown => "keys_unknown",

@@ -47,6 +47,12 @@ impl Server {
         if issuers.is_empty() {
             tracing::warn!("no issuer is configured: every licence will be refused");
         }
+        if !settings.tenant.allow_clear_key {
+            tracing::warn!(
+                tenant = settings.tenant.name,
+                "the tenant does not allow ClearKey, and there is no other system: every licence will be refused"
+            );
+        }
         let decisions = Arc::new(open_decisions(&settings.state_dir)?);
         let token_header = HeaderName::try_from(settings.token_header.as_str())
             .map_err(|error| Error::internal("read the checked name of the token header", error))?;
@@ -207,5 +213,159 @@ fn rules(settings: &LicenseSettings) -> Rules {
             .iter()
             .map(|(name, policy)| (name.clone(), rule(policy)))
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpStream;
+    use std::num::NonZeroUsize;
+    use std::time::Duration;
+
+    use conf::{IssuerSettings, ListenerSettings, SecretSource, TokenAlgorithm};
+    use keystore_client::{Answer, ExportRequest, ExportedKey, Lease, LeaseRequest, SealState};
+    use origin_front::Phase;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::entitlement::mint::{Claims, mint};
+    use crate::entitlement::{Algorithm, AssetGrant, SigningKey};
+    use crate::{Clock as _, ErrorKind};
+
+    /// A keystore that nobody has unsealed.
+    struct Sealed(watch::Sender<SealState>);
+
+    impl Keystore for Sealed {
+        fn lease(&self, _: LeaseRequest) -> Answer<'_, Lease> {
+            Box::pin(async { Err(keystore_client::Error::Sealed) })
+        }
+
+        fn export(&self, _: ExportRequest) -> Answer<'_, Vec<ExportedKey>> {
+            Box::pin(async { Err(keystore_client::Error::Sealed) })
+        }
+
+        fn seal_state(&self) -> watch::Receiver<SealState> {
+            self.0.subscribe()
+        }
+    }
+
+    fn sealed() -> Arc<dyn Keystore> {
+        Arc::new(Sealed(watch::Sender::new(SealState::Sealed)))
+    }
+
+    /// The built-in default on free loopback ports, with one issuer.
+    fn settings(folder: &Path) -> LicenseSettings {
+        let secret = folder.join("issuer.secret");
+        std::fs::write(&secret, SECRET).unwrap();
+        let listener = ListenerSettings {
+            address: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
+            transport: Transport::Plain,
+        };
+        let tls = Transport::Tls {
+            h3: true,
+            alt_svc: false,
+        };
+        let default = conf::load(None).unwrap().license;
+        LicenseSettings {
+            tenant: conf::TenantSettings {
+                allow_clear_key: true,
+                ..default.tenant.clone()
+            },
+            state_dir: folder.join("state"),
+            workers: NonZeroUsize::MIN,
+            listeners: vec![
+                ListenerSettings {
+                    transport: tls,
+                    ..listener
+                },
+                listener,
+            ],
+            tls: conf::TlsIdentity::SelfSigned {
+                state_dir: folder.join("state"),
+            },
+            issuers: vec![IssuerSettings {
+                name: "test".to_owned(),
+                issuer: "ott".to_owned(),
+                audience: "castellum".to_owned(),
+                key_id: None,
+                algorithm: TokenAlgorithm::Hs256,
+                key: SecretSource::file(secret),
+            }],
+            ..default
+        }
+    }
+
+    const SECRET: &[u8] = b"an HS256 secret of the tests, which has 47 bytes";
+
+    #[test]
+    fn settings_become_a_server_that_answers_and_drains() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Server::open(&settings(folder.path()), sealed(), None).unwrap();
+        let [(Transport::Tls { .. }, tls), (Transport::Plain, plain)] = *server.addresses() else {
+            panic!("two listeners were asked for, TLS first");
+        };
+        assert!(tls.port() != 0 && plain.port() != 0);
+        let decisions = server.decisions();
+        let drain = Drain::new();
+        let running = {
+            let drain = drain.clone();
+            thread::spawn(move || server.run(&drain))
+        };
+
+        let exp = SystemClock.now().plus(Duration::from_secs(60));
+        let claims = Claims {
+            assets: Some(AssetGrant::All),
+            ..Claims::new("ott", "castellum", exp)
+        };
+        let key = SigningKey::read(Algorithm::Hs256, SECRET).unwrap();
+        let token = mint(&claims, None, &key).unwrap();
+        let body = r#"{"kids":["nrQFDeRLSAKTLifXUIPiZg"]}"#;
+        for (authorization, status) in [
+            (String::new(), "401"),
+            (format!("authorization: Bearer {token}\r\n"), "503"),
+        ] {
+            let mut stream = TcpStream::connect(plain).unwrap();
+            write!(
+                stream,
+                "POST /license/clearkey/film HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+                 {authorization}content-length: {}\r\n\r\n{body}",
+                body.len()
+            )
+            .unwrap();
+            let mut reply = String::new();
+            stream.read_to_string(&mut reply).unwrap();
+            assert!(reply.starts_with(&format!("HTTP/1.1 {status} ")), "{reply}");
+        }
+        assert_eq!(decisions.latest(10).len(), 2);
+
+        drain.advance(Phase::Closing);
+        running.join().unwrap().unwrap();
+        // The service, and with it the file, has ended.
+        drop(decisions);
+        let path = folder
+            .path()
+            .join("state")
+            .join(crate::decision_log::FILE_NAME);
+        let written = std::fs::read_to_string(path).unwrap();
+        let reasons: Vec<_> = ["no_token", "sealed"]
+            .into_iter()
+            .filter(|reason| written.contains(reason))
+            .collect();
+        assert_eq!(reasons, ["no_token", "sealed"]);
+        assert!(!written.contains(&token));
+    }
+
+    #[test]
+    fn a_weak_secret_stops_the_start_and_is_not_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = settings(folder.path());
+        std::fs::write(settings.issuers[0].key.path(), "hunter2").unwrap();
+        let Err(error) = Server::open(&settings, sealed(), None) else {
+            panic!("seven bytes are no secret");
+        };
+        assert_eq!(error.kind(), ErrorKind::Malformed);
+        assert!(error.to_string().contains("issuer test"), "{error}");
+        assert!(!error.to_string().contains("hunter2"), "{error}");
     }
 }

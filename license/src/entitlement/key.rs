@@ -11,7 +11,7 @@ use jsonwebtoken::{DecodingKey, EncodingKey};
 use ring::agreement;
 use ring::rand::SystemRandom;
 use serde_json::{Map, Value};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::provider;
 use crate::{Error, json};
@@ -284,6 +284,16 @@ const fn spread(first: u8, middle: u8, last: u8) -> [u8; 32] {
 
 /// A key as JSON (RFC 7517 4, RFC 7518 6, RFC 8037 2).
 struct Jwk(Map<String, Value>);
+
+impl Drop for Jwk {
+    fn drop(&mut self) {
+        for member in self.0.values_mut() {
+            if let Value::String(text) = member {
+                text.zeroize();
+            }
+        }
+    }
+}
 
 impl Jwk {
     /// The JWK, if the content is a JSON object.

@@ -807,6 +807,8 @@ mod tools {
         let verification = VerificationKey::read(Algorithm::Hs256, SECRET).unwrap();
         let signing = SigningKey::read(Algorithm::Hs256, SECRET).unwrap();
         let shown = format!("{verification:?} {signing:?}");
+        let token = signed(HEADER, CLAIMS);
+        assert!(!format!("{:?}", Token::parse(&token)).contains(token.rsplit_once('.').unwrap().1));
         assert_eq!(
             shown,
             "VerificationKey { algorithm: Hs256, .. } SigningKey { algorithm: Hs256, .. }"

@@ -32,6 +32,7 @@ pub fn rescue(refusal: &Refusal) -> Response {
             "The token is not accepted.",
         ),
         Refusal::PolicyUnmet
+        | Refusal::ClearKeyNotAllowed
         | Refusal::AssetNotEntitled
         | Refusal::KeysNotEntitled
         | Refusal::KeysUnknown

@@ -593,7 +593,7 @@ async fn a_tenant_without_clear_key_gives_no_key_in_the_open() {
     let rig = Rig::with(false, header::AUTHORIZATION);
     let reply = rig.clear_key("film", &token(|_| ()), &[VIDEO]).await;
     assert_eq!(reply.status, StatusCode::FORBIDDEN);
-    assert_eq!(rig.last_reason(), "policy_unmet");
+    assert_eq!(rig.last_reason(), "clear_key_not_allowed");
     assert!(rig.keystore.audit.lock().unwrap().is_empty());
 }
 
@@ -693,6 +693,27 @@ async fn a_preflight_names_the_token_header() {
         reply.headers["access-control-allow-headers"],
         "Authorization, Content-Type, x-token"
     );
+}
+
+#[tokio::test]
+async fn a_page_may_ask_with_credentials() {
+    for (method, status) in [(Method::OPTIONS, 204), (Method::POST, 401)] {
+        let mut request = Request::new(RequestBody::full(asking(&[VIDEO])));
+        *request.method_mut() = method;
+        *request.uri_mut() = "/license/clearkey/film".parse().unwrap();
+        request
+            .headers_mut()
+            .insert("origin", "https://player.example".parse().unwrap());
+        let reply = Rig::new().service.call(request).await;
+        assert_eq!(reply.status().as_u16(), status);
+        let headers = reply.headers();
+        assert_eq!(
+            headers["access-control-allow-origin"],
+            "https://player.example"
+        );
+        assert_eq!(headers["access-control-allow-credentials"], "true");
+        assert_eq!(headers["vary"], "Origin");
+    }
 }
 
 #[tokio::test]

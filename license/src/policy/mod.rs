@@ -104,7 +104,7 @@ fn grant(
         },
     };
     if !rules.allow_clear_key {
-        return Err(Refusal::PolicyUnmet);
+        return Err(Refusal::ClearKeyNotAllowed);
     }
     let key_ids: Vec<_> = challenge
         .key_ids
