@@ -25,6 +25,7 @@ context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
 rootfs=$context/rootfs
 install -D -m 0755 "$binary" "$rootfs/usr/bin/castellum"
+strip --strip-debug "$rootfs/usr/bin/castellum"
 install -D -m 0644 conf/castellum.toml "$rootfs/etc/castellum/castellum.toml"
 for folder in run srv/castellum/media var/lib var/cache; do
     mkdir -p "$rootfs/$folder"

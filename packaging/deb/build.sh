@@ -28,6 +28,7 @@ umask 022
 chmod 0755 "$root"
 
 install -D -m 0755 "$binary" "$root/usr/bin/castellum"
+strip --strip-debug "$root/usr/bin/castellum"
 install -D -m 0644 ../conf/castellum.toml "$root/etc/castellum/castellum.toml"
 for unit in systemd/*.service; do
     install -D -m 0644 "$unit" "$root/lib/systemd/system/$(basename "$unit")"
@@ -59,5 +60,5 @@ sed -e "s/@VERSION@/$version/" -e "s/@ARCHITECTURE@/$architecture/" -e "s/@GLIBC
 (cd "$root" && find . -type f -not -path './DEBIAN/*' -printf '%P\0' | sort -z | xargs -0 md5sum) >"$root/DEBIAN/md5sums"
 
 package=$output/castellum_${version}_$architecture.deb
-dpkg-deb --build --root-owner-group -Zxz "$root" "$package" >/dev/null
+dpkg-deb --build --root-owner-group -Z"${DPKG_DEB_COMPRESSOR_TYPE:-xz}" "$root" "$package" >/dev/null
 echo "$package"
