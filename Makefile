@@ -48,6 +48,22 @@ $(modules): packaging/package-lock.json packaging/.npmrc
 	@npm ci --silent --prefix packaging
 	@touch $@
 
+.PHONY: deb
+deb: ## Build the Debian package into target/deb
+	@$(setup)/need.sh deb
+	@$(MAKE) --no-print-directory $(page)
+	@$(CARGO) build --release --locked -p appliance
+	@packaging/deb/build.sh target/release/castellum target/deb
+
+# A static binary of its own: from scratch there is no C library to load.
+triple = $(shell rustc -vV | sed -n 's/^host: //p')
+.PHONY: image
+image: ## Build the container image castellum:latest, with buildah
+	@$(setup)/need.sh image
+	@$(MAKE) --no-print-directory $(page)
+	@RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --locked -p appliance --target $(triple)
+	@packaging/container/build.sh target/$(triple)/release/castellum castellum:latest
+
 .PHONY: media
 media: ## Make the test media (target/test-media) that the tests make by themselves
 	@$(setup)/need.sh test

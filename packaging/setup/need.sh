@@ -1,7 +1,7 @@
 #!/bin/sh
-# Sees to the programs that `make demo` or `make test` call.
+# Sees to the programs that `make demo`, `make test` and the like call.
 #
-#   need.sh demo|test
+#   need.sh demo|deb|image|test
 #
 # As root on Debian, what lacks is installed. Otherwise it is named, with the command that installs it.
 set -eu
@@ -27,6 +27,10 @@ need build-essential on_path cc
 need nodejs on_path node
 need npm on_path npm
 
+# dpkg-deb is part of any Debian; readelf and strip come with build-essential.
+if [ "${1:-}" = image ]; then
+    need buildah on_path buildah
+fi
 if [ "${1:-}" = test ]; then
     need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
     need chromium on_path chromium
