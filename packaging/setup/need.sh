@@ -40,6 +40,13 @@ if [ "${1:-}" = test ]; then
     need libnss3-tools on_path certutil
     need python3-venv python3 -c 'import ensurepip, venv'
     need strace on_path strace
+    # What the package and the image are tried on; without root those tests are skipped.
+    if [ "$(id -u)" = 0 ]; then
+        need buildah on_path buildah
+        need iproute2 on_path ip
+        need procps on_path ps
+        need systemd test -x /lib/systemd/systemd
+    fi
 fi
 
 if [ -z "$missing" ]; then
