@@ -69,22 +69,6 @@ media: ## Make the test media (target/test-media) that the tests make by themsel
 	@$(setup)/need.sh test
 	@packaging/tests/media/make-test-media.sh
 
-.PHONY: deb
-deb: $(page) ## Make the Debian package (target/package)
-	@$(setup)/need.sh demo
-	@$(CARGO) build --release --locked -p appliance
-	@packaging/deb/build.sh target/release/castellum target/package
-
-# A target is named, so that the flags bind the binary and not the build scripts; its folder keeps it apart.
-host = $(shell rustc -vV | sed -n 's/^host: //p')
-
-.PHONY: image
-image: $(page) ## Make the container image (castellum:latest in buildah's storage)
-	@$(setup)/need.sh demo
-	@RUSTFLAGS='-C target-feature=+crt-static' \
-		$(CARGO) build --release --locked -p appliance --target $(host) --target-dir target/static
-	@packaging/container/build.sh target/static/$(host)/release/castellum castellum:latest
-
 .PHONY: clean
 clean: ## Remove everything that was built or installed here
 	rm -rf target packaging/node_modules packaging/page/dist
