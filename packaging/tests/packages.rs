@@ -300,16 +300,23 @@ impl Image {
             .find_map(|line| line.strip_prefix("host: "))
             .unwrap()
             .to_owned();
-        let target = target().join("static");
         must(
             Command::new(env!("CARGO"))
-                .args(["build", "--quiet", "--locked", "--package", "appliance"])
-                .args(["--target", &triple, "--target-dir"])
-                .arg(&target)
+                .args([
+                    "build",
+                    "--quiet",
+                    "--locked",
+                    "--package",
+                    "appliance",
+                    "--target",
+                    &triple,
+                ])
+                .arg("--target-dir")
+                .arg(target())
                 .env("RUSTFLAGS", "-C target-feature=+crt-static")
                 .current_dir(packaging()),
         );
-        let binary = target.join(triple).join("debug/castellum");
+        let binary = target().join(triple).join("debug/castellum");
         let build = packaging().join("container/build.sh");
         let id = text(&must(Command::new(build).arg(binary).arg("castellum:test")));
         Self {
