@@ -17,7 +17,11 @@ const UNDETERMINED: [u8; 3] = *b"und";
 
 /// Writes the header of `track`. The one edit skips what is decoded and not shown; a delay is in the decode
 /// times already.
-pub(crate) fn write(track: &Track, protection: Option<(Scheme, &TrackEncryption)>, pssh: &[Pssh]) -> Vec<u8> {
+pub(crate) fn write(
+    track: &Track,
+    protection: Option<(Scheme, &TrackEncryption)>,
+    pssh: &[Pssh],
+) -> Vec<u8> {
     let mut writer = BoxWriter::new();
     let w = &mut writer;
     w.boxed(b"ftyp", |w| {
@@ -52,16 +56,22 @@ pub(crate) fn write(track: &Track, protection: Option<(Scheme, &TrackEncryption)
 fn media_profile(track: &Track) -> Option<&'static [u8; 4]> {
     match track.codec() {
         CodecConfig::Avc(avc) => avc_profile(avc, track),
-        CodecConfig::Aac(aac) => (aac.channels() <= 2 && aac.sample_rate() <= 48_000).then_some(b"caac"),
+        CodecConfig::Aac(aac) => {
+            (aac.channels() <= 2 && aac.sample_rate() <= 48_000).then_some(b"caac")
+        }
     }
 }
 
 fn avc_profile(avc: &AvcConfig, track: &Track) -> Option<&'static [u8; 4]> {
-    let [_, profile, _, level, ..] = *avc.avcc().as_ref() else { return None };
+    let [_, profile, _, level, ..] = *avc.avcc().as_ref() else {
+        return None;
+    };
     let (width, height) = (avc.width(), avc.height());
     let at_most_60_frames = u64::from(track.sample_count()) * u64::from(track.timescale().get())
         <= 60 * track.total_duration();
-    let standard_colour = avc.colour().is_some_and(|colour| matches!(colour.primaries, 1 | 5 | 6));
+    let standard_colour = avc
+        .colour()
+        .is_some_and(|colour| matches!(colour.primaries, 1 | 5 | 6));
     let high_or_less = matches!(profile, 66 | 77 | 100);
     if !(at_most_60_frames && standard_colour && high_or_less) {
         return None;
@@ -115,7 +125,8 @@ fn track_header(w: &mut BoxWriter, track: &Track) {
 /// Width in square pixels, 16.16: the pixels are stretched, never shrunk in number.
 fn shown_width(avc: &AvcConfig) -> u32 {
     let aspect = avc.pixel_aspect();
-    let width = (u128::from(avc.width()) << 16) * u128::from(aspect.horizontal) / u128::from(aspect.vertical.max(1));
+    let width = (u128::from(avc.width()) << 16) * u128::from(aspect.horizontal)
+        / u128::from(aspect.vertical.max(1));
     u32::try_from(width).unwrap_or(u32::from(avc.width()) << 16)
 }
 
@@ -191,7 +202,8 @@ fn packed(language: Option<&str>) -> u16 {
         Some(&[a, b, c]) if [a, b, c].iter().all(u8::is_ascii_lowercase) => [a, b, c],
         Some(_) | None => UNDETERMINED,
     };
-    code.iter().fold(0, |packed, letter| packed << 5 | u16::from(letter - 0x60))
+    code.iter()
+        .fold(0, |packed, letter| packed << 5 | u16::from(letter - 0x60))
 }
 
 #[cfg(test)]

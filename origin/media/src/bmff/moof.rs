@@ -65,7 +65,11 @@ pub(crate) fn write(fragment: &Fragment<'_>) -> Vec<u8> {
             auxiliary(w, fragment.auxiliary, moof);
         });
     });
-    let media: u64 = fragment.samples.iter().map(|sample| u64::from(sample.size)).sum();
+    let media: u64 = fragment
+        .samples
+        .iter()
+        .map(|sample| u64::from(sample.size))
+        .sum();
     w.header_of(b"mdat", media);
     let offset = u32::try_from(w.position() - moof).expect("headers are bounded far below 2 GiB");
     w.put_u32(data_offset, offset);
@@ -83,21 +87,33 @@ struct Defaults {
 impl Defaults {
     fn of(samples: &[Sample]) -> Self {
         let flags = |sample: &Sample| if sample.sync { SYNC } else { NON_SYNC };
-        let same = |values: &mut dyn Iterator<Item = u32>| {
-            let first = values.next()?;
-            values.all(|value| value == first).then_some(first)
-        };
-        let duration = same(&mut samples.iter().map(|sample| sample.duration));
-        let all = same(&mut samples.iter().map(flags));
-        let rest = same(&mut samples.iter().skip(1).map(flags));
+        let duration = shared(samples.iter().map(|sample| sample.duration));
+        let all = shared(samples.iter().map(flags));
+        let rest = shared(samples.iter().skip(1).map(flags));
         match (all, rest) {
-            (Some(all), _) => Self { duration, flags: Some(all), first_flags: None },
-            (None, Some(rest)) => {
-                Self { duration, flags: Some(rest), first_flags: samples.first().map(flags) }
-            }
-            (None, None) => Self { duration, flags: None, first_flags: None },
+            (Some(all), _) => Self {
+                duration,
+                flags: Some(all),
+                first_flags: None,
+            },
+            (None, Some(rest)) => Self {
+                duration,
+                flags: Some(rest),
+                first_flags: samples.first().map(flags),
+            },
+            (None, None) => Self {
+                duration,
+                flags: None,
+                first_flags: None,
+            },
         }
     }
+}
+
+/// The one value that all of `values` are, if they are.
+fn shared(mut values: impl Iterator<Item = u32>) -> Option<u32> {
+    let first = values.next()?;
+    values.all(|value| value == first).then_some(first)
 }
 
 fn track_fragment_header(w: &mut BoxWriter, defaults: &Defaults) {
@@ -105,11 +121,22 @@ fn track_fragment_header(w: &mut BoxWriter, defaults: &Defaults) {
     const DEFAULT_FLAGS: u32 = 0x20;
     const DEFAULT_BASE_IS_MOOF: u32 = 0x02_0000;
     let mut flags = DEFAULT_BASE_IS_MOOF;
-    flags |= if defaults.duration.is_some() { DEFAULT_DURATION } else { 0 };
-    flags |= if defaults.flags.is_some() { DEFAULT_FLAGS } else { 0 };
+    flags |= if defaults.duration.is_some() {
+        DEFAULT_DURATION
+    } else {
+        0
+    };
+    flags |= if defaults.flags.is_some() {
+        DEFAULT_FLAGS
+    } else {
+        0
+    };
     w.full(b"tfhd", 0, flags, |w| {
         w.u32(TRACK_ID);
-        defaults.duration.into_iter().for_each(|duration| w.u32(duration));
+        defaults
+            .duration
+            .into_iter()
+            .for_each(|duration| w.u32(duration));
         defaults.flags.into_iter().for_each(|flags| w.u32(flags));
     });
 }
@@ -123,8 +150,16 @@ fn track_run(w: &mut BoxWriter, samples: &[Sample], defaults: &Defaults) -> usiz
     const FLAGS: u32 = 0x400;
     const COMPOSITION_OFFSET: u32 = 0x800;
     let mut flags = DATA_OFFSET | SIZE;
-    flags |= if defaults.first_flags.is_some() { FIRST_FLAGS } else { 0 };
-    flags |= if defaults.duration.is_none() { DURATION } else { 0 };
+    flags |= if defaults.first_flags.is_some() {
+        FIRST_FLAGS
+    } else {
+        0
+    };
+    flags |= if defaults.duration.is_none() {
+        DURATION
+    } else {
+        0
+    };
     flags |= if defaults.flags.is_none() { FLAGS } else { 0 };
     let composed = samples.iter().any(|sample| sample.composition_offset != 0);
     flags |= if composed { COMPOSITION_OFFSET } else { 0 };
@@ -135,7 +170,10 @@ fn track_run(w: &mut BoxWriter, samples: &[Sample], defaults: &Defaults) -> usiz
         w.u32(count(samples.len()));
         data_offset = w.position();
         w.u32(0);
-        defaults.first_flags.into_iter().for_each(|flags| w.u32(flags));
+        defaults
+            .first_flags
+            .into_iter()
+            .for_each(|flags| w.u32(flags));
         for sample in samples {
             if defaults.duration.is_none() {
                 w.u32(sample.duration);
@@ -155,14 +193,21 @@ fn track_run(w: &mut BoxWriter, samples: &[Sample], defaults: &Defaults) -> usiz
 /// Writes `saiz`, `saio` and `senc`, unless no sample has anything to say.
 fn auxiliary(w: &mut BoxWriter, auxiliary: &[Auxiliary<'_>], moof: usize) {
     const SUBSAMPLES: u32 = 2;
-    let Some(first) = auxiliary.first() else { return };
+    let Some(first) = auxiliary.first() else {
+        return;
+    };
     let with_subsamples = first.subsamples.is_some();
     let size = |entry: &Auxiliary<'_>| {
-        let subsamples = entry.subsamples.map_or(0, |subsamples| 2 + 6 * subsamples.len());
+        let subsamples = entry
+            .subsamples
+            .map_or(0, |subsamples| 2 + 6 * subsamples.len());
         u8::try_from(entry.iv.map_or(0, |iv| iv.len()) + subsamples)
             .expect("the fragment's builder refuses samples with more than MAX_SUBSAMPLES")
     };
-    let default = auxiliary.iter().all(|entry| size(entry) == size(first)).then(|| size(first));
+    let default = auxiliary
+        .iter()
+        .all(|entry| size(entry) == size(first))
+        .then(|| size(first));
     w.full(b"saiz", 0, 0, |w| {
         w.u8(default.unwrap_or(0));
         w.u32(count(auxiliary.len()));
@@ -176,23 +221,28 @@ fn auxiliary(w: &mut BoxWriter, auxiliary: &[Auxiliary<'_>], moof: usize) {
         offset = w.position();
         w.u32(0);
     });
-    w.full(b"senc", 0, if with_subsamples { SUBSAMPLES } else { 0 }, |w| {
-        w.u32(count(auxiliary.len()));
-        let entries = u32::try_from(w.position() - moof).expect("headers are bounded far below 4 GiB");
-        w.put_u32(offset, entries);
-        for entry in auxiliary {
-            entry.iv.iter().for_each(|iv| w.raw(iv));
-            if let Some(subsamples) = entry.subsamples {
-                let count = u16::try_from(subsamples.len()).expect("at most MAX_SUBSAMPLES");
-                w.u16(count);
-                for subsample in subsamples {
-                    let clear = u16::try_from(subsample.clear).expect("the builder checked the runs");
-                    w.u16(clear);
-                    w.u32(subsample.protected);
+    w.full(
+        b"senc",
+        0,
+        if with_subsamples { SUBSAMPLES } else { 0 },
+        |w| {
+            w.u32(count(auxiliary.len()));
+            let entries =
+                u32::try_from(w.position() - moof).expect("headers are bounded far below 4 GiB");
+            w.put_u32(offset, entries);
+            for entry in auxiliary {
+                entry.iv.iter().for_each(|iv| w.raw(iv));
+                if let Some(subsamples) = entry.subsamples {
+                    let count = u16::try_from(subsamples.len()).expect("at most MAX_SUBSAMPLES");
+                    w.u16(count);
+                    for subsample in subsamples {
+                        w.u16(subsample.clear);
+                        w.u32(subsample.protected);
+                    }
                 }
             }
-        }
-    });
+        },
+    );
 }
 
 fn count(len: usize) -> u32 {

@@ -24,7 +24,8 @@ impl Pssh {
     }
 
     pub(crate) fn write(&self, w: &mut BoxWriter) {
-        let count = |len| u32::try_from(len).expect("a title has few keys, and their data fits a manifest");
+        let count =
+            |len| u32::try_from(len).expect("a title has few keys, and their data fits a manifest");
         w.full(b"pssh", u8::from(!self.key_ids.is_empty()), 0, |w| {
             w.raw(&self.system_id);
             if !self.key_ids.is_empty() {
@@ -45,8 +46,14 @@ mod tests {
     #[test]
     fn version_1_vector_of_shaka_packager() {
         let pssh = Pssh {
-            system_id: unhex("020305070b0d1113171d1f25292b2f35").try_into().unwrap(),
-            key_ids: vec![KeyId::new(unhex("0101020305080d1522375990e9000000").try_into().unwrap())],
+            system_id: unhex("020305070b0d1113171d1f25292b2f35")
+                .try_into()
+                .unwrap(),
+            key_ids: vec![KeyId::new(
+                unhex("0101020305080d1522375990e9000000")
+                    .try_into()
+                    .unwrap(),
+            )],
             data: unhex("6544617368207061636b61676572"),
         };
         let expected = "000000427073736801000000020305070b0d1113171d1f25292b2f350000000101010203050\
@@ -57,12 +64,13 @@ mod tests {
     #[test]
     fn version_0_vector_of_shaka_packager() {
         let pssh = Pssh {
-            system_id: unhex("bbbbbbbbbaaaaaaaaaaaaddddddddddd").try_into().unwrap(),
+            system_id: unhex("bbbbbbbbbaaaaaaaaaaaaddddddddddd")
+                .try_into()
+                .unwrap(),
             key_ids: Vec::new(),
             data: unhex("fffffffff000000000000ddddddd"),
         };
-        let expected =
-            "0000002e7073736800000000bbbbbbbbbaaaaaaaaaaaaddddddddddd0000000efffffffff000000000000ddddddd";
+        let expected = "0000002e7073736800000000bbbbbbbbbaaaaaaaaaaaaddddddddddd0000000efffffffff000000000000ddddddd";
         assert_eq!(pssh.to_bytes(), unhex(expected));
     }
 }

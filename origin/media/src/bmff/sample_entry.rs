@@ -9,22 +9,33 @@ use crate::codec::{AacConfig, AvcConfig, CodecConfig};
 
 /// Writes the sample entry of `codec`; a protected one is renamed and says what it was (`sinf` comes last, after
 /// the codec's own boxes).
-pub(crate) fn write(w: &mut BoxWriter, codec: &CodecConfig, protection: Option<(Scheme, &TrackEncryption)>) {
+pub(crate) fn write(
+    w: &mut BoxWriter,
+    codec: &CodecConfig,
+    protection: Option<(Scheme, &TrackEncryption)>,
+) {
     let (clear, protected) = match codec {
         CodecConfig::Avc(_) => (b"avc1", b"encv"),
         CodecConfig::Aac(_) => (b"mp4a", b"enca"),
     };
-    w.boxed(if protection.is_some() { protected } else { clear }, |w| {
-        w.zeros(6);
-        w.u16(1); // data_reference_index
-        match codec {
-            CodecConfig::Avc(avc) => visual(w, avc),
-            CodecConfig::Aac(aac) => audio(w, aac),
-        }
-        if let Some((scheme, tenc)) = protection {
-            sinf::write(w, clear, scheme, tenc);
-        }
-    });
+    w.boxed(
+        if protection.is_some() {
+            protected
+        } else {
+            clear
+        },
+        |w| {
+            w.zeros(6);
+            w.u16(1); // data_reference_index
+            match codec {
+                CodecConfig::Avc(avc) => visual(w, avc),
+                CodecConfig::Aac(aac) => audio(w, aac),
+            }
+            if let Some((scheme, tenc)) = protection {
+                sinf::write(w, clear, scheme, tenc);
+            }
+        },
+    );
 }
 
 fn visual(w: &mut BoxWriter, avc: &AvcConfig) {
@@ -62,7 +73,9 @@ fn audio(w: &mut BoxWriter, aac: &AacConfig) {
     w.zeros(4);
     // 16.16 cannot hold 88.2 or 96 kHz; readers take those from the AudioSpecificConfig.
     w.u32(u16::try_from(aac.sample_rate()).map_or(0, |rate| u32::from(rate) << 16));
-    w.full(b"esds", 0, 0, |w| elementary_stream(w, aac.audio_specific_config()));
+    w.full(b"esds", 0, 0, |w| {
+        elementary_stream(w, aac.audio_specific_config())
+    });
 }
 
 /// `ES_Descriptor` (ISO/IEC 14496-1 7.2.6.5) with its three children.
@@ -77,7 +90,11 @@ fn elementary_stream(w: &mut BoxWriter, audio_specific_config: &[u8]) {
     let specific = descriptor(DECODER_SPECIFIC_INFO, audio_specific_config);
     // Buffer size and bit rates are 0: not stated.
     let decoder = [&[AAC, AUDIO_STREAM], [0; 11].as_slice(), &specific].concat();
-    let children = [descriptor(DECODER_CONFIG, &decoder), descriptor(SYNC_LAYER_CONFIG, &[2])].concat();
+    let children = [
+        descriptor(DECODER_CONFIG, &decoder),
+        descriptor(SYNC_LAYER_CONFIG, &[2]),
+    ]
+    .concat();
     // ES_ID is 0 and there are no optional fields.
     w.raw(&descriptor(ES, &[&[0, 0, 0], children.as_slice()].concat()));
 }

@@ -84,7 +84,11 @@ mod tests {
             constant_iv: None,
         };
         write_tenc(&mut w, &tenc);
-        let expected = [b"\0\0\0\x20tenc\0\0\0\0\0\0\x01\x08".as_slice(), &[0xaa; 16]].concat();
+        let expected = [
+            b"\0\0\0\x20tenc\0\0\0\0\0\0\x01\x08".as_slice(),
+            &[0xaa; 16],
+        ]
+        .concat();
         assert_eq!(w.into_bytes(), expected);
     }
 }

@@ -31,12 +31,19 @@ impl BoxWriter {
         self.u32(0);
         self.raw(name);
         body(self);
-        let size = u32::try_from(self.position() - begin).expect("headers are bounded far below 4 GiB");
+        let size =
+            u32::try_from(self.position() - begin).expect("headers are bounded far below 4 GiB");
         self.put_u32(begin, size);
     }
 
     /// A `FullBox` of type `name`: `version` and 24 bits of `flags`, then whatever `body` writes.
-    pub(crate) fn full(&mut self, name: &[u8; 4], version: u8, flags: u32, body: impl FnOnce(&mut Self)) {
+    pub(crate) fn full(
+        &mut self,
+        name: &[u8; 4],
+        version: u8,
+        flags: u32,
+        body: impl FnOnce(&mut Self),
+    ) {
         debug_assert!(flags < 1 << 24);
         self.boxed(name, |w| {
             w.u32(u32::from(version) << 24 | flags);
@@ -101,7 +108,10 @@ mod tests {
     fn sizes_include_nested_boxes() {
         let mut writer = BoxWriter::new();
         writer.boxed(b"edts", |w| w.full(b"elst", 1, 2, |w| w.u16(7)));
-        assert_eq!(writer.into_bytes(), b"\0\0\0\x16edts\0\0\0\x0eelst\x01\0\0\x02\0\x07");
+        assert_eq!(
+            writer.into_bytes(),
+            b"\0\0\0\x16edts\0\0\0\x0eelst\x01\0\0\x02\0\x07"
+        );
     }
 
     #[test]

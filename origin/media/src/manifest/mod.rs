@@ -1,0 +1,85 @@
+//! Manifests as text, and the URLs in them.
+//!
+//! [`UrlScheme`] is the only place that spells a URL. [`dash`] and [`hls`] are pure functions of a
+//! [`Presentation`](crate::presentation::Presentation), its media ids and, when it is protected, the
+//! [`Signalling`](crate::drm::Signalling).
+
+mod bandwidth;
+pub mod dash;
+pub mod hls;
+mod picture;
+mod url;
+mod xml;
+
+use std::collections::BTreeMap;
+
+use keystore_types::Label;
+
+use crate::drm::Signalling;
+use crate::identity::{MediaId, Revision};
+use crate::presentation::{Presentation, Track};
+use crate::protect::TrackKey;
+use crate::time::{MediaTime, Rounding, Timescale};
+
+use picture::Picture;
+
+pub use url::{
+    DIGEST_MARK, Depth, ManifestKind, MediaObject, PLAYLIST_SUFFIX, ROOT, Resource, UrlScheme,
+};
+
+/// All that manifests of a title under a policy are written from.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// Tracks, sets and timelines.
+    pub presentation: &'a Presentation,
+    /// The media id of every track, in the order of [`Presentation::tracks`].
+    pub media_ids: &'a [MediaId],
+    /// The current revision, which an alias points to.
+    pub revision: Revision,
+    /// Keys by label; empty when the pack is clear.
+    pub keys: &'a BTreeMap<Label, TrackKey>,
+    /// `None` when the pack is clear.
+    pub signalling: Option<&'a Signalling<'a>>,
+}
+
+impl<'a> Subject<'a> {
+    /// The tracks at positions `of`, each with its media id.
+    fn tracks<'s>(
+        &'s self,
+        of: &'s [usize],
+    ) -> impl Iterator<Item = (&'a Track, MediaId)> + Clone + 's {
+        of.iter()
+            .map(|&at| (&self.presentation.tracks()[at], self.media_ids[at]))
+    }
+
+    /// How `track` is protected, and with which key.
+    fn protection(&self, track: &Track) -> Option<(&'a Signalling<'a>, &'a TrackKey)> {
+        self.signalling.zip(self.keys.get(&track.label()))
+    }
+}
+
+/// What manifests round times to.
+const MICROSECONDS: Timescale = Timescale::new(1_000_000).expect("not zero");
+
+/// Seconds with six decimals.
+fn decimal_seconds(time: MediaTime, rounding: Rounding) -> String {
+    let ticks = time.to_timescale(MICROSECONDS, rounding).ticks;
+    format!("{}.{:06}", ticks / 1_000_000, ticks % 1_000_000)
+}
+
+/// The duration of the longest segment of any track: the same bound in every playlist (rule T11).
+fn longest_segment(presentation: &Presentation) -> MediaTime {
+    presentation
+        .tracks()
+        .iter()
+        .flat_map(|track| {
+            let longest = track
+                .timeline()
+                .segments()
+                .map(|segment| segment.duration)
+                .max();
+            longest.map(|ticks| MediaTime::new(ticks.cast_signed(), track.timescale()))
+        })
+        .max()
+        .unwrap_or(MediaTime::new(0, Timescale::MILLISECONDS))
+}
