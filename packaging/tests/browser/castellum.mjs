@@ -4,6 +4,7 @@ import { spawn } from "node:child_process";
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { createInterface } from "node:readline";
+import { setTimeout as delay } from "node:timers/promises";
 import { once } from "node:events";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -77,6 +78,22 @@ export class Castellum {
     const claims = { ...JSON.parse(Buffer.from(body, "base64url")), ...changes };
     const signed = `${header}.${Buffer.from(JSON.stringify(claims)).toString("base64url")}`;
     return `${signed}.${sign(signed, forged ? Buffer.alloc(32, 7) : secret)}`;
+  }
+
+  /** What the licence server decided, oldest first, once there are this many. Its file is written behind. */
+  async decisions(atLeast = 0) {
+    const file = path.join(this.keep, "state/license/decisions.jsonl");
+    for (let attempt = 0; ; attempt++) {
+      const text = await readFile(file, "utf8").catch(() => "");
+      const lines = text.split("\n").slice(0, -1);
+      if (lines.length >= atLeast) {
+        return lines.map((line) => JSON.parse(line));
+      }
+      if (attempt === 100) {
+        throw new Error(`${file} has ${lines.length} decisions, wanted ${atLeast}`);
+      }
+      await delay(50);
+    }
   }
 
   async #issuerSecret() {

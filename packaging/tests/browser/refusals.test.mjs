@@ -17,14 +17,16 @@ const PLAYS = [
 
 const past = () => Math.floor(Date.now() / 1000) - 3600;
 
+// Whose token, what the player is told, what the record says.
 const TOKENS = [
-  ["no token", 401, async () => null],
-  ["an expired token", 403, (castellum) => castellum.mint({ exp: past(), iat: past() - 60, nbf: past() - 60 })],
-  ["a forged token", 403, (castellum) => castellum.mint({}, { forged: true })],
-  ["another title's token", 403, (castellum) => castellum.mint({ assets: ["another"] })],
+  ["no token", 401, "no_token", async () => null],
+  ["an expired token", 403, "token_expired", (castellum) => castellum.mint({ exp: past(), iat: past() - 60 })],
+  ["a forged token", 403, "signature_invalid", (castellum) => castellum.mint({}, { forged: true })],
+  ["another title's token", 403, "asset_not_entitled", (castellum) => castellum.mint({ assets: ["another"] })],
 ];
 
-describe("refusals", { concurrency: 2 }, () => {
+// One after another: each looks at what its own requests added to the record.
+describe("refusals", () => {
   let castellum, browser, theatre;
 
   before(async () => {
@@ -40,8 +42,9 @@ describe("refusals", { concurrency: 2 }, () => {
   });
 
   for (const [player, form, policy] of PLAYS) {
-    for (const [whose, status, token] of TOKENS) {
+    for (const [whose, status, reason, token] of TOKENS) {
       test(`${whose}: ${form} ${policy} in ${player}`, async () => {
+        const before = (await castellum.decisions()).length;
         const wanted = film(castellum.stream(policy), form, await token(castellum));
         const performance = await theatre.perform(browser, player, wanted);
         const faults = await performance.fails();
@@ -53,6 +56,10 @@ describe("refusals", { concurrency: 2 }, () => {
         assert.deepEqual([...new Set(licenses.map((response) => response.status))], [status]);
         assert.equal((await performance.state()).frames, 0, "no picture");
         await performance.close();
+
+        const decisions = (await castellum.decisions(before + licenses.length)).slice(before);
+        assert.deepEqual([...new Set(decisions.map((decision) => decision.result))], ["refused"]);
+        assert.deepEqual([...new Set(decisions.map((decision) => decision.reason))], [reason]);
       });
     }
 
