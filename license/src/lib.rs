@@ -10,6 +10,7 @@
 //! was sent.
 #![forbid(unsafe_code)]
 
+mod admin;
 mod clock;
 pub mod decision_log;
 pub mod entitlement;

@@ -1,16 +1,17 @@
 //! Composition: settings and a keystore become a server.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 
 use ::http::HeaderName;
 use conf::{LicensePolicySettings, LicenseSettings, PackScheme, Transport};
 use keystore_client::Keystore;
 use keystore_types::Scheme;
-use origin_front::{Bound, Drain, Limits, Tls, WorkerListener};
+use origin_front::{Bound, Drain, Limits, Tls, Workers};
 
+use crate::admin;
 use crate::decision_log::DecisionLog;
 use crate::entitlement::{Issuer, Verifier};
 use crate::http::service::{LicenseService, Parts};
@@ -23,8 +24,8 @@ pub struct Server {
     decisions: Arc<DecisionLog>,
     limits: Arc<Limits>,
     addresses: Vec<(Transport, SocketAddr)>,
-    /// The sockets of each worker.
-    workers: Vec<Vec<WorkerListener>>,
+    listeners: Vec<Bound>,
+    worker_count: NonZeroUsize,
 }
 
 impl Server {
@@ -70,26 +71,24 @@ impl Server {
             None => certificate(settings)?,
         };
         let mut addresses = Vec::new();
-        let mut workers: Vec<Vec<WorkerListener>> = Vec::new();
-        workers.resize_with(settings.workers.get(), Vec::new);
+        let mut listeners = Vec::new();
         for listener in &settings.listeners {
             let name = match listener.transport {
                 Transport::Tls { .. } => "license_tls",
                 Transport::Plain => "license_plain",
             };
-            let bound = Bound::open(name, listener, tls.as_ref(), workers.len())
-                .map_err(|error| Error::unavailable("open the licence listener", error))?;
+            let bound = Bound::open(name, listener, tls.as_ref(), settings.workers.get())
+                .map_err(|error| Error::unavailable("open the licence server", error))?;
             addresses.push((listener.transport, bound.address()));
-            for (worker, sockets) in workers.iter_mut().zip(bound.into_workers()) {
-                worker.push(sockets);
-            }
+            listeners.push(bound);
         }
         Ok(Self {
             service,
             decisions,
             limits: Limits::new(settings.limits.clone()),
             addresses,
-            workers,
+            listeners,
+            worker_count: settings.workers,
         })
     }
 
@@ -108,59 +107,42 @@ impl Server {
         Arc::clone(&self.limits)
     }
 
-    /// Serves on threads of its own, one runtime each, so that segments cannot starve licences. Blocks until the
-    /// drain is closing and nothing is in flight any more, or has ended.
+    /// What operators may ask, for the admin listener.
+    pub fn api(&self) -> axum::Router {
+        admin::api(Arc::clone(&self.decisions))
+    }
+
+    /// Serves on workers of its own, so that segments cannot starve licences. Blocks until the drain is closing and
+    /// nothing is in flight any more, or has ended.
     ///
     /// # Errors
-    /// A worker could not begin; the others end with their drain.
+    /// A worker could not be started; those that were end with the drain.
     pub fn run(self, drain: &Drain) -> Result<(), Error> {
-        let mut threads = Vec::with_capacity(self.workers.len());
-        for (index, sockets) in self.workers.into_iter().enumerate() {
-            let (service, limits, drain) = (
-                self.service.clone(),
-                Arc::clone(&self.limits),
-                drain.clone(),
-            );
-            let worker = thread::Builder::new()
-                .name(format!("license-{index}"))
-                .spawn(move || work(sockets, service, &limits, &drain))
-                .map_err(|error| Error::internal("start a licence worker", error))?;
-            threads.push(worker);
-        }
-        let mut result = Ok(());
-        for worker in threads {
-            let ended = worker
-                .join()
-                .unwrap_or_else(|_| Err(Error::internal("run a licence worker", "it panicked")));
-            result = result.and(ended);
-        }
-        result
-    }
-}
-
-/// One worker: all its sockets on one current-thread runtime.
-fn work(
-    sockets: Vec<WorkerListener>,
-    service: LicenseService,
-    limits: &Arc<Limits>,
-    drain: &Drain,
-) -> Result<(), Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Error::internal("start the runtime of a licence worker", error))?;
-    runtime.block_on(async {
-        let mut serving = tokio::task::JoinSet::new();
-        for listener in sockets {
-            serving.spawn(listener.serve(service.clone(), Arc::clone(limits), drain.clone()));
-        }
-        while let Some(ended) = serving.join_next().await {
-            ended
-                .map_err(|error| Error::internal("serve licences", error))?
-                .map_err(|error| Error::unavailable("serve licences", error))?;
-        }
+        let starting = |error| Error::unavailable("start the licence workers", error);
+        // Does nothing but wait.
+        let waiting = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .map_err(|error| {
+                Error::internal(
+                    "start the runtime that waits for the licence workers",
+                    error,
+                )
+            })?;
+        let service = self.service;
+        let workers = Workers::start(
+            "license",
+            self.worker_count,
+            self.listeners,
+            || service.clone(),
+            &self.limits,
+            drain,
+        )
+        .map_err(starting)?;
+        // The last clone goes with the last worker, and with it the decision log ends its file.
+        drop(service);
+        waiting.block_on(workers.ended());
         Ok(())
-    })
+    }
 }
 
 fn open_decisions(folder: &Path) -> Result<DecisionLog, Error> {
@@ -220,7 +202,7 @@ fn rules(settings: &LicenseSettings) -> Rules {
 mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::TcpStream;
-    use std::num::NonZeroUsize;
+    use std::thread;
     use std::time::Duration;
 
     use conf::{IssuerSettings, ListenerSettings, SecretSource, TokenAlgorithm};

@@ -19,9 +19,10 @@ use std::time::Duration;
 use keystore_types::{AssetId, KeyId};
 
 pub use self::claims::AssetGrant;
-use self::claims::Claims;
+pub use self::inspect::{Inspection, Verdict, inspect};
 pub use self::issuer::Issuer;
 pub use self::key::{Algorithm, SigningKey, VerificationKey};
+pub use self::mint::{Claims, mint};
 pub use self::token::{Malformation, Part, Token};
 use crate::refusal::IssuerMismatch;
 use crate::{Refusal, UnixTime};
@@ -110,8 +111,8 @@ impl Issuer {
         }
     }
 
-    fn check(&self, token: &Token<'_>, now: UnixTime) -> Result<Claims, Refusal> {
-        let claims = Claims::read(&token.claims)?;
+    fn check(&self, token: &Token<'_>, now: UnixTime) -> Result<claims::Claims, Refusal> {
+        let claims = claims::Claims::read(&token.claims)?;
         if !claims::audience_is(&token.claims, &self.audience)? {
             return Err(Refusal::AudienceMismatch);
         }

@@ -10,8 +10,6 @@ use ring::signature::{
 };
 use ring::{hmac, signature};
 
-use super::inspect::{Verdict, inspect};
-use super::mint::{Claims, mint};
 use super::*;
 
 const NOW: UnixTime = UnixTime::from_seconds(1_700_000_000);
