@@ -2,7 +2,8 @@
 //!
 //! Viewers do what players do (manifest, init segments, licence, segments), over one protocol and
 //! for a bounded time. Of the protected segments a sample is decrypted and compared, byte for byte,
-//! with the same samples under the title's clear policy. Nothing here is shared with what it tests:
+//! with the same samples under the title's clear policy. A viewer does not wait for its own clock: it asks for
+//! the next segments when it has the last ones, so a run finds what a server can do, not what a film needs. Nothing here is shared with what it tests:
 //! the manifest reader, the box reader and the decryption are written a second time, from the standards.
 //!
 //! ```text

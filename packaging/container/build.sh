@@ -3,7 +3,7 @@
 #
 #   build.sh BINARY TAG
 #
-# BINARY is a static `castellum` (`make image` builds it). The same binary gives the same image id.
+# BINARY is a static `castellum` (`make image` builds it). The same binary gives the same layer, byte for byte.
 # Prints the image's id. Registries are not asked for anything.
 set -eu
 
