@@ -15,7 +15,7 @@ use std::thread;
 use tokio::sync::{mpsc, oneshot};
 
 use super::source::Read;
-use super::{ColdPath, Fault};
+use super::{ColdChoice, ColdPath, Fault};
 
 /// Reads waiting or under way at a time; one more is refused, so that a stalled disk sheds load instead of
 /// gathering it.
@@ -38,20 +38,19 @@ struct Request {
 }
 
 impl ColdReader {
-    /// Starts the storage thread, or its fallback where io_uring is refused or not wanted.
+    /// Starts the storage thread, or its fallback.
     ///
     /// # Errors
-    /// If no thread can be started.
-    pub(super) fn start(allow_io_uring: bool) -> io::Result<Self> {
-        if allow_io_uring {
-            match Self::start_ring() {
-                Ok(reader) => return Ok(reader),
-                Err(error) => {
-                    tracing::warn!(%error, "io_uring is refused here; cold ranges are read by a small pool of threads");
-                }
-            }
+    /// If no thread can be started, or io_uring is wanted and refused.
+    pub(super) fn start(choice: ColdChoice) -> io::Result<Self> {
+        match choice {
+            ColdChoice::IoUring => Self::start_ring(),
+            ColdChoice::Threads => Self::start_pool(),
+            ColdChoice::Auto => Self::start_ring().or_else(|error| {
+                tracing::warn!(%error, "io_uring is refused here; cold ranges are read by a few threads");
+                Self::start_pool()
+            }),
         }
-        Self::start_pool()
     }
 
     /// Which of the two runs.
@@ -277,7 +276,7 @@ mod tests {
 
     #[test]
     fn threads_keep_the_contract() {
-        let reader = ColdReader::start(false).unwrap();
+        let reader = ColdReader::start(ColdChoice::Threads).unwrap();
         assert_eq!(reader.path(), ColdPath::Threads);
         contract(&reader);
     }

@@ -21,13 +21,15 @@ pub use fault::Fault;
 pub use source::{LocalFile, Read, Source};
 pub use stamp::Stamp;
 
-/// Whether files are mapped.
+/// How cold ranges should be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Hot ranges come from a mapping, cold ones are read.
-    Map,
-    /// Every range is read: for network file systems.
-    Read,
+pub enum ColdChoice {
+    /// By io_uring where the kernel lets us, else by threads.
+    Auto,
+    /// By io_uring, or not at all.
+    IoUring,
+    /// By threads.
+    Threads,
 }
 
 /// How cold ranges are read.
@@ -51,7 +53,6 @@ impl ColdPath {
 
 /// Opens sources; owns the storage thread.
 pub struct Storage {
-    mode: Mode,
     cold: Arc<ColdReader>,
 }
 
@@ -59,14 +60,11 @@ impl Storage {
     /// Starts the storage thread.
     ///
     /// # Errors
-    /// If no thread can be started.
-    pub fn start(mode: Mode, allow_io_uring: bool) -> io::Result<Self> {
-        let cold = ColdReader::start(allow_io_uring)?;
+    /// If no thread can be started, or io_uring is wanted and refused.
+    pub fn start(choice: ColdChoice) -> io::Result<Self> {
+        let cold = ColdReader::start(choice)?;
         tracing::info!(cold_path = cold.path().as_str(), "storage thread started");
-        Ok(Self {
-            mode,
-            cold: Arc::new(cold),
-        })
+        Ok(Self { cold: Arc::new(cold) })
     }
 
     /// How cold ranges are read here.

@@ -53,8 +53,6 @@ enum Residency {
     Mincore,
     /// `preadv2` with `RWF_NOWAIT`, a copy dearer, where `mincore` would call everything resident.
     NoWait,
-    /// Every range is read: for network file systems, where a mapping may fault at any time.
-    AlwaysCold,
 }
 
 /// A local file, mapped; cold ranges are read by the storage thread and never faulted in.
@@ -78,14 +76,10 @@ impl LocalFile {
             return Err(Fault::from(io::Error::other("not a regular file")));
         }
         let stamp = Stamp::of(&metadata);
-        let residency = match storage.mode {
-            super::Mode::Map if mincore_tells_the_truth(&metadata, path) => Residency::Mincore,
-            super::Mode::Map => Residency::NoWait,
-            super::Mode::Read => Residency::AlwaysCold,
-        };
+        let residency = if mincore_tells_the_truth(&metadata, path) { Residency::Mincore } else { Residency::NoWait };
         let mapping = match residency {
             Residency::Mincore if stamp.len > 0 => Some(Mapping::new(&file, stamp.len)?),
-            Residency::Mincore | Residency::NoWait | Residency::AlwaysCold => None,
+            Residency::Mincore | Residency::NoWait => None,
         };
         Ok(Self {
             file: Arc::new(file),
@@ -166,7 +160,6 @@ impl Source for LocalFile {
             return Ok(true);
         }
         match (self.residency, &self.mapping) {
-            (Residency::AlwaysCold, _) => Ok(false),
             (Residency::Mincore, Some(mapping)) if mapping.resident(range.clone()) => {
                 mapping
                     .with(range, use_bytes)

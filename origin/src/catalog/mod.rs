@@ -1,0 +1,397 @@
+//! What there is to serve: the media root as a list of assets, and each asset as an open title.
+//!
+//! The folder is looked through on the control thread; a title's files are opened, indexed and compared with
+//! the catalogue's memory on the blocking pool, by one caller while the others wait. Workers take what is
+//! there with one atomic load.
+
+mod content;
+mod index_cache;
+mod protection;
+mod scan;
+mod store;
+mod title;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use keystore_types::AssetId;
+use origin_media::error::ParseErrorKind;
+use origin_media::identity::{SourceIdentity, probe_ranges};
+use tokio::runtime::Handle;
+
+use crate::error::Error;
+use crate::storage::{Fault, LocalFile, Source as _, Stamp, Storage};
+use index_cache::{IndexCache, IndexError};
+pub(crate) use scan::film_stem;
+pub use scan::{Asset, AssetFile, LeftOut, Listing};
+pub use store::{ContentDigest, Sighting, Standing, Store};
+pub use title::{OpenSource, Standing as TitleStanding, Title};
+
+/// The assets of a media root.
+pub struct Catalog {
+    control: Handle,
+    storage: Storage,
+    store: Store,
+    indexes: IndexCache,
+    scanner: Mutex<scan::Scanner>,
+    listing: ArcSwap<Listing>,
+    slots: Mutex<HashMap<AssetId, Arc<Slot>>>,
+    /// One source is read in full at a time, so that the disk is left to viewers.
+    reading: tokio::sync::Semaphore,
+}
+
+/// How often index files of sources that are gone are deleted.
+const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+
+/// Where an open title is kept, and who may open it.
+#[derive(Default)]
+struct Slot {
+    title: ArcSwapOption<Title>,
+    opening: tokio::sync::Mutex<()>,
+}
+
+/// Where the catalogue lives.
+#[derive(Clone, Debug)]
+pub struct CatalogPaths {
+    /// The media root.
+    pub media_root: PathBuf,
+    /// What must survive.
+    pub state_dir: PathBuf,
+    /// What may be deleted.
+    pub cache_dir: PathBuf,
+}
+
+impl Catalog {
+    /// Opens the catalogue and looks through the folder once. Background work runs on `control`.
+    ///
+    /// # Errors
+    /// If the folders or the database cannot be opened.
+    pub async fn open(
+        paths: &CatalogPaths,
+        settle: Duration,
+        storage: Storage,
+        control: Handle,
+    ) -> Result<Arc<Self>, Error> {
+        let store = Store::open(&paths.state_dir).await.map_err(Error::internal)?;
+        let indexes = IndexCache::open(&paths.cache_dir).map_err(Error::internal)?;
+        let catalog = Arc::new(Self {
+            control,
+            storage,
+            store,
+            indexes,
+            scanner: Mutex::new(scan::Scanner::new(paths.media_root.clone(), settle)),
+            listing: ArcSwap::from_pointee(Listing::default()),
+            slots: Mutex::default(),
+            reading: tokio::sync::Semaphore::new(1),
+        });
+        catalog.scan().await?;
+        Ok(catalog)
+    }
+
+    /// Looks through the folder now.
+    ///
+    /// # Errors
+    /// If the media root cannot be listed; what was listed before then stays.
+    pub async fn scan(self: &Arc<Self>) -> Result<(), Error> {
+        let catalog = Arc::clone(self);
+        self.blocking(move || {
+            let mut scanner = catalog.scanner.lock().unwrap_or_else(PoisonError::into_inner);
+            let listing = scanner.look(SystemTime::now()).map_err(Error::internal)?;
+            let before = catalog.listing.load();
+            catalog.listing.store(Arc::new(listing.following(&before)));
+            Ok(())
+        })
+        .await
+    }
+
+    /// Looks through the folder again and again, until dropped.
+    pub async fn keep_scanning(self: Arc<Self>, every: Duration) {
+        let mut ticks = tokio::time::interval(every);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut swept = None;
+        loop {
+            ticks.tick().await;
+            if swept.is_none_or(|at: std::time::Instant| at.elapsed() > SWEEP_EVERY) {
+                self.indexes.sweep(self.listing.load().assets.values().flat_map(|asset| &asset.files));
+                swept = Some(std::time::Instant::now());
+            }
+            if let Err(error) = self.scan().await {
+                tracing::error!(%error, "the media root cannot be listed; what was there before is served on");
+            }
+            self.forget_the_unlisted();
+        }
+    }
+
+    /// The runtime of background work.
+    pub fn control(&self) -> &Handle {
+        &self.control
+    }
+
+    /// Runs a question to the database on the control runtime, where its connection lives.
+    ///
+    /// # Errors
+    /// [`Error::Internal`].
+    pub async fn on_control<T: Send + 'static>(
+        &self,
+        question: impl Future<Output = Result<T, sqlx::Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.control.spawn(question).await.map_err(Error::internal)?.map_err(Error::internal)
+    }
+
+    /// What the folder holds.
+    pub fn listing(&self) -> Arc<Listing> {
+        self.listing.load_full()
+    }
+
+    /// What the origin remembers.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Where the storage's cold bytes come from.
+    pub fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// The asset's open title, opened now if need be.
+    ///
+    /// A file that another was renamed over is served on from the open one until the new one is settled and
+    /// opened, so that a replacement is never seen as an outage.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Unfit`], [`Error::Settling`], [`Error::Quarantined`], [`Error::Storage`].
+    pub async fn title(self: &Arc<Self>, id: &AssetId) -> Result<Arc<Title>, Error> {
+        let listing = self.listing.load();
+        let asset = listing.assets.get(id).ok_or(Error::NotFound)?;
+        let slot = self.slot(id);
+        if let Some(title) = fresh(&slot, asset) {
+            return Ok(title);
+        }
+        let _opening = slot.opening.lock().await;
+        if let Some(title) = fresh(&slot, asset) {
+            return Ok(title);
+        }
+        let (catalog, wanted) = (Arc::clone(self), Arc::clone(asset));
+        let opened = self.control.spawn(async move { catalog.open_title(wanted).await });
+        match opened.await.map_err(Error::internal)? {
+            Ok(title) => {
+                let title = Arc::new(title);
+                slot.title.store(Some(Arc::clone(&title)));
+                Ok(title)
+            }
+            Err(error) => match (slot.title.load_full(), &error) {
+                (Some(title), Error::Settling { .. } | Error::Quarantined { .. })
+                    if title.standing() == TitleStanding::Replaced =>
+                {
+                    Ok(title)
+                }
+                (Some(title), _) if title.standing() == TitleStanding::Deleted => {
+                    slot.title.store(None);
+                    Err(Error::NotFound)
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    fn slot(&self, id: &AssetId) -> Arc<Slot> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(slots.entry(id.clone()).or_default())
+    }
+
+    fn forget_the_unlisted(&self) {
+        let listing = self.listing.load();
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.retain(|id, _| listing.assets.contains_key(id));
+    }
+
+    async fn open_title(self: &Arc<Self>, asset: Arc<Asset>) -> Result<Title, Error> {
+        let mut opened = Vec::new();
+        for file in &asset.files {
+            opened.push((file, self.open_source(&asset.id, file).await));
+        }
+        Title::gather(&asset, opened)
+    }
+
+    /// Takes up files whose content is known, as they are, before they have stood still: `ingest` wrote them.
+    ///
+    /// # Errors
+    /// [`Error`] when a file cannot be opened or the catalogue cannot be written.
+    pub async fn adopt(self: &Arc<Self>, id: &AssetId, files: Vec<(PathBuf, ContentDigest)>) -> Result<(), Error> {
+        for (path, digest) in files {
+            let (catalog, asset) = (Arc::clone(self), id.clone());
+            let source = self
+                .blocking(move || {
+                    catalog.scanner.lock().unwrap_or_else(PoisonError::into_inner).trust(&path);
+                    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                    let stamp = Stamp::of(&std::fs::metadata(&path).map_err(Fault::from)?);
+                    catalog.open_file(&asset, &AssetFile { name, path, stamp })
+                })
+                .await;
+            let source = match source {
+                // A file without a fit track has no identity and needs no number.
+                Err(Error::Unfit { .. }) => continue,
+                source => source?,
+            };
+            let sighting = source.sighting(id);
+            match self.store.sight(&sighting).await.map_err(Error::internal)? {
+                Standing::Known(number) => {
+                    self.store.learn(&sighting, number, digest).await.map_err(Error::internal)?;
+                }
+                Standing::Quarantined => {
+                    self.store.settle(&sighting, digest).await.map_err(Error::internal)?;
+                }
+            }
+        }
+        self.scan().await
+    }
+
+    async fn open_source(self: &Arc<Self>, asset: &AssetId, file: &AssetFile) -> Result<OpenSource, Error> {
+        let catalog = Arc::clone(self);
+        let (id, wanted) = (asset.clone(), file.clone());
+        let mut source = self.blocking(move || catalog.open_file(&id, &wanted)).await?;
+        let number = match self.store.sight(&source.sighting(asset)).await.map_err(Error::internal)? {
+            Standing::Known(number) => number,
+            Standing::Quarantined => {
+                self.read_in_full(asset.clone(), &source, None);
+                return Err(Error::Quarantined { asset: asset.clone() });
+            }
+        };
+        let digest = self.store.digest(&source.sighting(asset), number).await.map_err(Error::internal)?;
+        if digest.is_none() {
+            self.read_in_full(asset.clone(), &source, Some(number));
+        }
+        source.number = number;
+        Ok(source)
+    }
+
+    /// Opens and indexes one file. Blocks.
+    fn open_file(&self, asset: &AssetId, wanted: &AssetFile) -> Result<OpenSource, Error> {
+        let settling = || Error::Settling { asset: asset.clone() };
+        let file = self.storage.open(&wanted.path)?;
+        if file.stamp() != wanted.stamp && !is_same_but_for_links(&file.stamp(), &wanted.stamp) {
+            return Err(settling());
+        }
+        let (index, index_file) = match self.indexes.index(&wanted.path, &file) {
+            Ok(found) => found,
+            Err(IndexError::Unfit(error)) if error.kind() == ParseErrorKind::Incomplete => {
+                let reason = format!("not complete yet: {error}");
+                return Err(Error::Unfit { asset: asset.clone(), reason });
+            }
+            Err(IndexError::Unfit(error)) => {
+                return Err(Error::Unfit { asset: asset.clone(), reason: error.to_string() });
+            }
+            Err(IndexError::Storage(Fault::Changed | Fault::Truncated)) => return Err(settling()),
+            Err(IndexError::Storage(fault)) => return Err(Error::Storage(fault)),
+        };
+        let identity = identify(&index, &file)?;
+        let maps = protection::load(&index, &index_file);
+        Ok(OpenSource {
+            name: wanted.name.clone(),
+            path: wanted.path.clone(),
+            file: Arc::new(file),
+            index: Arc::new(index),
+            index_file,
+            identity,
+            number: 0,
+            maps,
+        })
+    }
+
+    /// Finds the protected bytes of every sample of a source, for both schemes, and keeps them beside its index.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] when a sample is malformed, [`Error::Storage`].
+    pub fn map_protection(&self, asset: &AssetId, source: &OpenSource) -> Result<(), Error> {
+        protection::build(source)
+            .map_err(|error| match error {
+                IndexError::Unfit(error) => Error::Unfit { asset: asset.clone(), reason: error.to_string() },
+                IndexError::Storage(fault) => Error::Storage(fault),
+            })
+    }
+
+    /// The files at `paths` as a title that is not served: for a check before they are published. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`], [`Error::Storage`].
+    pub fn try_out(&self, id: &AssetId, paths: &[PathBuf]) -> Result<Title, Error> {
+        let mut files = Vec::new();
+        for path in paths {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let stamp = Stamp::of(&std::fs::metadata(path).map_err(Fault::from)?);
+            files.push(AssetFile { name, path: path.clone(), stamp });
+        }
+        let asset = Arc::new(Asset { id: id.clone(), files, unsettled: 0 });
+        Title::gather(&asset, asset.files.iter().map(|file| (file, self.open_file(id, file))))
+    }
+
+    /// Reads a source in full in the background: to end its quarantine, or to know its content by later.
+    fn read_in_full(self: &Arc<Self>, asset: AssetId, source: &OpenSource, number: Option<u32>) {
+        let catalog = Arc::clone(self);
+        let (name, identity, file) = (source.name.clone(), source.identity, Arc::clone(&source.file));
+        self.control.spawn(async move {
+            let Ok(_turn) = catalog.reading.acquire().await else { return };
+            let sighting = Sighting { asset: &asset, name: &name, identity: *identity.as_bytes(), stamp: file.stamp() };
+            // Another caller may have waited for the same turn.
+            let known = match number {
+                Some(number) => catalog.store.digest(&sighting, number).await.map(|digest| digest.is_some()),
+                None => catalog.store.sight(&sighting).await.map(|standing| standing != Standing::Quarantined),
+            };
+            if known.unwrap_or(false) {
+                return;
+            }
+            let reader = Arc::clone(&file);
+            let digest = match catalog.blocking(move || Ok(content::digest(&reader)?)).await {
+                Ok(digest) => digest,
+                Err(error) => {
+                    tracing::warn!(asset = %asset, file = name, %error, "a source could not be read in full");
+                    return;
+                }
+            };
+            let noted = match number {
+                Some(number) => catalog.store.learn(&sighting, number, digest).await.map(|()| number),
+                None => catalog.store.settle(&sighting, digest).await,
+            };
+            match noted {
+                Ok(number) => tracing::info!(asset = %asset, file = name, number, "a source was read in full"),
+                Err(error) => tracing::error!(asset = %asset, %error, "the catalogue cannot be written"),
+            }
+        });
+    }
+
+    /// Runs something that blocks on the control runtime's blocking pool.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.control.spawn_blocking(work).await.unwrap_or_else(|error| Err(Error::internal(error)))
+    }
+}
+
+/// A hard link made or removed since the look through the folder changes nothing.
+fn is_same_but_for_links(now: &Stamp, then: &Stamp) -> bool {
+    now.links != then.links && then.same_content(now)
+}
+
+/// The title of a slot if it is open, of this very listing and unchanged on disk.
+fn fresh(slot: &Slot, asset: &Arc<Asset>) -> Option<Arc<Title>> {
+    let title = slot.title.load_full()?;
+    (title.asset.files == asset.files && title.standing() == TitleStanding::Current).then_some(title)
+}
+
+/// The source identity, from probes that are read and never mapped. Blocks.
+fn identify(index: &origin_media::index::Index, file: &LocalFile) -> Result<SourceIdentity, Error> {
+    let mut probes = Vec::new();
+    for range in probe_ranges(file.len()) {
+        let mut buffer = vec![0; usize::try_from(range.end - range.start).map_err(Error::internal)?];
+        file.read_now(range.clone(), &mut buffer)?;
+        probes.push((range, buffer));
+    }
+    file.unchanged()?;
+    let probes: Vec<_> = probes.iter().map(|(range, bytes)| (range.clone(), &bytes[..])).collect();
+    Ok(SourceIdentity::compute(index, &probes))
+}

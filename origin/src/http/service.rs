@@ -1,0 +1,267 @@
+//! What a request goes through, in order: route, package, plan, entity.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, StatusCode, request};
+use moka::future::Cache;
+use origin_front::{ETag, Problem, Request, Response, RouteName, Service, cors, entity};
+use origin_media::drm::Signalling;
+use origin_media::identity::Revision;
+use origin_media::manifest::{Depth, ManifestKind, Subject, dash, hls};
+
+use super::entity::{Document, Keep, Segment, media_type};
+use super::rescue;
+use super::route::{Format, MediaFile, Object, Route, RouteError};
+use crate::delivery::{BufferPool, Planner};
+use crate::error::Error;
+use crate::package::Package;
+use crate::packages::{Packages, Policy};
+
+/// Answers the public listeners. Each worker has its own, with its own buffers.
+#[derive(Clone)]
+pub struct OriginService {
+    views: Arc<Views>,
+    pool: Arc<BufferPool>,
+}
+
+/// Bytes of a chunk: a window is planned, made, checked and sent at a time.
+const CHUNK: usize = 128 * 1024;
+
+/// Everything that responses are made from, shared by all workers.
+pub struct Views {
+    packages: Arc<Packages>,
+    policies: BTreeMap<String, Policy>,
+    planner: Planner,
+    manifests: Cache<(Revision, Text), Bytes>,
+    alias_ttl: Duration,
+}
+
+/// Which text of a revision.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Text {
+    Alias(ManifestKind),
+    Manifest(ManifestKind),
+    Playlist(String),
+}
+
+impl Views {
+    /// Views of `packages` under `policies`; plans and manifests are kept up to so many bytes each.
+    pub fn new(
+        packages: Arc<Packages>,
+        policies: BTreeMap<String, Policy>,
+        cache: &conf::CacheLimits,
+        alias_ttl: Duration,
+    ) -> Arc<Self> {
+        let weight = |_: &(Revision, Text), text: &Bytes| u32::try_from(text.len() + 256).unwrap_or(u32::MAX);
+        Arc::new(Self {
+            packages,
+            policies,
+            planner: Planner::new(cache.layouts),
+            manifests: Cache::builder().max_capacity(cache.manifests).weigher(weight).build(),
+            alias_ttl,
+        })
+    }
+
+    /// A service for one worker.
+    pub fn service(self: &Arc<Self>) -> OriginService {
+        OriginService { views: Arc::clone(self), pool: BufferPool::new(CHUNK) }
+    }
+
+    /// The policies, by name.
+    pub fn policies(&self) -> &BTreeMap<String, Policy> {
+        &self.policies
+    }
+
+    fn policy(&self, name: &str) -> Result<&Policy, Error> {
+        self.policies.get(name).ok_or(Error::NotFound)
+    }
+}
+
+impl Service for OriginService {
+    async fn call(&self, request: Request) -> Response {
+        let (parts, _) = request.into_parts();
+        let (name, mut response) = match parts.method {
+            Method::OPTIONS => return cors::MEDIA.preflight(),
+            Method::GET | Method::HEAD => self.answer(&parts).await,
+            _ => {
+                let problem =
+                    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "Only GET, HEAD and OPTIONS are answered");
+                let mut response = problem.into_response();
+                let allow = http::HeaderValue::from_static("GET, HEAD, OPTIONS");
+                response.headers_mut().insert(http::header::ALLOW, allow);
+                (RouteName("other"), response)
+            }
+        };
+        cors::allow(response.headers_mut());
+        response.extensions_mut().insert(name);
+        response
+    }
+}
+
+impl OriginService {
+    async fn answer(&self, request: &request::Parts) -> (RouteName, Response) {
+        let route = match Route::parse(request.uri.path()) {
+            Ok(route) => route,
+            Err(RouteError::Malformed) => return (RouteName("other"), rescue::response(&Error::Malformed)),
+            Err(RouteError::Unknown) => return (RouteName("other"), rescue::response(&Error::NotFound)),
+        };
+        let name = route.object.name();
+        let response = self.object(request, &route).await.unwrap_or_else(|error| {
+            if let Error::Internal(_) | Error::Keystore(_) | Error::Storage(_) = error {
+                tracing::warn!(asset = %route.asset, route = name, %error, "a request failed");
+            }
+            rescue::response(&error)
+        });
+        (RouteName(name), response)
+    }
+
+    async fn object(&self, request: &request::Parts, route: &Route<'_>) -> Result<Response, Error> {
+        let views = &self.views;
+        let asset = &route.asset;
+        match route.object {
+            Object::Alias { policy, filter: None, format } => {
+                let policy = views.policy(policy)?;
+                let package = views.packages.current(asset, &policy.pack).await?;
+                let revision = policy.revision(&package);
+                self.text(request, policy, &package, revision, Text::Alias(kind(format))).await
+            }
+            Object::Manifest { policy, revision, filter: None, format } => {
+                let policy = views.policy(policy)?;
+                let (package, revision) = views.packages.with_revision(asset, policy, revision).await?;
+                self.text(request, policy, &package, revision, Text::Manifest(kind(format))).await
+            }
+            Object::Playlist { policy, revision, filter: None, clip: None, rep, key_frames: false } => {
+                let policy = views.policy(policy)?;
+                let (package, revision) = views.packages.with_revision(asset, policy, revision).await?;
+                self.text(request, policy, &package, revision, Text::Playlist(rep.to_owned())).await
+            }
+            Object::Media { pack, rep, media_id, file } => {
+                let (package, track) = views.packages.with_media(asset, pack, rep, media_id).await?;
+                self.media(request, package, track, media_id, file).await
+            }
+            // Filters, clips, key-frame playlists and thumbnails have URLs and are not made yet.
+            Object::Alias { .. } | Object::Manifest { .. } | Object::Playlist { .. } | Object::Image { .. } => {
+                Err(Error::NotFound)
+            }
+        }
+    }
+
+    async fn media(
+        &self,
+        request: &request::Parts,
+        package: Arc<Package>,
+        track: usize,
+        media_id: &str,
+        file: MediaFile,
+    ) -> Result<Response, Error> {
+        match file {
+            MediaFile::Init => {
+                let document = Document {
+                    etag: etag(&format!("{media_id}-init"))?,
+                    bytes: package.init(track).clone(),
+                    content_type: media_type(package.presentation.tracks()[track].media()),
+                    keep: Keep::ForEver,
+                };
+                Ok(entity::serve(request, &document))
+            }
+            MediaFile::Segment(number) => {
+                let number = u32::try_from(number).map_err(|_| Error::NotFound)?;
+                let layout = self.views.planner.segment(&package, track, number).await?;
+                let etag = etag(&format!("{media_id}-{number}"))?;
+                let pool = Arc::clone(&self.pool);
+                Ok(entity::serve(request, &Segment { etag, layout, package, track, pool }))
+            }
+            // Key-frame fragments, text and the virtual file have URLs and are not made yet.
+            MediaFile::KeyFrame(_) | MediaFile::Text(_) | MediaFile::Whole => Err(Error::NotFound),
+        }
+    }
+
+    async fn text(
+        &self,
+        request: &request::Parts,
+        policy: &Policy,
+        package: &Package,
+        revision: Revision,
+        text: Text,
+    ) -> Result<Response, Error> {
+        if matches!(&text, Text::Playlist(rep) if package.track(rep).is_none()) {
+            return Err(Error::NotFound);
+        }
+        let (suffix, content_type, keep) = match &text {
+            Text::Alias(kind) => (format!("alias-{}", kind.file_name()), kind.content_type(), Keep::For(self.views.alias_ttl)),
+            Text::Manifest(kind) => (kind.file_name().to_owned(), kind.content_type(), Keep::ForEver),
+            Text::Playlist(rep) => (rep.clone(), ManifestKind::Hls.content_type(), Keep::ForEver),
+        };
+        let etag = etag(&format!("{revision}-{suffix}"))?;
+        let bytes = match self.views.manifests.get(&(revision, text.clone())).await {
+            Some(bytes) => bytes,
+            None => {
+                let bytes = Bytes::from(write(policy, package, revision, &text)?);
+                let published = (self.views.packages.catalog(), package.title.asset.id.clone(), revision.to_string());
+                let (catalog, asset, id) = published;
+                let store = catalog.store().clone();
+                catalog.on_control(async move { store.publish(&asset, &[id]).await }).await?;
+                self.views.manifests.insert((revision, text), bytes.clone()).await;
+                bytes
+            }
+        };
+        Ok(entity::serve(request, &Document { etag, bytes, content_type, keep }))
+    }
+}
+
+fn write(policy: &Policy, package: &Package, revision: Revision, text: &Text) -> Result<String, Error> {
+    let asset = &package.title.asset.id;
+    let signalling = policy.protection.as_ref().map(|protection| Signalling {
+        policy: protection,
+        license_url: &policy.license_url,
+        asset,
+    });
+    let subject = Subject {
+        presentation: &package.presentation,
+        media_ids: &package.media_ids,
+        revision,
+        keys: &package.track_keys,
+        signalling: signalling.as_ref(),
+    };
+    Ok(match text {
+        Text::Alias(ManifestKind::Dash) => dash::write(&subject, Depth::Alias),
+        Text::Manifest(ManifestKind::Dash) => dash::write(&subject, Depth::Revision),
+        Text::Alias(ManifestKind::Hls) => hls::multivariant(&subject, Depth::Alias),
+        Text::Manifest(ManifestKind::Hls) => hls::multivariant(&subject, Depth::Revision),
+        Text::Playlist(rep) => {
+            let (at, _) = package.track(rep).ok_or(Error::NotFound)?;
+            hls::media_playlist(&subject, at)
+        }
+    })
+}
+
+fn etag(text: &str) -> Result<ETag, Error> {
+    ETag::strong(text).ok_or_else(|| Error::internal("an id that is no entity tag"))
+}
+
+fn kind(format: Format) -> ManifestKind {
+    match format {
+        Format::Hls => ManifestKind::Hls,
+        Format::Dash => ManifestKind::Dash,
+    }
+}
+
+impl Object<'_> {
+    /// The `route` label of metrics and access log.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Alias { .. } => "alias",
+            Self::Manifest { .. } => "manifest",
+            Self::Playlist { .. } => "playlist",
+            Self::Media { file: MediaFile::Init, .. } => "init",
+            Self::Media { file: MediaFile::Segment(_), .. } => "segment",
+            Self::Media { file: MediaFile::KeyFrame(_), .. } => "key-frame",
+            Self::Media { file: MediaFile::Text(_), .. } => "text",
+            Self::Media { file: MediaFile::Whole, .. } => "whole",
+            Self::Image { .. } => "image",
+        }
+    }
+}

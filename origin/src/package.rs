@@ -1,0 +1,124 @@
+//! A title under a pack, with its keys: what manifests and media are planned from.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use keystore_types::Label;
+use origin_cipher::Aes128Key;
+use origin_media::identity::MediaId;
+use origin_media::layout;
+use origin_media::presentation::{Pack, Presentation, SourceRef, Track};
+use origin_media::protect::TrackKey;
+
+use crate::catalog::Title;
+use crate::error::Error;
+use crate::keys::HeldKeys;
+
+/// A title under a pack. Immutable: when a file or a key changes, another takes its place.
+pub struct Package {
+    /// The open files.
+    pub title: Arc<Title>,
+    /// Tracks and timelines.
+    pub presentation: Presentation,
+    /// What is public about the keys; empty when the pack is clear.
+    pub track_keys: BTreeMap<Label, TrackKey>,
+    keys: Option<HeldKeys>,
+    /// One for each track of the presentation.
+    tracks: Vec<PackagedTrack>,
+    /// The media id of each track of the presentation.
+    pub media_ids: Vec<MediaId>,
+}
+
+struct PackagedTrack {
+    init: Bytes,
+    /// The position in the title's sources.
+    source: usize,
+}
+
+/// Assembles the tracks of a title under a pack; keys come later.
+///
+/// # Errors
+/// [`Error::Unfit`].
+pub fn assemble(title: &Title, pack: &Pack) -> Result<Presentation, Error> {
+    let sources = title
+        .sources
+        .iter()
+        .map(|source| SourceRef {
+            name: source.name.clone(),
+            identity: source.identity,
+            generation_number: source.number,
+            index: Arc::clone(&source.index),
+        })
+        .collect();
+    Presentation::assemble(sources, pack)
+        .map_err(|error| Error::Unfit { asset: title.asset.id.clone(), reason: error.to_string() })
+}
+
+impl Package {
+    /// Puts a presentation and its keys together. `keys` is `None` exactly when the pack is clear.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when a key is missing.
+    pub fn new(title: Arc<Title>, presentation: Presentation, keys: Option<HeldKeys>) -> Result<Self, Error> {
+        let track_keys: BTreeMap<Label, TrackKey> = keys
+            .iter()
+            .flat_map(HeldKeys::iter)
+            .map(|(label, key)| (label, TrackKey { key_id: key.key_id, iv: key.iv }))
+            .collect();
+        let mut media_ids = Vec::new();
+        let tracks = presentation
+            .tracks()
+            .iter()
+            .map(|track| {
+                let init = layout::init_bytes(&presentation, track, &track_keys).map_err(Error::internal)?;
+                let media_id =
+                    MediaId::compute(&presentation, track, track_keys.get(&track.label()), &init);
+                let wanted = &presentation.sources()[track.source()];
+                let source = title
+                    .sources
+                    .iter()
+                    .position(|source| source.name == wanted.name && source.identity == wanted.identity)
+                    .ok_or_else(|| Error::internal("a presentation has a source that its title lacks"))?;
+                media_ids.push(media_id);
+                Ok(PackagedTrack { init, source })
+            })
+            .collect::<Result<_, Error>>()?;
+        Ok(Self { title, presentation, track_keys, keys, tracks, media_ids })
+    }
+
+    /// The track called `name`, with its position among the tracks.
+    pub fn track(&self, name: &str) -> Option<(usize, &Track)> {
+        self.presentation.tracks().iter().enumerate().find(|(_, track)| track.name() == name)
+    }
+
+    /// The init segment of track `number`.
+    pub fn init(&self, number: usize) -> &Bytes {
+        &self.tracks[number].init
+    }
+
+    /// The position of the source of track `number` among the title's.
+    pub fn source(&self, number: usize) -> usize {
+        self.tracks[number].source
+    }
+
+    /// The cipher of a track, if the pack is protected.
+    pub fn cipher(&self, track: &Track) -> Option<Arc<Aes128Key>> {
+        self.keys.as_ref()?.get(track.label()).map(|key| Arc::clone(&key.cipher))
+    }
+
+    /// Names and media ids of all tracks, in their order.
+    pub fn named_media_ids(&self) -> impl Iterator<Item = (&str, MediaId)> {
+        self.presentation.tracks().iter().map(Track::name).zip(self.media_ids.iter().copied())
+    }
+
+    /// Whether a new response may begin under these keys.
+    pub fn keys_good(&self) -> bool {
+        self.keys.as_ref().is_none_or(HeldKeys::good)
+    }
+
+    /// Whether the keystore has sealed since: what is under way must stop too.
+    pub fn keys_ended(&self) -> bool {
+        self.keys.as_ref().is_some_and(HeldKeys::ended)
+    }
+}

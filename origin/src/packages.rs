@@ -1,0 +1,250 @@
+//! Which package answers for an asset: the current one, or one that was superseded and is still held.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use keystore_types::{AssetId, ProtectionPolicy, Scheme};
+use moka::future::Cache;
+use origin_media::identity::{MediaId, Revision};
+use origin_media::presentation::Pack;
+
+use crate::catalog::{Catalog, Title, TitleStanding};
+use crate::error::Error;
+use crate::keys::Keys;
+use crate::package::{Package, assemble};
+
+/// A named view of every title: what decides manifests and licences.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The name in manifest URLs.
+    pub name: String,
+    /// The name of its pack.
+    pub pack: String,
+    /// What is signalled; `None` exactly when the pack is clear.
+    pub protection: Option<ProtectionPolicy>,
+    /// The base of licence URLs, without a trailing slash.
+    pub license_url: String,
+    /// The version of the manifests' text.
+    pub writer: u16,
+}
+
+impl Policy {
+    /// The revision of the manifests of `package` under this policy.
+    pub fn revision(&self, package: &Package) -> Revision {
+        let protection = self.protection.as_ref().map(|protection| {
+            let systems: Vec<_> = protection.systems.iter().map(|system| format!("{system:?}")).collect();
+            format!("{} {} {:?}", protection.scheme, systems.join(" "), protection.hls_clear_key)
+        });
+        let asset = package.title.asset.id.as_str();
+        let writer = self.writer.to_string();
+        let documents =
+            [asset, &self.pack, protection.as_deref().unwrap_or("clear"), &self.license_url, &writer];
+        Revision::compute(documents.map(str::as_bytes), package.named_media_ids())
+    }
+}
+
+/// Packages by title and pack, made once for all workers.
+pub struct Packages {
+    catalog: Arc<Catalog>,
+    keys: Keys,
+    packs: BTreeMap<String, Pack>,
+    tenant: String,
+    hold: Duration,
+    cache: Cache<(u64, String), Arc<Package>>,
+    held: Mutex<HashMap<AssetId, History>>,
+}
+
+/// The titles that one asset has been.
+struct History {
+    current: Arc<Title>,
+    superseded: Vec<(Instant, Arc<Title>)>,
+}
+
+/// Superseded titles held of one asset: each keeps its files open.
+const HELD_PER_ASSET: usize = 8;
+
+/// Packages kept, over all titles. One is a few hundred bytes for each track; what it refers to is kept elsewhere.
+const CACHED: u64 = 20_000;
+
+impl Packages {
+    /// Packages of the catalogue's titles under `packs`, with keys for the assets of `tenant`.
+    pub fn new(
+        catalog: Arc<Catalog>,
+        keys: Keys,
+        packs: BTreeMap<String, Pack>,
+        tenant: String,
+        hold: Duration,
+    ) -> Self {
+        Self {
+            catalog,
+            keys,
+            packs,
+            tenant,
+            hold,
+            cache: Cache::new(CACHED),
+            held: Mutex::default(),
+        }
+    }
+
+    /// Where titles come from.
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    /// Where keys come from.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// The packs, by name.
+    pub fn packs(&self) -> &BTreeMap<String, Pack> {
+        &self.packs
+    }
+
+    /// Whose keys these are.
+    pub fn tenant(&self) -> &str {
+        &self.tenant
+    }
+
+    /// The asset as it is now.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn current(&self, asset: &AssetId, pack: &str) -> Result<Arc<Package>, Error> {
+        if !self.packs.contains_key(pack) {
+            return Err(Error::NotFound);
+        }
+        let title = self.catalog.title(asset).await?;
+        self.remember(&title);
+        self.of_title(title, pack).await
+    }
+
+    /// The package whose track `name` has this media id, and the track's position.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] when it was superseded too long ago or its source went away, else [`Error`].
+    pub async fn with_media(
+        &self,
+        asset: &AssetId,
+        pack: &str,
+        name: &str,
+        media_id: &str,
+    ) -> Result<(Arc<Package>, usize), Error> {
+        let wanted: MediaId = media_id.parse().map_err(|_| Error::NotFound)?;
+        let found = |package: Arc<Package>| {
+            let (number, _) = package.track(name)?;
+            (package.media_ids[number] == wanted).then_some((package, number))
+        };
+        self.find(asset, pack, media_id, found).await
+    }
+
+    /// The package of this revision under `policy`.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] when it was superseded too long ago or its source went away, else [`Error`].
+    pub async fn with_revision(
+        &self,
+        asset: &AssetId,
+        policy: &Policy,
+        revision: &str,
+    ) -> Result<(Arc<Package>, Revision), Error> {
+        let wanted: Revision = revision.parse().map_err(|_| Error::NotFound)?;
+        let found = |package: Arc<Package>| (policy.revision(&package) == wanted).then_some((package, wanted));
+        self.find(asset, &policy.pack, revision, found).await
+    }
+
+    /// Tries the current package, then those still held; then tells gone from never there.
+    async fn find<T>(
+        &self,
+        asset: &AssetId,
+        pack: &str,
+        id: &str,
+        found: impl Fn(Arc<Package>) -> Option<T>,
+    ) -> Result<T, Error> {
+        let current = self.current(asset, pack).await;
+        let absent = match current {
+            Ok(package) => match found(package) {
+                Some(found) => return Ok(found),
+                None => Error::NotFound,
+            },
+            Err(error @ (Error::NotFound | Error::Unfit { .. })) => error,
+            Err(error) => return Err(error),
+        };
+        for title in self.superseded(asset) {
+            if let Some(found) = found(self.of_title(title, pack).await?) {
+                return Ok(found);
+            }
+        }
+        let store = self.catalog.store().clone();
+        let (asset, id) = (asset.clone(), id.to_owned());
+        let published = self.catalog.on_control(async move { store.was_published(&asset, &id).await }).await?;
+        Err(if published { Error::Gone } else { absent })
+    }
+
+    /// The package of an open title, with good keys.
+    async fn of_title(&self, title: Arc<Title>, pack: &str) -> Result<Arc<Package>, Error> {
+        let key = (title.serial, pack.to_owned());
+        if let Some(package) = self.cache.get(&key).await {
+            if package.keys_good() {
+                return Ok(package);
+            }
+            self.cache.invalidate(&key).await;
+        }
+        let pack = self.packs.get(pack).ok_or(Error::NotFound)?;
+        self.cache
+            .try_get_with(key, self.make(title, pack))
+            .await
+            .map_err(|error: Arc<Error>| (*error).clone())
+    }
+
+    async fn make(&self, title: Arc<Title>, pack: &Pack) -> Result<Arc<Package>, Error> {
+        let (of, under) = (Arc::clone(&title), pack.clone());
+        let presentation = self
+            .catalog
+            .control()
+            .spawn_blocking(move || assemble(&of, &under))
+            .await
+            .map_err(Error::internal)??;
+        let contexts = presentation.key_contexts(&self.tenant, &title.asset.id);
+        let keys = if contexts.is_empty() { None } else { Some(self.keys.lease(contexts).await?) };
+        let package = Arc::new(Package::new(title, presentation, keys)?);
+        let ids: Vec<_> = package.media_ids.iter().map(ToString::to_string).collect();
+        let (store, asset) = (self.catalog.store().clone(), package.title.asset.id.clone());
+        self.catalog.on_control(async move { store.publish(&asset, &ids).await }).await?;
+        Ok(package)
+    }
+
+    /// Makes `title` the asset's current one; the one before is held.
+    fn remember(&self, title: &Arc<Title>) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let history = held
+            .entry(title.asset.id.clone())
+            .or_insert_with(|| History { current: Arc::clone(title), superseded: Vec::new() });
+        // A slow worker may still hand in the title before.
+        if history.current.serial < title.serial {
+            let before = std::mem::replace(&mut history.current, Arc::clone(title));
+            history.superseded.insert(0, (Instant::now(), before));
+            history.superseded.truncate(HELD_PER_ASSET);
+        }
+    }
+
+    /// Titles that the asset was within the hold, newest first, whose open files are still whole.
+    fn superseded(&self, asset: &AssetId) -> Vec<Arc<Title>> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(history) = held.get_mut(asset) else { return Vec::new() };
+        history.superseded.retain(|(since, title)| {
+            since.elapsed() < self.hold && title.standing() < TitleStanding::Overwritten
+        });
+        history.superseded.iter().map(|(_, title)| Arc::clone(title)).collect()
+    }
+}
+
+/// The scheme of a pack as it is configured.
+pub(crate) fn scheme(pack: conf::PackScheme) -> Option<Scheme> {
+    match pack {
+        conf::PackScheme::Cbcs => Some(Scheme::Cbcs),
+        conf::PackScheme::Cenc => Some(Scheme::Cenc),
+        conf::PackScheme::Clear => None,
+    }
+}

@@ -1,0 +1,214 @@
+//! The origin put together: storage, catalogue, keys, views, listeners.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use conf::{OriginSettings, StorageMode, Transport};
+use keystore_client::{Keystore, SealState};
+use keystore_types::{DrmSystem, HlsClearKeyFlavour, ProtectionPolicy};
+use origin_front::{Bound, Drain, Limits, Tls, Workers};
+use origin_media::presentation::Pack;
+use tokio::runtime::Handle;
+
+use crate::catalog::{Catalog, CatalogPaths};
+use crate::control::Server;
+use crate::error::Error;
+use crate::http::Views;
+use crate::ingest::Ingest;
+use crate::keys::Keys;
+use crate::packages::{Packages, Policy, scheme};
+use crate::storage::{Storage, ColdChoice};
+
+/// A running origin.
+pub struct Origin {
+    listeners: Vec<(Transport, SocketAddr)>,
+    packages: Arc<Packages>,
+    views: Arc<Views>,
+    drain: Drain,
+    workers: Workers,
+}
+
+/// Starts the origin: when this returns, its listeners answer. Background work runs on the present runtime,
+/// which must outlive it; it ends with the drain.
+///
+/// # Errors
+/// If a folder, the database, a socket or a thread cannot be had.
+pub async fn start(
+    settings: &OriginSettings,
+    tls: Option<&Tls>,
+    keystore: Arc<dyn Keystore>,
+    drain: &Drain,
+) -> Result<Origin, Error> {
+    let control = Handle::current();
+    let choice = match settings.storage {
+        StorageMode::Auto => ColdChoice::Auto,
+        StorageMode::Uring => ColdChoice::IoUring,
+        StorageMode::Blocking => ColdChoice::Threads,
+    };
+    let storage = Storage::start(choice).map_err(Error::internal)?;
+    let paths = CatalogPaths {
+        media_root: settings.media_root.clone(),
+        state_dir: settings.state_dir.clone(),
+        cache_dir: settings.cache_dir.clone(),
+    };
+    let catalog = Catalog::open(&paths, settings.settle, storage, control).await?;
+    let packs = packs(settings);
+    let policies = policies(settings);
+    let packages = Arc::new(Packages::new(
+        Arc::clone(&catalog),
+        Keys::new(keystore),
+        packs,
+        settings.tenant.name.clone(),
+        settings.hold,
+    ));
+    let views = Views::new(Arc::clone(&packages), policies, &settings.cache, settings.alias_ttl);
+
+    let limits = Limits::new(settings.limits.clone());
+    let mut bound = Vec::new();
+    let mut listeners = Vec::new();
+    for listener in &settings.listeners {
+        let name = match listener.transport {
+            Transport::Plain => "origin-plain",
+            Transport::Tls { .. } => "origin-tls",
+        };
+        let open = Bound::open(name, listener, tls, settings.workers.get()).map_err(Error::internal)?;
+        listeners.push((listener.transport, open.address()));
+        bound.push(open);
+    }
+    let ingest = Ingest::new(Arc::clone(&packages), settings.media_root.clone()).map_err(Error::internal)?;
+    let server = Server::bind(&settings.control_socket)
+        .map_err(|error| Error::Internal(format!("{}: {error}", settings.control_socket.display())))?;
+    let workers = Workers::start("origin", settings.workers, bound, || views.service(), &limits, drain)
+        .map_err(Error::internal)?;
+    let ended = drain.clone();
+    let every = settings.scan_interval;
+    tokio::spawn(async move {
+        tokio::select! {
+            () = ended.reached(origin_front::Phase::Ended) => {}
+            () = catalog.keep_scanning(every) => {}
+            () = server.serve(Arc::new(ingest)) => {}
+        }
+    });
+    Ok(Origin { listeners, packages, views, drain: drain.clone(), workers })
+}
+
+/// One thing that must be so for the origin to be ready.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Check {
+    /// What is checked, in a word.
+    pub name: &'static str,
+    /// Whether it is so.
+    pub ok: bool,
+    /// How it stands, in words.
+    pub detail: String,
+}
+
+impl Origin {
+    /// The listeners' transports and addresses, with real ports, in the order of the settings.
+    pub fn listeners(&self) -> &[(Transport, SocketAddr)] {
+        &self.listeners
+    }
+
+    /// The assets of the media root.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        Arc::clone(self.packages.catalog())
+    }
+
+    /// What readiness depends on, now.
+    pub fn readiness(&self) -> impl Fn() -> Vec<Check> + Send + Sync + 'static + use<> {
+        let (packages, drain) = (Arc::clone(&self.packages), self.drain.clone());
+        move || {
+            let seal = packages.keys().seal_state();
+            vec![
+                Check {
+                    name: "draining",
+                    ok: drain.is_ready(),
+                    detail: if drain.is_ready() { "serving" } else { "the process is ending" }.to_owned(),
+                },
+                Check {
+                    name: "keystore",
+                    ok: seal == SealState::Unsealed,
+                    detail: match seal {
+                        SealState::Unsealed => "unsealed",
+                        SealState::Sealed => "sealed",
+                        SealState::Uninitialised => "not initialised",
+                        SealState::Unreachable => "unreachable",
+                    }
+                    .to_owned(),
+                },
+            ]
+        }
+    }
+
+    /// What an operator may read of it: see [`crate::admin`].
+    pub fn admin(&self) -> axum::Router {
+        crate::admin::router(Arc::clone(&self.packages), Arc::clone(&self.views))
+    }
+
+    /// Resolves when the drain has run its course and every worker has ended.
+    pub async fn ended(self) {
+        self.workers.ended().await;
+    }
+}
+
+fn packs(settings: &OriginSettings) -> BTreeMap<String, Pack> {
+    settings
+        .packs
+        .iter()
+        .filter(|(_, pack)| settings.tenant.allow_clear || scheme(pack.scheme).is_some())
+        .map(|(name, pack)| {
+            let segment_duration_ms = u32::try_from(pack.segment_duration.as_millis()).unwrap_or(u32::MAX);
+            let pack = Pack {
+                name: name.clone(),
+                scheme: scheme(pack.scheme),
+                segment_duration_ms,
+                writer: pack.writer,
+            };
+            (name.clone(), pack)
+        })
+        .collect()
+}
+
+/// The policies that the tenant allows.
+fn policies(settings: &OriginSettings) -> BTreeMap<String, Policy> {
+    let mut policies = BTreeMap::new();
+    for (name, policy) in &settings.policies {
+        let Some(pack) = settings.packs.get(&policy.pack) else { continue };
+        let scheme = scheme(pack.scheme);
+        let clear_key = policy.systems.contains(&conf::System::ClearKey);
+        if (scheme.is_none() && !settings.tenant.allow_clear) || (clear_key && !settings.tenant.allow_clear_key) {
+            tracing::warn!(policy = name, tenant = settings.tenant.name, "the tenant does not allow this policy");
+            continue;
+        }
+        let protection = scheme.map(|scheme| ProtectionPolicy {
+            scheme,
+            systems: policy.systems.iter().map(|&system| drm_system(system)).collect(),
+            hls_clear_key: match policy.hls_clear_key {
+                conf::HlsClearKey::ClearKey => HlsClearKeyFlavour::ClearKey,
+                conf::HlsClearKey::Identity => HlsClearKeyFlavour::Identity,
+                conf::HlsClearKey::Both => HlsClearKeyFlavour::Both,
+            },
+        });
+        policies.insert(
+            name.clone(),
+            Policy {
+                name: name.clone(),
+                pack: policy.pack.clone(),
+                protection,
+                license_url: settings.license_url.clone(),
+                writer: policy.writer,
+            },
+        );
+    }
+    policies
+}
+
+fn drm_system(system: conf::System) -> DrmSystem {
+    match system {
+        conf::System::ClearKey => DrmSystem::ClearKey,
+        conf::System::Widevine => DrmSystem::Widevine,
+        conf::System::PlayReady => DrmSystem::PlayReady,
+        conf::System::FairPlay => DrmSystem::FairPlay,
+    }
+}
