@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
 
 /// A running machine. Dropped, it is gone with all that was changed in it.
-pub struct Machine {
+pub(crate) struct Machine {
     unshare: Child,
     /// Process id of its systemd, as the host counts.
     systemd: String,
@@ -20,7 +20,7 @@ pub struct Machine {
 
 impl Machine {
     /// What this host lacks to boot one, if anything.
-    pub fn missing() -> Option<&'static str> {
+    pub(crate) fn missing() -> Option<&'static str> {
         let namespaces = || {
             let unshare = Command::new("unshare")
                 .args(["--mount", "--pid", "--net", "--cgroup", "--fork", "mount"])
@@ -39,7 +39,7 @@ impl Machine {
     }
 
     /// Boots one, with an empty `folder` for its own use.
-    pub fn boot(folder: &Path) -> Self {
+    pub(crate) fn boot(folder: &Path) -> Self {
         let name = format!(
             "castellum-{}",
             folder.file_name().unwrap().to_str().unwrap()
@@ -77,7 +77,7 @@ impl Machine {
     }
 
     /// Runs a command in it, as root.
-    pub fn run(&self, command: &[&str]) -> Output {
+    pub(crate) fn run(&self, command: &[&str]) -> Output {
         Command::new("nsenter")
             .args([
                 "-t",
@@ -100,7 +100,7 @@ impl Machine {
     }
 
     /// Runs a command that must succeed, and returns what it says.
-    pub fn must(&self, command: &[&str]) -> String {
+    pub(crate) fn must(&self, command: &[&str]) -> String {
         let output = self.run(command);
         if !output.status.success() {
             let journal = self.run(&["journalctl", "--no-pager", "--lines=60", "--output=cat"]);
@@ -115,7 +115,7 @@ impl Machine {
     }
 
     /// Where a path of the machine is for the host.
-    pub fn path(&self, path: &str) -> PathBuf {
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.systemd))
     }
 }
