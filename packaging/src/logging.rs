@@ -1,0 +1,42 @@
+//! Log lines, to standard error: JSON for a journal, text for people.
+
+use conf::{LogFormat, LogSettings};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::failure::{Exit, Failure};
+
+/// Sends log lines to standard error from now on.
+///
+/// # Errors
+/// The filter is not one.
+pub(crate) fn start(settings: &LogSettings) -> Result<(), Failure> {
+    let access = if settings.access {
+        "access=info"
+    } else {
+        "access=off"
+    };
+    let filter = EnvFilter::try_new(format!("{access},{}", settings.filter)).map_err(|error| {
+        Failure::with_help(
+            Exit::Config,
+            format!("log.filter: {error}"),
+            "such as info,origin=debug",
+        )
+    })?;
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(filter);
+    let started = match settings.format {
+        LogFormat::Json => {
+            let lines = lines
+                .json()
+                .flatten_event(true)
+                .with_current_span(false)
+                .with_span_list(false);
+            registry.with(lines).try_init()
+        }
+        LogFormat::Text => registry.with(lines.with_target(false)).try_init(),
+    };
+    started.map_err(Failure::failed)
+}

@@ -1,0 +1,45 @@
+//! One plain HTTP/1.1 request to a listener of ours on this host: enough to see whether it answers.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// What came back.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: String,
+}
+
+/// Ours answer at once; an answer that takes longer than this is none.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// More than any manifest or health report.
+const MAX_ANSWER: u64 = 1 << 20;
+
+/// Asks `method path` of the listener at `address`.
+pub(crate) async fn ask(address: SocketAddr, method: &str, path: &str) -> io::Result<Answer> {
+    tokio::time::timeout(PATIENCE, exchange(address, method, path)).await?
+}
+
+async fn exchange(address: SocketAddr, method: &str, path: &str) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request =
+        format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut response = Vec::new();
+    stream.take(MAX_ANSWER).read_to_end(&mut response).await?;
+    let response = String::from_utf8_lossy(&response);
+    let not_http = || io::Error::new(io::ErrorKind::InvalidData, "this is no HTTP response");
+    let (head, body) = response.split_once("\r\n\r\n").ok_or_else(not_http)?;
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .ok_or_else(not_http)?;
+    Ok(Answer {
+        status,
+        body: body.to_owned(),
+    })
+}

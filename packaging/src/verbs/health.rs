@@ -1,0 +1,88 @@
+//! `castellum health`: whether a running role is ready, for people and for container health checks.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use keystore_client::SealState;
+use keystore_client::admin::Admin as _;
+use keystore_client::socket::AdminSocket;
+use serde::Serialize;
+
+use super::serve::Role;
+use super::{ConfigFile, converse};
+use crate::failure::{Exit, Failure};
+use crate::output::Output;
+use crate::probe;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  castellum health --role origin")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// The role to ask; the origin also answers for all roles of one process
+    #[arg(long, value_enum, default_value = "origin")]
+    role: Role,
+}
+
+#[derive(Serialize)]
+struct Health {
+    ready: bool,
+    detail: String,
+}
+
+/// A role that is well answers at once; one that takes longer is not.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
+    let settings = args.config.load()?;
+    let asked = async {
+        match args.role {
+            Role::Origin => ready(settings.origin.admin.address).await,
+            Role::License => ready(settings.license.admin.address).await,
+            Role::Keystore => {
+                let status = AdminSocket::open(&settings.keystore.control_socket)
+                    .status()
+                    .await?;
+                let ready = status.state == SealState::Unsealed;
+                let detail = format!("{:?}", status.state).to_lowercase();
+                Ok(Health { ready, detail })
+            }
+        }
+    };
+    let health = converse(async {
+        tokio::time::timeout(PATIENCE, asked)
+            .await
+            .unwrap_or_else(|_| Err(Failure::new(Exit::Unreachable, "no answer within 5 s")))
+    })?;
+    let detail = health.detail.clone();
+    output.say(&health, |health| health.detail.clone())?;
+    match health.ready {
+        true => Ok(()),
+        false if detail.contains("sealed") => Err(Failure::new(Exit::Sealed, "not ready: sealed")),
+        false => Err(Failure::failed("not ready")),
+    }
+}
+
+/// Asks `/readyz?verbose` of an admin listener.
+async fn ready(address: Option<SocketAddr>) -> Result<Health, Failure> {
+    let mut address =
+        address.ok_or_else(|| Failure::new(Exit::Config, "the role's admin listener is off"))?;
+    // A wildcard is for listening; loopback is among what it covers.
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        IpAddr::V4(_) | IpAddr::V6(_) => {}
+    }
+    let answer = probe::ask(address, "GET", "/readyz?verbose")
+        .await
+        .map_err(|error| {
+            Failure::new(
+                Exit::Unreachable,
+                format!("nobody answers at {address}: {error}"),
+            )
+        })?;
+    Ok(Health {
+        ready: answer.status == 200,
+        detail: answer.body.trim().to_owned(),
+    })
+}

@@ -1,0 +1,116 @@
+//! `castellum serve`: the daemon.
+
+use std::io;
+
+use axum::Router;
+use clap::ValueEnum;
+use conf::Settings;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::ConfigFile;
+use crate::admin::{self, Admin};
+use crate::failure::Failure;
+use crate::logging;
+use crate::roles::Roles;
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  castellum serve --role origin -c /etc/castellum/castellum.toml"
+)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// The roles of this process; all of them without it
+    #[arg(long = "role", value_enum, value_delimiter = ',', value_name = "ROLE")]
+    roles: Vec<Role>,
+}
+
+/// A role of the appliance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// Packages and serves media
+    Origin,
+    /// Answers licence requests
+    License,
+    /// Keeps keys
+    Keystore,
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let settings = args.config.load()?;
+    logging::start(&settings.log)?;
+    let all = [Role::Keystore, Role::License, Role::Origin];
+    let roles = if args.roles.is_empty() {
+        &all[..]
+    } else {
+        &args.roles[..]
+    };
+    // The control thread: state, keys, health and metrics. Media and licences have threads of their own.
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start a runtime: {error}")))?
+        .block_on(serve(&settings, roles))
+}
+
+async fn serve(settings: &Settings, wanted: &[Role]) -> Result<(), Failure> {
+    let metrics = admin::start_metrics()?;
+    // Taken before anything is open, so that none is missed.
+    let shutdown = terminated().map_err(Failure::failed)?;
+
+    let mut roles = if wanted.contains(&Role::Keystore) {
+        Roles::with_keystore(&settings.keystore).await?
+    } else {
+        Roles::with_keystore_at(&settings.origin.keystore_socket)
+    };
+    if wanted.contains(&Role::License) {
+        roles.license(&settings.license, None)?;
+    }
+    if wanted.contains(&Role::Origin) {
+        roles.origin(&settings.origin, None).await?;
+    }
+    // One process has one admin listener; the keystore alone has none: its control socket says how it stands.
+    let admin = if wanted.contains(&Role::Origin) {
+        Admin::bind(&settings.origin.admin).await?
+    } else if wanted.contains(&Role::License) {
+        Admin::bind(&settings.license.admin).await?
+    } else {
+        None
+    };
+    if let Some(admin) = admin {
+        roles.admin(admin, metrics, Router::new());
+    }
+
+    tell_systemd(&[NotifyState::Ready]);
+    tracing::info!(roles = ?wanted, version = env!("CARGO_PKG_VERSION"), "serving");
+    let shutdown = async {
+        shutdown.await;
+        tracing::info!("draining");
+        tell_systemd(&[NotifyState::Stopping]);
+    };
+    roles.until(shutdown, settings.origin.drain).await?;
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// Resolves at the first SIGTERM or SIGINT from now on.
+pub(crate) fn terminated() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// Tells systemd, where it asked to be told (`NOTIFY_SOCKET`, sd_notify(3)).
+fn tell_systemd(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "cannot tell systemd");
+    }
+}

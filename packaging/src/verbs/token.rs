@@ -1,0 +1,210 @@
+//! `castellum token`: entitlement tokens, for those who have no back end yet and for people who look into one.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io::{self, Read as _};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Subcommand, ValueEnum};
+use keystore_types::{AssetId, KeyId};
+use license::entitlement::inspect::{Inspection, Verdict, inspect};
+use license::entitlement::mint::{Claims, mint};
+use license::entitlement::{Algorithm, AssetGrant, Issuer, SigningKey, Verifier};
+use license::{Clock as _, SystemClock};
+use serde::Serialize;
+
+use super::ConfigFile;
+use crate::failure::{Exit, Failure};
+use crate::output::Output;
+
+#[derive(Debug, clap::Args)]
+#[command(arg_required_else_help = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Sign a token
+    #[command(
+        after_help = "Example:\n  castellum token mint --key shop.secret --issuer https://shop.example \
+                            --audience castellum --asset film --for 1h"
+    )]
+    Mint(Mint),
+    /// Show what a token says, and whether the licence server would take it
+    #[command(
+        after_help = "Example:\n  castellum token inspect -c /etc/castellum/castellum.toml < token.jwt"
+    )]
+    Inspect(Inspect),
+}
+
+#[derive(Debug, clap::Args)]
+struct Mint {
+    /// The file of the signing key: an HS256 secret, or a private key in PEM (PKCS#8)
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// The algorithm that the key is for
+    #[arg(long, value_enum, ignore_case = true, default_value = "HS256")]
+    algorithm: SigningAlgorithm,
+    /// The key's id, for the token's header
+    #[arg(long, value_name = "ID")]
+    key_id: Option<String>,
+    /// The `iss` claim
+    #[arg(long, value_name = "ISS")]
+    issuer: String,
+    /// The `aud` claim
+    #[arg(long, value_name = "AUD")]
+    audience: String,
+    /// An asset that the token covers, or `*`; may be repeated
+    #[arg(long = "asset", value_name = "ID", required_unless_present = "kids")]
+    assets: Vec<String>,
+    /// A key that the token covers; may be repeated
+    #[arg(long = "kid", value_name = "UUID")]
+    kids: Vec<KeyId>,
+    /// How long it is good
+    #[arg(long = "for", value_name = "SPAN", default_value = "1h")]
+    span: conf::Span,
+    /// The `sub` claim
+    #[arg(long, value_name = "SUB")]
+    subject: Option<String>,
+    /// The `jti` claim
+    #[arg(long, value_name = "JTI")]
+    token_id: Option<String>,
+    /// The licence policy
+    #[arg(long, value_name = "NAME")]
+    policy: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Inspect {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// The token; without it, it is read from standard input, where no process list shows it
+    token: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SigningAlgorithm {
+    #[value(name = "HS256")]
+    Hs256,
+    #[value(name = "ES256")]
+    Es256,
+    #[value(name = "EdDSA")]
+    EdDsa,
+}
+
+#[derive(Serialize)]
+struct Minted {
+    token: String,
+}
+
+pub(crate) fn run(args: Args, output: Output) -> Result<(), Failure> {
+    match args.verb {
+        Verb::Mint(args) => {
+            let token = args.token()?;
+            output.say(&Minted { token }, |minted| minted.token.clone())
+        }
+        Verb::Inspect(args) => {
+            let inspection = args.inspection()?;
+            let refused = matches!(inspection.verdict, Some(Verdict::Refused { .. }));
+            output.say(&inspection, inspection_text)?;
+            match refused {
+                true => Err(Failure::new(
+                    Exit::NotAllowed,
+                    "the licence server refuses this token",
+                )),
+                false => Ok(()),
+            }
+        }
+    }
+}
+
+impl Mint {
+    fn token(self) -> Result<String, Failure> {
+        let content = conf::SecretSource::file(&self.key)
+            .read()
+            .map_err(|error| {
+                Failure::failed(format!("cannot read {}: {error}", self.key.display()))
+            })?;
+        let algorithm = match self.algorithm {
+            SigningAlgorithm::Hs256 => Algorithm::Hs256,
+            SigningAlgorithm::Es256 => Algorithm::Es256,
+            SigningAlgorithm::EdDsa => Algorithm::EdDsa,
+        };
+        let key = SigningKey::read(algorithm, &content).map_err(Failure::failed)?;
+        let now = SystemClock.now();
+        let claims = Claims {
+            iat: Some(now),
+            sub: self.subject,
+            jti: self.token_id,
+            assets: grant(&self.assets)?,
+            kids: (!self.kids.is_empty()).then_some(self.kids),
+            policy: self.policy,
+            ..Claims::new(
+                self.issuer,
+                self.audience,
+                now.plus(Duration::from(self.span)),
+            )
+        };
+        mint(&claims, self.key_id.as_deref(), &key).map_err(Failure::failed)
+    }
+}
+
+fn grant(assets: &[String]) -> Result<Option<AssetGrant>, Failure> {
+    match assets {
+        [] => Ok(None),
+        [all] if all == "*" => Ok(Some(AssetGrant::All)),
+        names => names
+            .iter()
+            .map(|name| name.parse::<AssetId>())
+            .collect::<Result<BTreeSet<_>, _>>()
+            .map(|names| Some(AssetGrant::Only(names)))
+            .map_err(Failure::usage),
+    }
+}
+
+impl Inspect {
+    fn inspection(self) -> Result<Inspection, Failure> {
+        let issuers = self.config.load()?.license.issuers;
+        let token = match self.token {
+            Some(token) => token,
+            None => {
+                let mut text = String::new();
+                io::stdin()
+                    .take(64 << 10)
+                    .read_to_string(&mut text)
+                    .map_err(Failure::failed)?;
+                text
+            }
+        };
+        let verifier = if issuers.is_empty() {
+            None
+        } else {
+            let issuers = issuers.iter().map(Issuer::load).collect::<Result<_, _>>();
+            Some(Verifier::new(issuers.map_err(Failure::failed)?))
+        };
+        inspect(token.trim(), verifier.as_ref(), SystemClock.now()).map_err(Failure::failed)
+    }
+}
+
+fn inspection_text(inspection: &Inspection) -> String {
+    let mut text = String::new();
+    for (title, members) in [
+        ("header", &inspection.header),
+        ("claims", &inspection.claims),
+    ] {
+        let _ = writeln!(text, "{title}");
+        for (name, value) in members {
+            let _ = writeln!(text, "  {name:8} {value}");
+        }
+    }
+    let verdict = match &inspection.verdict {
+        None => "not judged: no issuers are configured".to_owned(),
+        Some(Verdict::Valid { issuer }) => format!("taken, from issuer {issuer}"),
+        Some(Verdict::Refused { detail, .. }) => format!("refused: {detail}"),
+    };
+    let _ = writeln!(text, "verdict\n  {verdict}");
+    text
+}
