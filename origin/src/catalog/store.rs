@@ -51,6 +51,7 @@ impl Store {
     /// # Errors
     /// What SQLite says.
     pub async fn open(state_dir: &Path) -> Result<Self, sqlx::Error> {
+        std::fs::create_dir_all(state_dir).map_err(sqlx::Error::Io)?;
         let options = SqliteConnectOptions::new()
             .filename(state_dir.join("catalogue.sqlite"))
             .create_if_missing(true)
