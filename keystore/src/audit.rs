@@ -551,3 +551,202 @@ fn hex(bytes: &[u8]) -> String {
             text
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use tempfile::tempfile;
+
+    use super::*;
+
+    fn event() -> Event {
+        Event::Unseal { opened: true }
+    }
+
+    async fn log_of(file: &File, records: u64) -> Log {
+        let (log, torn) = Log::open(file.try_clone().unwrap()).unwrap();
+        assert_eq!(torn, 0);
+        for number in 0..records {
+            log.append(number, "tests", event()).await.unwrap();
+        }
+        log
+    }
+
+    /// The log's lines, with newlines.
+    fn lines(file: &File) -> Vec<String> {
+        let len = file.metadata().unwrap().len();
+        let mut bytes = vec![0; usize::try_from(len).unwrap()];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        text.split_inclusive('\n').map(str::to_owned).collect()
+    }
+
+    fn walk_lines(lines: &[String], anchor: Option<Head>) -> Walk {
+        let mut file = tempfile().unwrap();
+        let text = lines.concat();
+        file.write_all(text.as_bytes()).unwrap();
+        walk(&file, text.len() as u64, anchor)
+    }
+
+    /// The form of a line is read by programs that are not ours: this is brittle, which is the point.
+    #[tokio::test]
+    async fn the_form_of_a_line() {
+        let file = tempfile().unwrap();
+        let log = log_of(&file, 0).await;
+        let key_id = "9eb4050d-e44b-4802-932e-27d75083e266".parse().unwrap();
+        let event = Event::Destroy { key_id };
+        log.append(1_790_000_000_000, "operator", event)
+            .await
+            .unwrap();
+        let body = "{\"seq\":1,\"unix_ms\":1790000000000,\"caller\":\"operator\",\"op\":\"destroy\",\
+            \"key_id\":\"9eb4050d-e44b-4802-932e-27d75083e266\",\
+            \"prev\":\"0000000000000000000000000000000000000000000000000000000000000000\"";
+        let hash = hex(&sha256(body.as_bytes()));
+        assert_eq!(lines(&file), [format!("{body},\"hash\":\"{hash}\"}}\n")]);
+    }
+
+    #[tokio::test]
+    async fn a_chain_goes_on_after_a_restart() {
+        let file = tempfile().unwrap();
+        let head = log_of(&file, 3).await.head();
+        let log = log_of(&file, 2).await;
+        let walk = log.verify(Some(head));
+        assert_eq!(walk.fault, None);
+        assert_eq!(walk.head.seq, 5);
+        assert_eq!(walk.head, log.head());
+    }
+
+    #[tokio::test]
+    async fn records_that_come_at_once_all_get_their_place() {
+        let file = tempfile().unwrap();
+        let log = log_of(&file, 0).await;
+        let appends = (0..500).map(|number| log.append(number, "tests", event()));
+        let heads = futures_util::future::join_all(appends).await;
+        let mut seqs: Vec<_> = heads.into_iter().map(|head| head.unwrap().seq).collect();
+        seqs.sort_unstable();
+        assert!(seqs.into_iter().eq(1..=500));
+        assert_eq!(log.verify(None).fault, None);
+    }
+
+    #[tokio::test]
+    async fn names_the_first_record_that_is_wrong() {
+        let file = tempfile().unwrap();
+        let anchor = log_of(&file, 5).await.head();
+        let good = lines(&file);
+        assert_eq!(walk_lines(&good, Some(anchor)).fault, None);
+        type Change = fn(&mut Vec<String>);
+        let cases: [(&str, u64, Change); 6] = [
+            ("changed", 3, |lines| {
+                lines[2] = lines[2].replace("tests", "other")
+            }),
+            ("removed", 3, |lines| drop(lines.remove(2))),
+            ("first removed", 1, |lines| drop(lines.remove(0))),
+            ("doubled", 4, |lines| lines.insert(3, lines[2].clone())),
+            ("swapped", 3, |lines| lines.swap(2, 3)),
+            ("garbage", 4, |lines| lines[3] = "not a record\n".to_owned()),
+        ];
+        for (what, seq, change) in cases {
+            let mut lines = good.clone();
+            change(&mut lines);
+            let fault = walk_lines(&lines, Some(anchor)).fault;
+            assert_eq!(fault.map(|fault| fault.seq), Some(seq), "{what}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_anchor_finds_a_log_that_was_cut_short_or_rewritten() {
+        let file = tempfile().unwrap();
+        let anchor = log_of(&file, 5).await.head();
+        let good = lines(&file);
+        let fault = walk_lines(&good[..4], Some(anchor)).fault.unwrap();
+        assert_eq!(fault.seq, 5);
+        assert!(fault.what.contains("cut short"), "{fault:?}");
+        assert_eq!(walk_lines(&good[..4], None).fault, None);
+
+        // A whole new chain, each link right.
+        let other = tempfile().unwrap();
+        let log = log_of(&other, 0).await;
+        for _ in 0..6 {
+            log.append(99, "forger", event()).await.unwrap();
+        }
+        let fault = log.verify(Some(anchor)).fault.unwrap();
+        assert_eq!(fault.seq, 5);
+        assert!(fault.what.contains("rewritten"), "{fault:?}");
+    }
+
+    #[tokio::test]
+    async fn an_unfinished_last_line_is_cut_off() {
+        let file = tempfile().unwrap();
+        drop(log_of(&file, 3).await);
+        let good = lines(&file);
+        let whole = good.concat().len() as u64;
+        for torn in [
+            &good[0].as_bytes()[..40],
+            &good[0].as_bytes()[..1],
+            &[0; 5000],
+        ] {
+            file.write_all_at(torn, whole).unwrap();
+            let (log, cut) = Log::open(file.try_clone().unwrap()).unwrap();
+            assert_eq!(cut, torn.len() as u64);
+            assert_eq!(log.head().seq, 3);
+            assert_eq!(lines(&file), good);
+        }
+        // Nothing but a torn line: the log begins anew.
+        file.set_len(10).unwrap();
+        let (log, cut) = Log::open(file.try_clone().unwrap()).unwrap();
+        assert_eq!((cut, log.head()), (10, Head::START));
+    }
+
+    #[tokio::test]
+    async fn a_damaged_last_record_is_not_built_upon() {
+        let file = tempfile().unwrap();
+        drop(log_of(&file, 3).await);
+        let mut changed = lines(&file);
+        changed[2] = changed[2].replace("tests", "other");
+        let text = changed.concat();
+        file.write_all_at(text.as_bytes(), 0).unwrap();
+        let error = Log::open(file).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Damaged);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_written_is_refused_and_taken_back() {
+        // Every write fails: the file is open for reading only.
+        let path = tempfile::NamedTempFile::new().unwrap();
+        drop(log_of(path.as_file(), 2).await);
+        let (log, _) = Log::open(File::open(path.path()).unwrap()).unwrap();
+        let before = log.head();
+        let error = log.append(0, "tests", event()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert_eq!(log.head(), before);
+        assert_eq!(log.verify(Some(before)).fault, None);
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_refuses() {
+        let full = match File::options().read(true).write(true).open("/dev/full") {
+            Ok(full) => full,
+            Err(error) => return eprintln!("skipped: no /dev/full ({error})"),
+        };
+        let head = Head::START;
+        let committed = Arc::new(Mutex::new(Committed { head, len: 0 }));
+        let mut writer = Writer {
+            file: Arc::new(full),
+            committed: committed.clone(),
+            broken: None,
+        };
+        let (done, answer) = oneshot::channel();
+        let mut group = Group::after(*lock(&committed));
+        group.add(Record {
+            unix_ms: 0,
+            caller: "tests".to_owned(),
+            event: event(),
+            done,
+        });
+        let refused = writer.write(&group).unwrap_err();
+        assert!(refused.contains("No space left"), "{refused}");
+        assert_eq!(lock(&committed).head, head);
+        drop((group, answer));
+    }
+}

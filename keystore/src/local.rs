@@ -39,6 +39,9 @@ use crate::store::sqlite::Sqlite;
 use crate::store::{KekRow, KeyBody, KeyRow, Store};
 use crate::unlock::passphrase::{self, SealedRoot};
 
+/// The database's name in the state folder.
+const DATABASE: &str = "keystore.sqlite";
+
 /// The longest tenant name, in bytes.
 const MAX_TENANT: usize = 128;
 
@@ -74,21 +77,31 @@ struct Unsealed {
 
 impl Local {
     /// Opens the keystore in its state folder, which is made where there is none, and unseals it when settings
-    /// say how.
+    /// say how; with a passphrase that does not fit it starts sealed.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] when another process has the folder; [`ErrorKind::Damaged`],
-    /// [`ErrorKind::Unsupported`] for what lies in it; [`ErrorKind::WrongPassphrase`].
+    /// [`ErrorKind::Unavailable`] when another process has the folder, or key memory must be locked and cannot
+    /// be; [`ErrorKind::Damaged`] and [`ErrorKind::Unsupported`] for what lies in the folder.
     pub async fn open(settings: &KeystoreSettings, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         let folder = &settings.state_dir;
         let lock = lock(folder)?;
-        let store = Sqlite::open(&folder.join("keystore.sqlite")).await?;
-        let log_path = folder.join("audit.log");
-        let log = (private().create(true).truncate(false).open(&log_path))
-            .map_err(failed("open", &log_path))?;
-        // The new files' names are on disk before anything relies on what they hold.
-        (File::open(folder).and_then(|folder| folder.sync_all()))
-            .map_err(failed("sync", folder))?;
+        let make = |name| {
+            let path = folder.join(name);
+            let file = private().create(true).truncate(false).open(&path);
+            file.map_err(failed("open", &path))
+        };
+        let log = make("audit.log")?;
+        // SQLite takes an empty file for a new database, and gives its modes to the files that it puts beside it.
+        drop(make(DATABASE)?);
+        let store = Sqlite::open(&folder.join(DATABASE)).await?;
+        // The names of new files are on disk before anything relies on what they hold.
+        for folder in [Some(folder.as_path()), folder.parent()]
+            .into_iter()
+            .flatten()
+        {
+            (File::open(folder).and_then(|folder| folder.sync_all()))
+                .map_err(failed("sync", folder))?;
+        }
         let local = Self::assemble(Box::new(store), log, settings, clock, Some(lock)).await?;
         local.unseal_at_start(settings).await?;
         Ok(local)
@@ -133,33 +146,45 @@ impl Local {
         Ok(Self(Arc::new(inner)))
     }
 
+    /// Unseals as settings say. Where the passphrase cannot be read or does not fit, the keystore starts sealed, so
+    /// that clear titles play and an operator can put it right.
     async fn unseal_at_start(&self, settings: &KeystoreSettings) -> Result<(), Error> {
         let Some(source) = &settings.passphrase else {
             return Ok(());
         };
-        let bytes = (source.read_line())
-            .map_err(|error| Error::unavailable(format!("cannot read {source}"), error))?;
-        let text = (str::from_utf8(&bytes))
-            .map_err(|error| Error::unavailable(format!("{source} is not text"), error))?;
-        let passphrase = SecretString::from(text);
-        let state = *self.0.state.borrow();
-        match state {
-            SealState::Uninitialised if settings.init_at_start => {
-                tracing::info!("making a root: this is the keystore's first start");
-                self.0.init("keystore", &passphrase).await
+        let read = source.read_line().and_then(|bytes| {
+            let text = str::from_utf8(&bytes).map_err(io::Error::other)?;
+            Ok(SecretString::from(text))
+        });
+        let passphrase = match read {
+            Ok(passphrase) => passphrase,
+            Err(error) => {
+                tracing::error!(%source, %error, "cannot read the passphrase: starting sealed");
+                return Ok(());
             }
-            SealState::Uninitialised => {
-                tracing::warn!("there is no root yet: `castellum keystore init` makes one");
+        };
+        let initialised = *self.0.state.borrow() != SealState::Uninitialised;
+        let unsealed = if initialised {
+            self.0.unseal("keystore", &passphrase).await
+        } else if settings.init_at_start {
+            tracing::info!("making a root: this is the keystore's first start");
+            self.0.init("keystore", &passphrase).await
+        } else {
+            tracing::warn!("there is no root yet: `castellum keystore init` makes one");
+            Ok(())
+        };
+        match unsealed {
+            Ok(()) => Ok(()),
+            Err(Refusal::Failed(error)) if error.kind() == ErrorKind::WrongPassphrase => {
+                tracing::error!(%source, %error, "starting sealed");
                 Ok(())
             }
-            SealState::Sealed | SealState::Unsealed | SealState::Unreachable => {
-                self.0.unseal("keystore", &passphrase).await
+            Err(Refusal::Refused(why)) => {
+                tracing::error!(%source, why, "starting without a root");
+                Ok(())
             }
+            Err(Refusal::Failed(error)) => Err(error),
         }
-        .map_err(|refusal| match refusal {
-            Refusal::Failed(error) => error,
-            Refusal::Refused(why) => Error::new(ErrorKind::Unavailable, why),
-        })
     }
 
     /// The keystore as this caller sees it.

@@ -80,9 +80,9 @@ impl WrappingKey {
     ) -> Result<Wrapped, Error> {
         let mut nonce = [0; NONCE_LEN];
         fill(random, &mut nonce)?;
-        // Reserved at once: a vector that grows leaves unwiped copies behind. Encrypted in place before it is kept.
+        // Reserved at once: a vector that grows leaves unwiped copies behind.
         let capacity = NONCE_LEN + key.len() + AES_256_GCM.tag_len();
-        let mut wrapped = Vec::with_capacity(capacity);
+        let mut wrapped = Zeroizing::new(Vec::with_capacity(capacity));
         wrapped.extend_from_slice(&nonce);
         wrapped.extend_from_slice(key);
         let nonce = Nonce::assume_unique_for_key(nonce);
@@ -94,7 +94,7 @@ impl WrappingKey {
             )
             .map_err(|_| Error::new(ErrorKind::Unavailable, "cannot wrap a key"))?;
         wrapped.extend_from_slice(tag.as_ref());
-        Ok(Wrapped(wrapped))
+        Ok(Wrapped(std::mem::take(&mut *wrapped)))
     }
 
     /// The bytes of a 32-byte key.

@@ -3,6 +3,8 @@
 //! It cannot show that a key is on disk before it leaves (`crash.rs` does), nor that another user's process is told
 //! apart from this one's: all callers here are the same user.
 
+#![expect(clippy::unwrap_used, reason = "a test's panic is its report")]
+
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;

@@ -1,0 +1,276 @@
+//! A keystore that is killed at any write, sync, rename or truncation loses nothing that it acknowledged and leaves
+//! nothing half-done.
+//!
+//! A child process makes keys under `strace`, which kills it at the n-th call of one kind on one file, for n = 1, 2, ...
+//! until it comes through unharmed; then the folder that it left is opened and looked through. The kernel lives on, so this
+//! cannot show what a power cut does to writes that were not synced; that syncs come in the right order is
+//! argued in `local.rs`.
+
+#![expect(clippy::unwrap_used, reason = "a test's panic is its report")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use keystore::capability::Caller;
+use keystore::{Local, SystemClock, testing};
+use keystore_client::admin::KeyFilter;
+use keystore_client::{Lease, LeaseRequest, SealState};
+use keystore_types::{Generation, KeyContext, Label, SUBSAMPLE_RULE, Scheme};
+use ring::digest::{SHA256, digest};
+
+/// Where the child finds its state; unset, it is not a child.
+const FOLDER: &str = "CASTELLUM_CRASH_FOLDER";
+
+const PASSPHRASE: &str = "correct horse";
+
+/// Assets for which the child leases keys, one after another; each makes two keys.
+const ASSETS: u32 = 3;
+
+/// What the kernel is asked that changes files.
+const CALLS: [&str; 6] = [
+    "pwrite64",
+    "fdatasync",
+    "fsync",
+    "ftruncate",
+    "unlink,unlinkat",
+    "rename,renameat,renameat2",
+];
+
+/// The files of a keystore, and the folder itself, which is synced when files are made. Each call on each is a sweep of
+/// its own, since strace counts them apart, and for each thread.
+const FILES: [&str; 5] = [
+    "state/audit.log",
+    "state/keystore.sqlite",
+    "state/keystore.sqlite-wal",
+    "state/keystore.sqlite-journal",
+    "state",
+];
+
+/// Sweeps that cannot be empty: three leases write these.
+const ALWAYS: [(&str, &str); 4] = [
+    ("state/audit.log", "pwrite64"),
+    ("state/audit.log", "fdatasync"),
+    ("state/keystore.sqlite-wal", "pwrite64"),
+    ("state/keystore.sqlite-wal", "fsync"),
+];
+
+/// No sweep is longer: were it, the child would write without end.
+const MOST_KILLS: u32 = 200;
+
+#[test]
+fn killed_at_any_point_of_a_key_creation() {
+    sweep(|folder| {
+        block_on(async {
+            let local = open(folder).await;
+            let operator = local.admin(Caller::operator("operator"));
+            operator.init(PASSPHRASE.into()).await.unwrap();
+        });
+    });
+}
+
+#[test]
+fn killed_at_any_point_of_the_first_start() {
+    sweep(|_| {});
+}
+
+/// Kills the child at each point; `prepare` makes what it finds.
+fn sweep(prepare: impl Fn(&Path)) {
+    if !strace_works() {
+        eprintln!("skipped: strace is missing, or may not trace");
+        return;
+    }
+    for (file, call) in FILES
+        .into_iter()
+        .flat_map(|file| CALLS.map(|call| (file, call)))
+    {
+        let mut kills = 0;
+        loop {
+            let folder = tempfile::tempdir().unwrap();
+            prepare(folder.path());
+            let (killed, acknowledged) = run_child(folder.path(), file, call, kills + 1);
+            check(
+                folder.path(),
+                &acknowledged,
+                &format!("{call} {} on {file}", kills + 1),
+            );
+            if !killed {
+                assert_eq!(acknowledged.len(), 2 * ASSETS as usize);
+                break;
+            }
+            kills += 1;
+            assert!(kills < MOST_KILLS, "{call} on {file} without end");
+        }
+        if kills > 0 {
+            eprintln!("killed at each of {kills} {call} on {file}");
+        }
+        let must = ALWAYS.contains(&(file, call));
+        assert!(
+            kills > 0 || !must,
+            "no {call} on {file}: the sweep tests nothing"
+        );
+    }
+}
+
+fn strace_works() -> bool {
+    let strace = Command::new("strace")
+        .args([
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            "inject=fsync:signal=KILL:when=1",
+            "true",
+        ])
+        .stderr(Stdio::null())
+        .status();
+    strace.is_ok_and(|status| status.success())
+}
+
+/// Runs the child until it is killed or done. Returns whether it was killed, and what it said by then: the digest of
+/// each key by its id.
+fn run_child(folder: &Path, file: &str, call: &str, nth: u32) -> (bool, BTreeMap<String, String>) {
+    let output = Command::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "-P"])
+        .arg(folder.join(file))
+        .args(["-e", &format!("trace={call}"), "-e"])
+        .arg(format!("inject={call}:signal=KILL:when={nth}"))
+        .arg(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "child",
+            "--ignored",
+            "--nocapture",
+            "--test-threads=1",
+        ])
+        .env(FOLDER, folder)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let acknowledged = (said.lines())
+        .filter_map(|line| line.strip_prefix("KEY "))
+        // A last line that was cut short was not said.
+        .filter_map(|line| line.strip_suffix(" ."))
+        .filter_map(|line| line.split_once(' '))
+        .map(|(id, digest)| (id.to_owned(), digest.to_owned()))
+        .collect();
+    let done = output.status.success();
+    assert!(
+        done || !said.contains("panicked"),
+        "{said}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    (!done, acknowledged)
+}
+
+/// Not a test: what runs under strace.
+#[test]
+#[ignore = "run by the tests of this file"]
+fn child() {
+    let Some(folder) = std::env::var_os(FOLDER) else {
+        return;
+    };
+    block_on(async {
+        let local = open(Path::new(&folder)).await;
+        let operator = local.admin(Caller::operator("operator"));
+        let state = *local.seal_state().borrow();
+        match state {
+            SealState::Uninitialised => operator.init(PASSPHRASE.into()).await.unwrap(),
+            SealState::Sealed | SealState::Unsealed | SealState::Unreachable => {
+                operator.unseal(PASSPHRASE.into()).await.unwrap();
+            }
+        }
+        println!();
+        for number in 0..ASSETS {
+            for (id, digest) in digests(&lease(&local, number).await) {
+                println!("KEY {id} {digest} .");
+            }
+        }
+    });
+}
+
+/// Opens what the child left and looks through it.
+fn check(folder: &Path, acknowledged: &BTreeMap<String, String>, killed_at: &str) {
+    block_on(async {
+        let local = open(folder).await;
+        let operator = local.admin(Caller::operator("operator"));
+        let state = *local.seal_state().borrow();
+        if state == SealState::Uninitialised {
+            assert!(acknowledged.is_empty(), "{killed_at}: the root is gone");
+            operator.init(PASSPHRASE.into()).await.unwrap();
+        } else {
+            operator.unseal(PASSPHRASE.into()).await.unwrap();
+        }
+        // Whole: every row opens, the chain holds, and each lease's two keys are there or neither.
+        let report = operator.verify().await.unwrap();
+        assert_eq!(report.faults, vec![], "{killed_at}");
+        assert_eq!(report.unwrapped, report.keys, "{killed_at}");
+        assert_eq!(report.keys % 2, 0, "{killed_at}: a lease was half kept");
+        // Recorded: each acknowledged key stands in the log.
+        let log = std::fs::read_to_string(folder.join("state/audit.log")).unwrap();
+        for id in acknowledged.keys() {
+            assert!(log.contains(id), "{killed_at}: {id} left without a record");
+        }
+        // The same keys again, by id and digest.
+        let mut now = BTreeMap::new();
+        for number in 0..ASSETS {
+            now.extend(digests(&lease(&local, number).await));
+        }
+        for (id, digest) in acknowledged {
+            assert_eq!(now.get(id), Some(digest), "{killed_at}");
+        }
+        let listed = operator.key_list(KeyFilter::default()).await.unwrap().keys;
+        assert_eq!(
+            listed.len(),
+            now.len(),
+            "{killed_at}: a key that no context finds"
+        );
+    });
+}
+
+async fn open(folder: &Path) -> Local {
+    let settings = testing::settings(folder);
+    Local::open(&settings, Arc::new(SystemClock)).await.unwrap()
+}
+
+async fn lease(local: &Local, number: u32) -> Lease {
+    let contexts = [Label::Audio, Label::Hd].map(|label| KeyContext {
+        tenant: "default".to_owned(),
+        asset: "film".parse().unwrap(),
+        label,
+        scheme: Scheme::Cbcs,
+        subsample_rule: SUBSAMPLE_RULE,
+        generation: Generation {
+            sources: [7; 32],
+            number,
+        },
+    });
+    let request = LeaseRequest {
+        contexts: contexts.into(),
+    };
+    testing::origin(local).lease(request).await.unwrap()
+}
+
+fn digests(lease: &Lease) -> BTreeMap<String, String> {
+    let digest = |key: &[u8; 16]| {
+        let digest = digest(&SHA256, key);
+        digest
+            .as_ref()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    };
+    (lease.keys.iter())
+        .map(|leased| (leased.key_id.to_string(), digest(leased.key.expose())))
+        .collect()
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(future)
+}
