@@ -5,7 +5,7 @@ mod esds;
 pub(crate) mod header;
 pub(crate) mod moof;
 mod moov;
-pub mod pssh;
+pub(crate) mod pssh;
 mod reader;
 mod sample_entry;
 pub(crate) mod sinf;

@@ -136,9 +136,7 @@ mod tests {
             &[3, 25, 0, 0, 0, 4, 17, 0x40, 0x15][..],
             &[0; 11],
             &[5, 2, 0x11, 0x90, 6, 1, 2],
-        ]
-        .concat();
-        assert_eq!(expected.len(), 2 + 3 + 2 + 13 + 4 + 3);
-        assert_eq!(w.into_bytes(), [&[3, 25 - 0][..], &expected[2..]].concat());
+        ];
+        assert_eq!(w.into_bytes(), expected.concat());
     }
 }

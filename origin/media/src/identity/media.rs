@@ -97,7 +97,7 @@ pub(crate) fn generation(sources: impl IntoIterator<Item = (SourceIdentity, u32)
 }
 
 /// 128 bits of SHA-256, written as 26 characters of `a-z2-7` (RFC 4648 base 32, lower case, no padding).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Digest([u8; 16]);
 
 /// Length of a written id.
