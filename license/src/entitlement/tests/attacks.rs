@@ -1,0 +1,246 @@
+//! The attacks of RFC 8725 and of those who came after, each on an otherwise perfect token.
+
+use super::*;
+
+#[test]
+fn headers_that_ask_for_what_is_not_done() {
+    let long_kid = format!(r#"{{"alg":"HS256","kid":"{}"}}"#, "k".repeat(129));
+    for (header, field) in [
+        (r#"{"alg":"none"}"#, "alg"),
+        (r#"{"alg":"None"}"#, "alg"),
+        (r#"{"alg":"NONE"}"#, "alg"),
+        (r#"{"alg":""}"#, "alg"),
+        (r#"{"alg":"hs256"}"#, "alg"),
+        (r#"{"alg":"HS512"}"#, "alg"),
+        (r#"{"alg":"RS256"}"#, "alg"),
+        (r#"{"alg":["HS256"]}"#, "alg"),
+        (r#"{"typ":"JWT"}"#, "alg"),
+        (r#"{"alg":"HS256","crit":["exp"],"exp":1}"#, "crit"),
+        (r#"{"alg":"HS256","crit":[]}"#, "crit"),
+        (r#"{"alg":"HS256","b64":false,"crit":["b64"]}"#, "crit"),
+        (r#"{"alg":"HS256","b64":false}"#, "b64"),
+        (r#"{"alg":"HS256","zip":"DEF"}"#, "zip"),
+        (r#"{"alg":"HS256","enc":"A128GCM"}"#, "enc"),
+        (r#"{"alg":"HS256","jwk":{"kty":"oct","k":"AAAA"}}"#, "jwk"),
+        (r#"{"alg":"HS256","jku":"http://127.0.0.1/keys"}"#, "jku"),
+        (
+            r#"{"alg":"HS256","x5u":"http://127.0.0.1/certificate"}"#,
+            "x5u",
+        ),
+        (r#"{"alg":"HS256","x5c":["AAAA"]}"#, "x5c"),
+        (r#"{"alg":"HS256","cty":"JWT"}"#, "cty"),
+        (r#"{"alg":"HS256","typ":"dpop+jwt"}"#, "typ"),
+        (r#"{"alg":"HS256","typ":7}"#, "typ"),
+        (r#"{"alg":"HS256","kid":7}"#, "kid"),
+        (r#"{"alg":"HS256","kid":""}"#, "kid"),
+        (r#"{"alg":"HS256","kid":"../../etc/passwd"}"#, "kid"),
+        (r#"{"alg":"HS256","kid":"' OR 1=1 --"}"#, "kid"),
+        (r#"{"alg":"HS256","kid":"a\u0000b"}"#, "kid"),
+        (&long_kid, "kid"),
+    ] {
+        assert_eq!(
+            refusal(&hs256(), &signed(header, CLAIMS)),
+            Refusal::TokenMalformed(Malformation::Header(field)),
+            "{header}"
+        );
+    }
+}
+
+#[test]
+fn a_signature_must_be_there_and_true() {
+    let token = signed(HEADER, CLAIMS);
+    let (parts, tag) = token.rsplit_once('.').unwrap();
+    let tag = URL_SAFE_NO_PAD.decode(tag).unwrap();
+    let mut flipped = tag.clone();
+    flipped[0] ^= 1;
+    for forged in [
+        &[][..],
+        &tag[..31],
+        &flipped,
+        &[tag.as_slice(), &[0]].concat(),
+        &[0; 32],
+    ] {
+        let token = format!("{parts}.{}", URL_SAFE_NO_PAD.encode(forged));
+        let rejection = hs256().verify(&token, NOW).unwrap_err();
+        assert_eq!(
+            rejection,
+            Refusal::SignatureInvalid.into(),
+            "{}",
+            forged.len()
+        );
+    }
+    // Claims of another token under this one's signature.
+    let (header, _) = parts.split_once('.').unwrap();
+    let other = URL_SAFE_NO_PAD.encode(CLAIMS.replace("film", "*"));
+    let spliced = format!("{header}.{other}.{}", URL_SAFE_NO_PAD.encode(&tag));
+    assert_eq!(refusal(&hs256(), &spliced), Refusal::SignatureInvalid);
+}
+
+#[test]
+fn one_value_has_one_spelling() {
+    let token = signed(HEADER, CLAIMS);
+    let [header, claims, tag]: [&str; 3] = token.split('.').collect::<Vec<_>>().try_into().unwrap();
+    // 32 bytes leave two stray bits in the last character: the next letter has the same six bits less two.
+    let last = tag.as_bytes()[42];
+    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let index = alphabet.iter().position(|&b| b == last).unwrap();
+    let stray = format!("{}{}", &tag[..42], char::from(alphabet[index + 1]));
+
+    use Malformation::{Base64, NotThreeParts};
+    for (token, expected) in [
+        (
+            format!("{header}.{claims}.{stray}"),
+            Base64(Part::Signature),
+        ),
+        (format!("{header}.{claims}.{tag}="), Base64(Part::Signature)),
+        (format!("{header}.{claims}.{tag} "), Base64(Part::Signature)),
+        (format!("{header}=.{claims}.{tag}"), Base64(Part::Header)),
+        (format!("{header}.{claims}\n.{tag}"), Base64(Part::Claims)),
+        (format!(" {header}.{claims}.{tag}"), Base64(Part::Header)),
+        (
+            format!("{header}.{}+.{tag}", &claims[..claims.len() - 1]),
+            Base64(Part::Claims),
+        ),
+        (format!("{header}.{claims}"), NotThreeParts),
+        (format!("{header}.{claims}.{tag}."), NotThreeParts),
+        (
+            format!("{header}.{claims}.{tag}.{tag}.{tag}"),
+            NotThreeParts,
+        ),
+        (String::new(), NotThreeParts),
+        (
+            format!("{{\"payload\":\"{claims}\",\"signature\":\"{tag}\"}}"),
+            NotThreeParts,
+        ),
+    ] {
+        assert_eq!(
+            refusal(&hs256(), &token),
+            Refusal::TokenMalformed(expected),
+            "{token}"
+        );
+    }
+}
+
+#[test]
+fn one_text_is_one_document() {
+    let deep = format!(
+        "{{\"iss\":\"ott\",\"a\":{}{}}}",
+        "[".repeat(16),
+        "]".repeat(16)
+    );
+    for (header, claims, part) in [
+        (r#"{"alg":"none","alg":"HS256"}"#, CLAIMS, Part::Header),
+        (r#"{"alg":"HS256"}{}"#, CLAIMS, Part::Header),
+        ("[]", CLAIMS, Part::Header),
+        (
+            HEADER,
+            r#"{"iss":"ott","aud":"castellum","exp":1,"exp":1700000060,"assets":["*"]}"#,
+            Part::Claims,
+        ),
+        (
+            HEADER,
+            r#"{"iss":"ott","aud":"castellum","exp":1700000060,"assets":["*"]} x"#,
+            Part::Claims,
+        ),
+        (HEADER, r#"{"exp":1e400}"#, Part::Claims),
+        (HEADER, "\"ott\"", Part::Claims),
+        (HEADER, &deep, Part::Claims),
+    ] {
+        assert_eq!(
+            refusal(&hs256(), &signed(header, claims)),
+            Refusal::TokenMalformed(Malformation::Json(part)),
+            "{header} {claims}"
+        );
+    }
+}
+
+#[test]
+fn the_longest_token() {
+    let padded = |len: usize| {
+        let claims = |pad: usize| {
+            let end = CLAIMS.len() - 1;
+            format!("{},\"pad\":\"{}\"}}", &CLAIMS[..end], "x".repeat(pad))
+        };
+        let pad = (0..)
+            .find(|pad| signed(HEADER, &claims(*pad)).len() >= len)
+            .unwrap();
+        signed(HEADER, &claims(pad))
+    };
+    let longest = padded(Token::MAX_LEN - 1);
+    assert!((Token::MAX_LEN - 1..=Token::MAX_LEN).contains(&longest.len()));
+    hs256().verify(&longest, NOW).unwrap();
+    let longer = padded(Token::MAX_LEN + 1);
+    assert_eq!(
+        refusal(&hs256(), &longer),
+        Refusal::TokenMalformed(Malformation::TooLong)
+    );
+    assert_eq!(
+        refusal(&hs256(), &"a".repeat(1 << 20)),
+        Refusal::TokenMalformed(Malformation::TooLong)
+    );
+}
+
+#[test]
+fn a_public_key_is_never_an_hmac_secret() {
+    let (_, public) = key_pair(Algorithm::Es256);
+    let verifier = Verifier::new(vec![issuer(
+        VerificationKey::read(Algorithm::Es256, public.as_bytes()).unwrap(),
+    )]);
+    let parts = format!(
+        "{}.{}",
+        URL_SAFE_NO_PAD.encode(HEADER),
+        URL_SAFE_NO_PAD.encode(CLAIMS)
+    );
+    let tag = hmac::sign(
+        &hmac::Key::new(hmac::HMAC_SHA256, public.as_bytes()),
+        parts.as_bytes(),
+    );
+    let token = format!("{parts}.{}", URL_SAFE_NO_PAD.encode(tag));
+    assert_eq!(
+        refusal(&verifier, &token),
+        Refusal::IssuerUnknown(IssuerMismatch::Algorithm)
+    );
+    assert!(VerificationKey::read(Algorithm::Hs256, public.as_bytes()).is_err());
+}
+
+#[test]
+fn ecdsa_signatures_are_two_numbers_in_range() {
+    let (private, public) = key_pair(Algorithm::Es256);
+    let verifier = Verifier::new(vec![issuer(
+        VerificationKey::read(Algorithm::Es256, public.as_bytes()).unwrap(),
+    )]);
+    let parts = format!(
+        "{}.{}",
+        URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256"}"#),
+        URL_SAFE_NO_PAD.encode(CLAIMS)
+    );
+    let body: String = private
+        .lines()
+        .filter(|line| !line.starts_with('-'))
+        .collect();
+    let random = SystemRandom::new();
+    let pkcs8 = STANDARD.decode(body).unwrap();
+    let order = unhex("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551");
+
+    let sign = |with: &'static signature::EcdsaSigningAlgorithm| {
+        let pair = EcdsaKeyPair::from_pkcs8(with, &pkcs8, &random).unwrap();
+        pair.sign(&random, parts.as_bytes())
+            .unwrap()
+            .as_ref()
+            .to_vec()
+    };
+    let good = sign(&ECDSA_P256_SHA256_FIXED_SIGNING);
+    let token = |signature: &[u8]| format!("{parts}.{}", URL_SAFE_NO_PAD.encode(signature));
+    verifier.verify(&token(&good), NOW).unwrap();
+    for bad in [
+        vec![0; 64],
+        [&[0; 32], &good[32..]].concat(),
+        [&good[..32], &[0; 32]].concat(),
+        [&order, &good[32..]].concat(),
+        [&good[..32], &order].concat(),
+        sign(&signature::ECDSA_P256_SHA256_ASN1_SIGNING),
+        good[..63].to_vec(),
+    ] {
+        assert_eq!(refusal(&verifier, &token(&bad)), Refusal::SignatureInvalid);
+    }
+}
