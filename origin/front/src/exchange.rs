@@ -239,7 +239,8 @@ impl Activity {
             return Patience::Left(limits.stall_timeout());
         };
         match bound.checked_sub(self.quiet_for()) {
-            Some(left) if !left.is_zero() => Patience::Left(left),
+            // A body that begins meanwhile must be looked after in its own time.
+            Some(left) if !left.is_zero() => Patience::Left(left.min(limits.stall_timeout())),
             Some(_) | None => exhausted,
         }
     }

@@ -58,14 +58,15 @@ impl<S> Guarded<S> {
         self
     }
 
-    /// Lets the guard see what was read since `before`. In place of a refused head the parser gets a NUL, which it
+    /// Lets the guard see what was read since `before`. In place of a refused head the parser gets one that it
     /// answers with 400 and a close.
     fn judge(&mut self, buffer: &mut ReadBuf<'_>, before: usize) {
         let Some(guard) = &mut self.head else { return };
         if let Err((clear, ambiguity)) = guard.look(&buffer.filled()[before..]) {
             tracing::debug!(%ambiguity, "refusing a request");
             buffer.set_filled(before + clear);
-            buffer.put_slice(b"\0");
+            self.replay = Bytes::from_static(REFUSED_HEAD);
+            replay(&mut self.replay, buffer);
         }
         if guard.is_within_head() {
             self.head_deadline.begin();
@@ -73,6 +74,15 @@ impl<S> Guarded<S> {
             self.head_deadline.end();
         }
     }
+}
+
+/// NUL may stand nowhere in a head; the empty line makes the parser judge it at once.
+const REFUSED_HEAD: &[u8] = b"\0\r\n\r\n";
+
+fn replay(bytes: &mut Bytes, buffer: &mut ReadBuf<'_>) {
+    let taken = bytes.len().min(buffer.remaining());
+    buffer.put_slice(&bytes[..taken]);
+    bytes.advance(taken);
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
@@ -89,9 +99,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
                 Poll::Pending => return this.head_deadline.poll(context),
             }
         } else {
-            let taken = this.replay.len().min(buffer.remaining());
-            buffer.put_slice(&this.replay[..taken]);
-            this.replay.advance(taken);
+            replay(&mut this.replay, buffer);
         }
         this.judge(buffer, before);
         Poll::Ready(Ok(()))

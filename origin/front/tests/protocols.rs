@@ -3,7 +3,7 @@
 
 mod support;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use http::{Method, header};
 use support::{BIG, Server, WAYS, Way, pattern};
 
@@ -115,5 +115,20 @@ async fn http3_is_advertised_over_tls_only() {
             "{way:?}"
         );
         assert_eq!(advertised.is_some(), expected);
+    }
+}
+
+#[tokio::test]
+async fn an_http3_request_is_answered_before_it_ends() {
+    let server = Server::start(support::TLS);
+    let client = support::H3Client::connect(&server).await.unwrap();
+    // Twice, since a fault in letting go of the first would end the connection.
+    for _ in 0..2 {
+        let request = http::Request::get("https://localhost/hello");
+        let mut stream = client.open(request.body(()).unwrap()).await;
+        assert_eq!(stream.recv_response().await.unwrap().status(), 200);
+        let mut body = stream.recv_data().await.unwrap().unwrap();
+        assert_eq!(body.copy_to_bytes(5), "hello");
+        assert!(stream.recv_data().await.unwrap().is_none());
     }
 }

@@ -11,19 +11,6 @@ use tokio::net::TcpStream;
 /// A request that would be answered with 200 `hello` if it were seen as one.
 const NEXT: &str = "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n";
 
-async fn exchange(server: &Server, request: &str) -> String {
-    let mut stream = TcpStream::connect(server.address).await.unwrap();
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    // A refused connection may be reset while our bytes are still unread there.
-    let read = tokio::time::timeout(
-        std::time::Duration::from_secs(10),
-        stream.read_to_end(&mut answer),
-    );
-    let _ = read.await.expect("the connection is closed");
-    String::from_utf8_lossy(&answer).into_owned()
-}
-
 #[tokio::test]
 async fn ambiguous_requests_are_refused_and_the_connection_closed() {
     let server = Server::start(Transport::Plain);
@@ -76,7 +63,7 @@ async fn ambiguous_requests_are_refused_and_the_connection_closed() {
         "GET /hel lo HTTP/1.1\r\nHost: a\r\n\r\n",
         "G\0T /hello HTTP/1.1\r\nHost: a\r\n\r\n",
     ] {
-        let answer = exchange(&server, &format!("{request}{NEXT}")).await;
+        let answer = server.raw(&format!("{request}{NEXT}")).await;
         assert!(
             answer.is_empty() || answer.starts_with("HTTP/1.1 400 "),
             "{request:?}: {answer}"
@@ -115,7 +102,7 @@ async fn clear_requests_follow_each_other() {
     let server = Server::start(Transport::Plain);
     let post = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nworld";
     let last = "GET /hello HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-    let answer = exchange(&server, &format!("{NEXT}{post}\r\n{NEXT}{last}")).await;
+    let answer = server.raw(&format!("{NEXT}{post}\r\n{NEXT}{last}")).await;
     assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 4, "{answer}");
     assert_eq!(answer.matches("hello").count(), 3, "{answer}");
     assert!(answer.contains("world"), "{answer}");
@@ -125,7 +112,7 @@ async fn clear_requests_follow_each_other() {
 async fn a_chunked_request_is_the_last_of_its_connection() {
     let server = Server::start(Transport::Plain);
     let post = "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nworld\r\n0\r\n\r\n";
-    let answer = exchange(&server, &format!("{post}{NEXT}")).await;
+    let answer = server.raw(&format!("{post}{NEXT}")).await;
     assert!(answer.contains("world"), "{answer}");
     assert!(answer.contains("connection: close"), "{answer}");
     assert!(!answer.contains("hello"), "{answer}");
@@ -134,7 +121,9 @@ async fn a_chunked_request_is_the_last_of_its_connection() {
 #[tokio::test]
 async fn a_refused_request_does_not_hide_the_answer_before_it() {
     let server = Server::start(Transport::Plain);
-    let answer = exchange(&server, &format!("{NEXT}GET /hello HTTP/1.1\r\n\r\n")).await;
+    let answer = server
+        .raw(&format!("{NEXT}GET /hello HTTP/1.1\r\n\r\n"))
+        .await;
     assert_eq!(answer.matches("hello").count(), 1, "{answer}");
     assert!(answer.contains("HTTP/1.1 400 "), "{answer}");
 }
@@ -145,7 +134,7 @@ async fn heads_have_a_limit() {
     for filler in [20_000, 500_000] {
         let long = "y".repeat(filler);
         let request = format!("GET /hello HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n");
-        let answer = exchange(&server, &request).await;
+        let answer = server.raw(&request).await;
         assert!(
             answer.is_empty() || answer.starts_with("HTTP/1.1 431 "),
             "{answer}"

@@ -63,7 +63,7 @@ impl Stream for Unresolved {
         let body = Receiving {
             stream: receiving,
             left: declared,
-            is_done: false,
+            state: Reading::Idle,
         }
         .into_body();
         Ok((request.map(|()| body), Sending(Some(sending))))
@@ -111,7 +111,15 @@ struct Receiving {
     stream: RequestStream<h3_quinn::RecvStream, Bytes>,
     /// What `Content-Length` still promises.
     left: Option<u64>,
-    is_done: bool,
+    state: Reading,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    Idle,
+    /// A read is under way, and the stream within it: `h3_quinn` panics if it is stopped then.
+    Waiting,
+    Done,
 }
 
 impl Receiving {
@@ -131,18 +139,27 @@ impl Receiving {
     }
 
     fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Fault>>> {
-        if self.is_done {
+        if self.state == Reading::Done {
             return Poll::Ready(None);
         }
-        let outcome = match ready!(self.stream.poll_recv_data(context)) {
-            Ok(Some(mut data)) => self.count(data.copy_to_bytes(data.remaining())).map(Some),
+        self.state = Reading::Waiting;
+        let received = match ready!(self.stream.poll_recv_data(context)) {
+            Ok(Some(mut data)) => Ok(Some(data.copy_to_bytes(data.remaining()))),
+            Ok(None) => Ok(None),
+            Err(fault) => Err(fault),
+        };
+        let outcome = match received {
+            Ok(Some(data)) => self.count(data).map(Some),
             Ok(None) => match self.left {
                 None | Some(0) => Ok(None),
                 Some(_) => Err("fewer bytes than Content-Length".into()),
             },
             Err(fault) => Err(Fault::from(fault)),
         };
-        self.is_done = !matches!(outcome, Ok(Some(_)));
+        self.state = match outcome {
+            Ok(Some(_)) => Reading::Idle,
+            Ok(None) | Err(_) => Reading::Done,
+        };
         Poll::Ready(outcome.transpose())
     }
 
@@ -158,8 +175,9 @@ impl Receiving {
 
 impl Drop for Receiving {
     fn drop(&mut self) {
-        // RFC 9114 4.1: what is not needed of a request is not an error.
-        if !self.is_done {
+        // RFC 9114 4.1: what is not needed of a request is not an error. quinn itself stops a stream that is
+        // dropped while it is read.
+        if self.state == Reading::Idle {
             self.stream.stop_sending(Code::H3_NO_ERROR);
         }
     }

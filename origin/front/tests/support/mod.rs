@@ -4,6 +4,7 @@
 #![allow(
     dead_code,
     unreachable_pub,
+    clippy::unwrap_used,
     reason = "a module of every test file, each of which uses its part"
 )]
 
@@ -25,8 +26,10 @@ use origin_front::{
     Body, Bound, Chunks, ConnectionInfo, Cut, Drain, ETag, Entity, Limits, Phase, Problem, Request,
     Response, RouteName, Service, Tls, cors, entity,
 };
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
@@ -39,6 +42,9 @@ pub const LIMITS: RequestLimits = RequestLimits {
     in_flight: 1000,
     streams: 128,
 };
+
+/// What no test should ever wait for.
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub const BIG: u64 = 3_000_001;
 
@@ -208,6 +214,18 @@ impl Server {
         }
     }
 
+    /// Writes to a plain connection and reads until the server closes it.
+    pub async fn raw(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let reading = stream.read_to_end(&mut answer);
+        // A refused connection may be reset while our bytes are still unread there.
+        let closed = tokio::time::timeout(PATIENCE, reading).await.is_ok();
+        assert!(closed, "still open after {request:?}");
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
     /// Waits until every worker has ended by itself.
     pub async fn ended(&mut self) {
         let workers = std::mem::take(&mut self.workers);
@@ -216,7 +234,7 @@ impl Server {
                 worker.join().unwrap();
             }
         });
-        tokio::time::timeout(Duration::from_secs(20), join)
+        tokio::time::timeout(PATIENCE, join)
             .await
             .expect("the workers end when nothing is in flight")
             .unwrap();
@@ -363,6 +381,55 @@ pub async fn tls(server: &Server, protocol: &[u8]) -> Result<Box<dyn Io>, Fault>
     Ok(Box::new(stream))
 }
 
+/// The certificate that a server shows, whoever signed it.
+pub async fn leaf(server: &Server) -> Vec<u8> {
+    #[derive(Debug)]
+    struct Anyone;
+    impl ServerCertVerifier for Anyone {
+        fn verify_server_cert(
+            &self,
+            _: &CertificateDer<'_>,
+            _: &[CertificateDer<'_>],
+            _: &ServerName<'_>,
+            _: &[u8],
+            _: UnixTime,
+        ) -> Result<ServerCertVerified, rustls::Error> {
+            Ok(ServerCertVerified::assertion())
+        }
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &rustls::DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+        fn verify_tls13_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &rustls::DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+        fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+            rustls::crypto::ring::default_provider()
+                .signature_verification_algorithms
+                .supported_schemes()
+        }
+    }
+    let mut config = client_config(&server.ca, b"http/1.1");
+    config
+        .dangerous()
+        .set_certificate_verifier(Arc::new(Anyone));
+    let tcp = TcpStream::connect(server.address).await.unwrap();
+    let stream = tokio_rustls::TlsConnector::from(Arc::new(config))
+        .connect(ServerName::try_from("localhost").unwrap(), tcp)
+        .await
+        .unwrap();
+    stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+}
+
 /// An HTTP/3 connection that may carry several requests.
 pub struct H3Client {
     pub quic: quinn::Connection,
@@ -386,6 +453,14 @@ impl H3Client {
             send,
             _endpoint: endpoint,
         })
+    }
+
+    /// Sends a head and leaves the rest to the caller.
+    pub async fn open(
+        &self,
+        request: http::Request<()>,
+    ) -> h3::client::RequestStream<h3_quinn::BidiStream<Bytes>, Bytes> {
+        self.send.clone().send_request(request).await.unwrap()
     }
 
     pub async fn ask(&self, request: http::Request<()>, body: Bytes) -> Result<Answer, Fault> {
