@@ -92,11 +92,7 @@ fn parse_colr(colr: &BoxRef<'_>) -> Result<Option<Colour>, ParseError> {
 /// `pasp`; `None` where a side is 0, which says nothing.
 fn parse_pasp(pasp: &BoxRef<'_>) -> Result<Option<PixelAspect>, ParseError> {
     let mut fields = pasp.fields();
-    let (horizontal, vertical) = (fields.u32()?, fields.u32()?);
-    Ok((horizontal != 0 && vertical != 0).then_some(PixelAspect {
-        horizontal,
-        vertical,
-    }))
+    Ok(PixelAspect::new(fields.u32()?, fields.u32()?))
 }
 
 /// An `AudioSampleEntry` of MPEG-4 audio.

@@ -132,7 +132,7 @@ impl Announced {
         let mut bits = BitReader::new(bytes);
         let mut object_type = audio_object_type(&mut bits)?;
         let sample_rate = sampling_frequency(&mut bits)?;
-        let channel_configuration = bits.bits(4)? as u8;
+        let channel_configuration = bits.byte(4)?;
         let (mut band_replication, mut parametric_stereo) = (false, false);
         if matches!(object_type, SBR | PS) {
             band_replication = true;
@@ -183,9 +183,9 @@ fn sync_extension(bits: &mut BitReader<'_>) -> (bool, bool) {
 }
 
 fn audio_object_type(bits: &mut BitReader<'_>) -> Result<u8, BitsError> {
-    let value = bits.bits(5)? as u8;
+    let value = bits.byte(5)?;
     if value == 31 {
-        Ok(32 + bits.bits(6)? as u8)
+        Ok(32 + bits.byte(6)?)
     } else {
         Ok(value)
     }
@@ -197,7 +197,7 @@ fn sampling_frequency(bits: &mut BitReader<'_>) -> Result<u32, BitsError> {
         96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025,
         8_000, 7_350,
     ];
-    match bits.bits(4)? as usize {
+    match usize::from(bits.byte(4)?) {
         ESCAPE => bits.bits(24),
         index => FREQUENCIES
             .get(index)

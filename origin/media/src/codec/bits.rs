@@ -76,6 +76,16 @@ impl<'a> BitReader<'a> {
         Ok(value)
     }
 
+    /// `u(n)` of at most 8 bits.
+    pub(crate) fn byte(&mut self, count: u32) -> Result<u8, BitsError> {
+        debug_assert!(count <= 8);
+        let mut value = 0;
+        for _ in 0..count {
+            value = value << 1 | u8::from(self.bit()?);
+        }
+        Ok(value)
+    }
+
     pub(crate) fn skip(&mut self, count: u32) -> Result<(), BitsError> {
         for _ in 0..count {
             self.bit()?;

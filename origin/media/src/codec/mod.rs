@@ -101,6 +101,22 @@ impl PixelAspect {
         horizontal: 1,
         vertical: 1,
     };
+
+    /// The shape in its smallest numbers, since sources write 65536:65536 too; `None` where a side is 0,
+    /// which says nothing.
+    pub const fn new(horizontal: u32, vertical: u32) -> Option<Self> {
+        if horizontal == 0 || vertical == 0 {
+            return None;
+        }
+        let (mut divisor, mut rest) = (horizontal, vertical);
+        while rest != 0 {
+            (divisor, rest) = (rest, divisor % rest);
+        }
+        Some(Self {
+            horizontal: horizontal / divisor,
+            vertical: vertical / divisor,
+        })
+    }
 }
 
 /// A decoder configuration or a coded unit that cannot be used; its reader knows the place.

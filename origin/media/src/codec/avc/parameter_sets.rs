@@ -281,14 +281,11 @@ fn parse_aspect_ratio(bits: &mut BitReader<'_>) -> Result<Option<PixelAspect>, B
     if !bits.bit()? {
         return Ok(None);
     }
-    let (horizontal, vertical) = match bits.bits(8)? as usize {
+    let (horizontal, vertical) = match usize::from(bits.byte(8)?) {
         EXTENDED_SAR => (bits.bits(16)?, bits.bits(16)?),
         named => TABLE_E_1.get(named).copied().unwrap_or((0, 0)),
     };
-    Ok((horizontal != 0 && vertical != 0).then_some(PixelAspect {
-        horizontal,
-        vertical,
-    }))
+    Ok(PixelAspect::new(horizontal, vertical))
 }
 
 /// The colour description of `video_signal_type` (annex E.1.1), if there is one.
@@ -298,7 +295,7 @@ fn parse_signal_type(bits: &mut BitReader<'_>) -> Result<Option<Colour>, BitsErr
     if !bits.bit()? {
         return Ok(None);
     }
-    let mut code_point = || bits.bits(8).map(|value| value as u16);
+    let mut code_point = || bits.byte(8).map(u16::from);
     Ok(Some(Colour {
         primaries: code_point()?,
         transfer: code_point()?,

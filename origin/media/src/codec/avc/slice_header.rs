@@ -36,7 +36,10 @@ pub fn slice_header_len(nal: &[u8], sets: &ParameterSets) -> Result<SliceHeaderL
         ))
     })?;
     skip_rest(&mut bits, header, kind, sps, pps)?;
-    Ok(SliceHeaderLen { bits: bits.bits_consumed(), bytes: bits.bytes_consumed() })
+    Ok(SliceHeaderLen {
+        bits: bits.bits_consumed(),
+        bytes: bits.bytes_consumed(),
+    })
 }
 
 #[derive(Clone, Copy)]

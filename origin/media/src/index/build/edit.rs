@@ -12,12 +12,11 @@ use crate::time::{MediaTime, Rounding, Timescale, rescale};
 const UNNOTICED_MS: i64 = 1000;
 
 impl Source {
-    /// Reads `edts/elst` of a track: leading empty edits delay it, one edit chooses where it begins.
+    /// Reads `edts/elst` among the `boxes` of a track: leading empty edits delay it, one edit chooses where it begins.
     pub(super) fn read_edit(
         &self,
-        trak: &BoxRef<'_>,
         boxes: &[BoxRef<'_>],
-        columns: &mut Columns,
+        columns: &Columns,
         timescale: Timescale,
     ) -> Result<Edit, ParseError> {
         let Some(edts) = only(boxes, b"edts")? else {
@@ -65,7 +64,7 @@ impl Source {
             .ok()
             .filter(|skip| *skip < columns.composition_end)
             .ok_or_else(|| {
-                trak.malformed(format!(
+                elst.malformed(format!(
                     "the edit begins at tick {media_time}, after the track's end"
                 ))
             })?;

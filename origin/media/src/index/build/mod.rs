@@ -134,11 +134,10 @@ impl Source {
             .and_then(|text| language::tag(&text))
             .or_else(|| mdhd.language.and_then(language::bcp47));
 
-        let Some(mut columns) = self.read_tables(stbl, &tables, mdhd.timescale, codec.media())?
-        else {
+        let Some(columns) = self.read_tables(stbl, &tables, mdhd.timescale, codec.media())? else {
             return ignore("it holds no samples".to_owned());
         };
-        let edit = self.read_edit(trak, &boxes, &mut columns, mdhd.timescale)?;
+        let edit = self.read_edit(&boxes, &columns, mdhd.timescale)?;
         Ok(Ok(TrackParts {
             track_id: header.track_id,
             codec,
