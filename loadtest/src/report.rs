@@ -59,6 +59,9 @@ struct Tally {
     failed: u64,
 }
 
+/// A minute in microseconds. No request takes longer, as [`crate::client::REQUEST_TIMEOUT`] ends it.
+const LONGEST_US: u64 = 60_000_000;
+
 #[derive(Debug)]
 struct Samples {
     micros: Histogram<u64>,
@@ -68,7 +71,7 @@ struct Samples {
 
 impl Default for Samples {
     fn default() -> Self {
-        let micros = Histogram::new(3).expect("three significant digits are within its 0 to 5");
+        let micros = Histogram::new_with_max(LONGEST_US, 3).expect("the bounds are in order");
         Self {
             micros,
             errors: 0,
@@ -365,6 +368,14 @@ mod tests {
         assert_eq!(json["protocol"], "h2");
         assert_eq!(json["routes"][0]["route"], "segment");
         assert_eq!(json["routes"][0]["bytes"], 5_000_000);
+        let near = |name: &str, micros: u64| {
+            let told = json["routes"][0][name].as_u64().unwrap();
+            assert!(told.abs_diff(micros) <= micros / 500, "{name} is {told}");
+        };
+        near("p50_us", 50_000);
+        near("p90_us", 90_000);
+        near("p99_us", 99_000);
+        near("max_us", 100_000);
         assert_eq!(json["compared"]["samples"], 240);
     }
 
