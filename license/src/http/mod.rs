@@ -1,7 +1,7 @@
 //! The licence server over HTTP.
 //!
 //! [`route`] reads URLs, [`service`] walks a request through the pipeline, [`rescue`] turns refusals into
-//! responses, and [`stack`] puts around them what every response needs.
+//! responses, and `stack` puts around them what every response needs.
 
 mod bearer;
 pub mod rescue;
