@@ -8,12 +8,8 @@
 //! answered is on disk and in the log. A crash in between leaves a key that nobody has, which the next lease of
 //! its context finds and uses, or a record of a lease that was not delivered; never a key that left unrecorded.
 
-use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::fs::File;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use conf::{Argon2Settings, KeystoreSettings};
@@ -24,9 +20,8 @@ use keystore_client::{
     Answer, Error as CallError, ExportRequest, ExportedKey, Keystore, Lease, LeaseRequest,
     LeasedKey, MAX_KEYS, SealState,
 };
-use keystore_types::{AssetId, ConstantIv, ContentKey, KeyContext, KeyId};
+use keystore_types::{AssetId, KeyContext, KeyId};
 use ring::rand::SystemRandom;
-use rustix::fs::FlockOperation;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::watch;
 
@@ -34,9 +29,11 @@ use crate::audit::{self, Event, Log};
 use crate::capability::{Caller, Capability};
 use crate::clock::{Clock, unix_ms};
 use crate::error::{Error, ErrorKind};
-use crate::seal::{Purpose, Wrapped, WrappingKey, fill, random_key};
+use crate::folder::Folder;
+use crate::keyring::Keyring;
+use crate::seal::{WrappingKey, random_key};
 use crate::store::sqlite::Sqlite;
-use crate::store::{KekRow, KeyBody, KeyRow, Store};
+use crate::store::{KeyBody, KeyRow, Store};
 use crate::unlock::passphrase::{self, SealedRoot};
 
 /// The database's name in the state folder.
@@ -61,18 +58,12 @@ struct Inner {
     cost: Argon2Settings,
     require_locked_memory: bool,
     /// `None` while sealed.
-    unsealed: RwLock<Option<Arc<Unsealed>>>,
+    unsealed: RwLock<Option<Arc<Keyring>>>,
     state: watch::Sender<SealState>,
     /// Held by the one administrative act that is under way.
     administration: tokio::sync::Mutex<()>,
     /// Keeps other processes out of the state folder; `None` in memory.
-    _lock: Option<File>,
-}
-
-/// What is in memory while unsealed.
-struct Unsealed {
-    root: WrappingKey,
-    keks: Mutex<HashMap<(String, u32), Arc<WrappingKey>>>,
+    _folder: Option<Folder>,
 }
 
 impl Local {
@@ -83,26 +74,13 @@ impl Local {
     /// [`ErrorKind::Unavailable`] when another process has the folder, or key memory must be locked and cannot
     /// be; [`ErrorKind::Damaged`] and [`ErrorKind::Unsupported`] for what lies in the folder.
     pub async fn open(settings: &KeystoreSettings, clock: Arc<dyn Clock>) -> Result<Self, Error> {
-        let folder = &settings.state_dir;
-        let lock = lock(folder)?;
-        let make = |name| {
-            let path = folder.join(name);
-            let file = private().create(true).truncate(false).open(&path);
-            file.map_err(failed("open", &path))
-        };
-        let log = make("audit.log")?;
+        let folder = Folder::take(&settings.state_dir)?;
+        let log = folder.file("audit.log")?;
         // SQLite takes an empty file for a new database, and gives its modes to the files that it puts beside it.
-        drop(make(DATABASE)?);
-        let store = Sqlite::open(&folder.join(DATABASE)).await?;
-        // The names of new files are on disk before anything relies on what they hold.
-        for folder in [Some(folder.as_path()), folder.parent()]
-            .into_iter()
-            .flatten()
-        {
-            (File::open(folder).and_then(|folder| folder.sync_all()))
-                .map_err(failed("sync", folder))?;
-        }
-        let local = Self::assemble(Box::new(store), log, settings, clock, Some(lock)).await?;
+        drop(folder.file(DATABASE)?);
+        let store = Sqlite::open(&settings.state_dir.join(DATABASE)).await?;
+        folder.sync()?;
+        let local = Self::assemble(Box::new(store), log, settings, clock, Some(folder)).await?;
         local.unseal_at_start(settings).await?;
         Ok(local)
     }
@@ -113,7 +91,7 @@ impl Local {
         log: File,
         settings: &KeystoreSettings,
         clock: Arc<dyn Clock>,
-        lock: Option<File>,
+        folder: Option<Folder>,
     ) -> Result<Self, Error> {
         let (log, torn_bytes) = Log::open(log)?;
         if torn_bytes > 0 {
@@ -137,7 +115,7 @@ impl Local {
             unsealed: RwLock::new(None),
             state: watch::Sender::new(state),
             administration: tokio::sync::Mutex::default(),
-            _lock: lock,
+            _folder: folder,
         };
         inner
             .record("keystore", Event::Start { torn_bytes })
@@ -153,7 +131,7 @@ impl Local {
             return Ok(());
         };
         let read = source.read_line().and_then(|bytes| {
-            let text = str::from_utf8(&bytes).map_err(io::Error::other)?;
+            let text = str::from_utf8(&bytes).map_err(std::io::Error::other)?;
             Ok(SecretString::from(text))
         });
         let passphrase = match read {
@@ -207,35 +185,6 @@ impl Local {
     pub fn seal_state(&self) -> watch::Receiver<SealState> {
         self.0.state.subscribe()
     }
-}
-
-/// Makes the state folder where there is none, and takes it for this process.
-fn lock(folder: &Path) -> Result<File, Error> {
-    (std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder))
-    .map_err(failed("make", folder))?;
-    let path = folder.join("lock");
-    let lock =
-        (private().create(true).truncate(false).open(&path)).map_err(failed("open", &path))?;
-    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
-        let what = format!("another process has the keystore in {}", folder.display());
-        Error::unavailable(what, error)
-    })?;
-    Ok(lock)
-}
-
-/// A file that only its owner reads.
-fn private() -> OpenOptions {
-    let mut options = File::options();
-    options.read(true).write(true).mode(0o600);
-    options
-}
-
-fn failed(what: &str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    let attempted = format!("cannot {what} {}", path.display());
-    |error| Error::unavailable(attempted, error)
 }
 
 /// A keystore, and who asks.
@@ -392,7 +341,7 @@ impl Inner {
                 context,
                 key_id: row.key_id,
                 iv: row.iv,
-                key: self.unwrap(&unsealed, row).await?,
+                key: unsealed.content_key(self.store.as_ref(), row).await?,
             });
         }
         let event = Event::Lease {
@@ -411,7 +360,7 @@ impl Inner {
     /// The row of each context, and the ids of those that this call made.
     async fn find_or_make(
         &self,
-        unsealed: &Unsealed,
+        unsealed: &Keyring,
         contexts: &[KeyContext],
     ) -> Result<(Vec<KeyRow>, Vec<KeyId>), Error> {
         let found = self.store.keys_of(contexts).await?;
@@ -422,7 +371,12 @@ impl Inner {
         for (found, context) in found.into_iter().zip(contexts) {
             candidates.push(match found {
                 Some(row) => row,
-                None => self.make(unsealed, context).await?,
+                None => {
+                    let store = self.store.as_ref();
+                    unsealed
+                        .make(store, &self.random, context, self.now())
+                        .await?
+                }
             });
         }
         // Of several calls that make a key for one context at once, the first to be kept wins; all return it.
@@ -434,95 +388,6 @@ impl Inner {
             .map(|(_, id)| id);
         let made = made.collect();
         Ok((standing, made))
-    }
-
-    /// A new key, wrapped. Nothing derives it and nothing remembers it but the row.
-    async fn make(&self, unsealed: &Unsealed, context: &KeyContext) -> Result<KeyRow, Error> {
-        let (kek_version, kek) = self.newest_kek(unsealed, &context.tenant).await?;
-        let mut id = [0; 16];
-        fill(&self.random, &mut id)?;
-        // A version 4 UUID (RFC 9562 5.4), which is what some players insist on.
-        id[6] = id[6] & 0x0f | 0x40;
-        id[8] = id[8] & 0x3f | 0x80;
-        let key_id = KeyId::new(id);
-        let mut iv = [0; 16];
-        fill(&self.random, &mut iv)?;
-        let iv = ConstantIv::new(iv);
-        let key = ContentKey::build(|key| fill(&self.random, key))?;
-        let purpose = Purpose::Content {
-            key_id,
-            context,
-            iv,
-            kek_version,
-        };
-        Ok(KeyRow {
-            key_id,
-            context: context.clone(),
-            iv,
-            kek_version,
-            body: KeyBody::Wrapped(kek.wrap(&self.random, key.expose(), &purpose)?),
-            created: self.now(),
-        })
-    }
-
-    async fn unwrap(&self, unsealed: &Unsealed, row: &KeyRow) -> Result<ContentKey, Error> {
-        let wrapped = match &row.body {
-            KeyBody::Wrapped(wrapped) => wrapped,
-            KeyBody::Destroyed(_) => {
-                return Err(Error::damaged(format!("key {} is destroyed", row.key_id)));
-            }
-        };
-        let kek = self
-            .kek(unsealed, &row.context.tenant, row.kek_version)
-            .await?;
-        let purpose = Purpose::Content {
-            key_id: row.key_id,
-            context: &row.context,
-            iv: row.iv,
-            kek_version: row.kek_version,
-        };
-        kek.unwrap_content(wrapped, &purpose)
-    }
-
-    /// The KEK under which a tenant's new keys are wrapped, made on first need.
-    async fn newest_kek(
-        &self,
-        unsealed: &Unsealed,
-        tenant: &str,
-    ) -> Result<(u32, Arc<WrappingKey>), Error> {
-        let row = match self.store.kek(tenant, None).await? {
-            Some(row) => row,
-            None => {
-                let version = 1;
-                let purpose = Purpose::Kek { tenant, version };
-                let wrapped = wrap_random(&unsealed.root, &self.random, &purpose)?;
-                let row = KekRow {
-                    tenant: tenant.to_owned(),
-                    version,
-                    wrapped,
-                    created: self.now(),
-                };
-                self.store.put_kek(row).await?
-            }
-        };
-        Ok((row.version, unsealed.kek(&row)?))
-    }
-
-    async fn kek(
-        &self,
-        unsealed: &Unsealed,
-        tenant: &str,
-        version: u32,
-    ) -> Result<Arc<WrappingKey>, Error> {
-        if let Some(kek) = unsealed.known_kek(tenant, version) {
-            return Ok(kek);
-        }
-        match self.store.kek(tenant, Some(version)).await? {
-            Some(row) => unsealed.kek(&row),
-            None => Err(Error::damaged(format!(
-                "KEK {version} of tenant {tenant} is gone"
-            ))),
-        }
     }
 
     async fn export(
@@ -569,7 +434,7 @@ impl Inner {
                 label: row.context.label,
                 scheme: row.context.scheme,
                 iv: row.iv,
-                key: self.unwrap(&unsealed, row).await?,
+                key: unsealed.content_key(self.store.as_ref(), row).await?,
             });
         }
         let given = |id: &KeyId| rows.iter().any(|row| row.key_id == *id);
@@ -632,7 +497,7 @@ impl Inner {
         }
     }
 
-    fn ready(&self, root: WrappingKey) -> Result<Unsealed, Error> {
+    fn ready(&self, root: WrappingKey) -> Result<Keyring, Error> {
         if !root.locked() {
             if self.require_locked_memory {
                 return Err(Error::new(
@@ -643,13 +508,10 @@ impl Inner {
             }
             tracing::warn!("key memory cannot be locked: with swap on, keys may reach the disk");
         }
-        Ok(Unsealed {
-            root,
-            keks: Mutex::default(),
-        })
+        Ok(Keyring::new(root))
     }
 
-    async fn open(&self, unsealed: Unsealed) -> Result<(), Error> {
+    async fn open(&self, unsealed: Keyring) -> Result<(), Error> {
         self.anchor().await?;
         self.set(Some(unsealed), SealState::Unsealed);
         Ok(())
@@ -666,7 +528,7 @@ impl Inner {
         self.anchor().await
     }
 
-    fn set(&self, unsealed: Option<Unsealed>, state: SealState) {
+    fn set(&self, unsealed: Option<Keyring>, state: SealState) {
         metrics::gauge!("castellum_keystore_unsealed").set(match &unsealed {
             Some(_) => 1.0,
             None => 0.0,
@@ -731,7 +593,7 @@ impl Inner {
                 let Ok(unsealed) = self.unsealed() else {
                     continue;
                 };
-                match self.unwrap(&unsealed, &row).await {
+                match unsealed.content_key(self.store.as_ref(), &row).await {
                     Ok(_) => report.unwrapped += 1,
                     Err(error) => report.faults.push(Finding {
                         place: row.key_id.to_string(),
@@ -769,7 +631,7 @@ impl Inner {
         }
     }
 
-    fn unsealed(&self) -> Result<Arc<Unsealed>, CallError> {
+    fn unsealed(&self) -> Result<Arc<Keyring>, CallError> {
         let place = self.unsealed.read().unwrap_or_else(PoisonError::into_inner);
         place.clone().ok_or(CallError::Sealed)
     }
@@ -809,42 +671,6 @@ impl Inner {
     fn now(&self) -> u64 {
         unix_ms(self.clock.now()) / 1000
     }
-}
-
-impl Unsealed {
-    fn locked(&self) -> bool {
-        let keks = self.keks.lock().unwrap_or_else(PoisonError::into_inner);
-        self.root.locked() && keks.values().all(|kek| kek.locked())
-    }
-
-    fn known_kek(&self, tenant: &str, version: u32) -> Option<Arc<WrappingKey>> {
-        let keks = self.keks.lock().unwrap_or_else(PoisonError::into_inner);
-        keks.get(&(tenant.to_owned(), version)).cloned()
-    }
-
-    fn kek(&self, row: &KekRow) -> Result<Arc<WrappingKey>, Error> {
-        if let Some(kek) = self.known_kek(&row.tenant, row.version) {
-            return Ok(kek);
-        }
-        let purpose = Purpose::Kek {
-            tenant: &row.tenant,
-            version: row.version,
-        };
-        let kek = Arc::new(WrappingKey::new(
-            &self.root.unwrap(&row.wrapped, &purpose)?,
-        )?);
-        let mut keks = self.keks.lock().unwrap_or_else(PoisonError::into_inner);
-        keks.insert((row.tenant.clone(), row.version), kek.clone());
-        Ok(kek)
-    }
-}
-
-fn wrap_random(
-    root: &WrappingKey,
-    random: &SystemRandom,
-    purpose: &Purpose<'_>,
-) -> Result<Wrapped, Error> {
-    root.wrap(random, random_key(random)?.as_slice(), purpose)
 }
 
 fn audited(row: &KeyRow) -> audit::Key {
