@@ -1,5 +1,7 @@
 //! Log lines, to standard error: JSON for a journal, text for people.
 
+use std::io::IsTerminal as _;
+
 use conf::{LogFormat, LogSettings};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
@@ -25,7 +27,9 @@ pub(crate) fn start(settings: &LogSettings) -> Result<(), Failure> {
             "such as info,origin=debug",
         )
     })?;
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = fmt::layer()
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     let registry = tracing_subscriber::registry().with(filter);
     let started = match settings.format {
         LogFormat::Json => {

@@ -215,10 +215,20 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        if self.temporary
-            && let Err(error) = fs::remove_dir_all(&self.folder)
-        {
-            tracing::warn!(folder = %self.folder.display(), %error, "the demo's folder is left behind");
+        if !self.temporary {
+            return;
+        }
+        // Threads that are just ending may still put a file back.
+        let removed = (0..20).any(|_| match fs::remove_dir_all(&self.folder) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+            Err(_) => {
+                std::thread::sleep(Duration::from_millis(50));
+                false
+            }
+        });
+        if !removed {
+            tracing::warn!(folder = %self.folder.display(), "the demo's folder is left behind");
         }
     }
 }

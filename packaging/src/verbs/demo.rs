@@ -38,8 +38,10 @@ pub(crate) struct Args {
 
 /// Every title must play within this.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// After the drain, background work may take this much longer.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
-pub(crate) fn run(args: Args, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     // Quiet on a terminal, where the links are what matters.
     let filter = if output.is_json() { "info" } else { "warn" };
     logging::start(&LogSettings {
@@ -53,20 +55,24 @@ pub(crate) fn run(args: Args, output: Output) -> Result<(), Failure> {
         Some(first) => Ports::from(first)
             .ok_or_else(|| Failure::usage("there are no five ports from there on"))?,
     };
-    tokio::runtime::Builder::new_multi_thread()
+    let stage = Arc::new(Stage::set(args.media.as_deref(), args.keep.as_deref())?);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("control")
         .enable_all()
         .build()
-        .map_err(|error| Failure::failed(format!("cannot start a runtime: {error}")))?
-        .block_on(demo(&args, &ports, output))
+        .map_err(|error| Failure::failed(format!("cannot start a runtime: {error}")))?;
+    let outcome = runtime.block_on(demo(&stage, &ports, output));
+    // The folder goes last, when nobody writes to it any more.
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    drop(stage);
+    outcome
 }
 
-async fn demo(args: &Args, ports: &Ports, output: Output) -> Result<(), Failure> {
+async fn demo(stage: &Arc<Stage>, ports: &Ports, output: Output) -> Result<(), Failure> {
     let ended = terminated().map_err(Failure::failed)?;
     tokio::pin!(ended);
     let metrics = admin::start_metrics()?;
-    let stage = Stage::set(args.media.as_deref(), args.keep.as_deref())?;
     let mut settings = stage.settings(ports)?;
     let certificate = || stage.ca().issue().map(Some).map_err(Failure::failed);
 
@@ -97,7 +103,7 @@ async fn demo(args: &Args, ports: &Ports, output: Output) -> Result<(), Failure>
     };
     let drain = settings.origin.drain;
     let describe = Describe {
-        stage,
+        stage: Arc::clone(stage),
         bases,
         settings: settings.origin,
         assets,
@@ -132,10 +138,9 @@ impl Listeners {
     }
 }
 
-/// What the demo says of itself, with a fresh token each time. It holds the stage: the folder goes when nobody
-/// asks any more.
+/// What the demo says of itself, with a fresh token each time.
 struct Describe {
-    stage: Stage,
+    stage: Arc<Stage>,
     bases: Bases,
     settings: OriginSettings,
     assets: Vec<AssetId>,

@@ -92,7 +92,7 @@ impl ConfigFile {
 pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
     let output = Output::new(cli.json);
     match cli.verb {
-        Verb::Demo(args) => demo::run(args, output),
+        Verb::Demo(args) => demo::run(&args, output),
         Verb::Serve(args) => serve::run(&args),
         Verb::Ingest(args) => ingest::run(args, output),
         Verb::Inspect(args) => inspect::run(&args, output),
