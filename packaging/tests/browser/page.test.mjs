@@ -123,6 +123,31 @@ describe("player page", () => {
     await page.close();
   });
 
+  test("shows a refusal", async () => {
+    const token = await castellum.mint({ assets: ["another"] });
+    const { page } = await browser.tab();
+    await page.route("**/api/v1/demo", async (route) => {
+      const response = await route.fetch();
+      await route.fulfill({ response, json: { ...(await response.json()), token } });
+    });
+    await page.goto(castellum.said.page);
+    const refused = page.locator("#license .answer.bad").first();
+    for (const [policy, player] of [
+      ["cenc", "shaka-dash"],
+      ["cbcs-identity", "shaka-hls"],
+      ["cbcs", "hls-hls"],
+    ]) {
+      await page.locator("select[name=policy]").selectOption(policy);
+      await page.locator("select[name=player]").selectOption(player);
+      await page.getByRole("button", { name: "Play" }).click();
+      await refused.filter({ hasText: "403" }).waitFor({ timeout: STEP_MS });
+      await page.locator("#events .bad").first().waitFor({ timeout: STEP_MS });
+      await page.screenshot({ path: path.join(PICTURES, `refused-${player}.png`) });
+      await page.evaluate(() => document.querySelectorAll("#license, #events").forEach((list) => list.replaceChildren()));
+    }
+    await page.close();
+  });
+
   test("says so when the context is not secure", async () => {
     const { page } = await browser.tab();
     await page.addInitScript(() => Object.defineProperty(window, "isSecureContext", { value: false }));
