@@ -81,7 +81,9 @@ impl FromStr for Span {
     type Err = SpanError;
 
     fn from_str(text: &str) -> Result<Self, SpanError> {
-        parse(text, &SPAN_UNITS).map(|ms| Self(Duration::from_millis(ms))).ok_or(SpanError)
+        parse(text, &SPAN_UNITS)
+            .map(|ms| Self(Duration::from_millis(ms)))
+            .ok_or(SpanError)
     }
 }
 

@@ -1,0 +1,309 @@
+//! From [`Document`] to [`Settings`]: every fault that shows only when keys are seen together or bounds are
+//! known, all of them at once.
+
+mod network;
+mod people;
+mod rules;
+mod served;
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use self::served::licensed;
+use crate::document::{Document, KeystoreDocument, LicenseDocument, LogDocument, OriginDocument};
+use crate::fault::Fault;
+use crate::settings::{
+    AdminSettings, CacheLimits, Drain, KeystoreSettings, LicensePolicySettings, LicenseSettings,
+    LogSettings, OriginSettings, PackSettings, PolicySettings, RequestLimits, Settings,
+    TenantSettings, Transport,
+};
+use crate::units::{Size, Span};
+use crate::written::{Places, Written};
+
+/// What the host contributes: read by [`crate::load`], so that a check is a function of its arguments.
+pub(crate) struct Host {
+    /// `$CREDENTIALS_DIRECTORY` (systemd.exec(5)).
+    pub(crate) credentials: Option<PathBuf>,
+    /// Processors that this process may run on.
+    pub(crate) processors: NonZeroUsize,
+}
+
+/// Makes settings of what was written.
+///
+/// # Errors
+/// Every fault, those of reading included.
+pub(crate) fn check(written: Written, host: &Host) -> Result<Settings, Vec<Fault>> {
+    let Written {
+        document,
+        places,
+        faults,
+    } = written;
+    let mut check = Check {
+        places,
+        host,
+        faults,
+    };
+    let settings = check.settings(document);
+    if check.faults.is_empty() {
+        Ok(settings)
+    } else {
+        Err(check.faults)
+    }
+}
+
+/// Collects faults. Its methods return a stand-in where something is wrong; nobody sees it, since one fault
+/// suffices to refuse the whole.
+struct Check<'a> {
+    places: Places,
+    host: &'a Host,
+    faults: Vec<Fault>,
+}
+
+/// What more than one role is told.
+struct Shared {
+    runtime_dir: PathBuf,
+    drain: Drain,
+    tenant: TenantSettings,
+    license_url: String,
+}
+
+impl Shared {
+    fn control_socket(&self, role: &str) -> PathBuf {
+        self.runtime_dir.join(role).join("control.sock")
+    }
+
+    fn keystore_socket(&self) -> PathBuf {
+        self.runtime_dir.join("keystore").join("keystore.sock")
+    }
+}
+
+impl Check<'_> {
+    fn settings(&mut self, document: Document) -> Settings {
+        self.addresses(&document);
+        let Document {
+            runtime_dir,
+            log,
+            drain,
+            origin,
+            license,
+            keystore,
+            packs,
+            policies,
+            tenants,
+        } = document;
+        let shared = Shared {
+            runtime_dir: self.absolute("runtime_dir", runtime_dir),
+            drain: Drain {
+                delay: drain.delay.0,
+                timeout: drain.timeout.0,
+            },
+            tenant: self.tenant(&tenants),
+            license_url: self.url("license.public_url", &license.public_url),
+        };
+        let packs = self.packs(packs);
+        let policies = self.policies(policies, &packs);
+        let licensed = licensed(&policies, &packs);
+        Settings {
+            origin: self.origin(origin, packs, policies, &shared),
+            license: self.license(license, licensed, &shared),
+            keystore: self.keystore(keystore, &shared),
+            log: self.log(log),
+        }
+    }
+
+    fn origin(
+        &mut self,
+        origin: OriginDocument,
+        packs: BTreeMap<String, PackSettings>,
+        policies: BTreeMap<String, PolicySettings>,
+        shared: &Shared,
+    ) -> OriginSettings {
+        if origin.tls.alt_svc && !origin.tls.h3 {
+            self.fault(
+                "origin.tls.alt_svc",
+                "Alt-Svc would announce HTTP/3, which is off",
+                "set origin.tls.alt_svc = false",
+            );
+        }
+        self.within(
+            "origin.scan_interval",
+            origin.scan_interval,
+            Span(Duration::from_millis(100)),
+            Span::seconds(3600),
+        );
+        self.within(
+            "origin.settle",
+            origin.settle,
+            Span::seconds(0),
+            Span::seconds(3600),
+        );
+        let transport = Transport::Tls {
+            h3: origin.tls.h3,
+            alt_svc: origin.tls.alt_svc,
+        };
+        let state_dir = self.absolute("origin.state_dir", origin.state_dir);
+        let limits = origin.limits;
+        OriginSettings {
+            media_root: self.absolute("origin.media_root", origin.media_root),
+            cache_dir: self.absolute("origin.cache_dir", origin.cache_dir),
+            control_socket: shared.control_socket("origin"),
+            keystore_socket: shared.keystore_socket(),
+            settle: origin.settle.0,
+            scan_interval: origin.scan_interval.0,
+            hold: origin.hold.0,
+            alias_ttl: origin.alias_ttl.0,
+            workers: self.workers("origin.workers", origin.workers),
+            storage: origin.storage,
+            listeners: self.listeners("origin", origin.tls.listen, transport, origin.plain.listen),
+            admin: AdminSettings {
+                address: origin.admin.listen.0,
+                hosts: origin.admin.hosts,
+            },
+            tls: self.tls(
+                "origin.tls",
+                origin.tls.certificate,
+                origin.tls.key_file,
+                origin.tls.key_credential,
+                &state_dir,
+            ),
+            limits: RequestLimits {
+                header_bytes: self.bytes(
+                    "origin.limits.header",
+                    limits.header,
+                    Size(4 << 10),
+                    Size(256 << 10),
+                ),
+                header_timeout: self
+                    .positive("origin.limits.header_timeout", limits.header_timeout),
+                idle_timeout: self.positive("origin.limits.idle_timeout", limits.idle_timeout),
+                // The origin only reads: a request that has a body is refused.
+                body_bytes: 0,
+                connections: self.at_least_one("origin.limits.connections", limits.connections),
+                in_flight: self.at_least_one("origin.limits.in_flight", limits.in_flight),
+                streams: self.streams("origin.limits.streams", limits.streams),
+            },
+            cache: CacheLimits {
+                layouts: origin.cache.layouts.0,
+                indexes: origin.cache.indexes.0,
+                manifests: origin.cache.manifests.0,
+            },
+            state_dir,
+            drain: shared.drain,
+            license_url: shared.license_url.clone(),
+            packs,
+            policies,
+            tenant: shared.tenant.clone(),
+        }
+    }
+
+    fn license(
+        &mut self,
+        license: LicenseDocument,
+        policies: BTreeMap<String, LicensePolicySettings>,
+        shared: &Shared,
+    ) -> LicenseSettings {
+        let transport = Transport::Tls {
+            h3: license.tls.h3,
+            alt_svc: false,
+        };
+        let state_dir = self.absolute("license.state_dir", license.state_dir);
+        let limits = license.limits;
+        LicenseSettings {
+            control_socket: shared.control_socket("license"),
+            keystore_socket: shared.keystore_socket(),
+            public_url: shared.license_url.clone(),
+            workers: self.workers("license.workers", license.workers),
+            listeners: self.listeners(
+                "license",
+                license.tls.listen,
+                transport,
+                license.plain.listen,
+            ),
+            admin: AdminSettings {
+                address: license.admin.listen.0,
+                hosts: license.admin.hosts,
+            },
+            tls: self.tls(
+                "license.tls",
+                license.tls.certificate,
+                license.tls.key_file,
+                license.tls.key_credential,
+                &state_dir,
+            ),
+            limits: RequestLimits {
+                header_bytes: self.bytes(
+                    "license.limits.header",
+                    limits.header,
+                    Size(4 << 10),
+                    Size(256 << 10),
+                ),
+                header_timeout: self
+                    .positive("license.limits.header_timeout", limits.header_timeout),
+                idle_timeout: self.positive("license.limits.idle_timeout", limits.idle_timeout),
+                body_bytes: self.bytes(
+                    "license.limits.body",
+                    limits.body,
+                    Size(1 << 10),
+                    Size(16 << 20),
+                ),
+                connections: self.at_least_one("license.limits.connections", limits.connections),
+                in_flight: self.at_least_one("license.limits.in_flight", limits.in_flight),
+                streams: self.streams("license.limits.streams", limits.streams),
+            },
+            state_dir,
+            drain: shared.drain,
+            token_header: self.header("license.token_header", &license.token_header),
+            issuers: self.issuers(license.issuers),
+            policies,
+            tenant: shared.tenant.clone(),
+        }
+    }
+
+    fn keystore(&mut self, keystore: KeystoreDocument, shared: &Shared) -> KeystoreSettings {
+        let passphrase = self.secret(
+            "keystore",
+            "passphrase",
+            keystore.passphrase_file,
+            keystore.passphrase_credential,
+        );
+        if keystore.init_at_start && passphrase.is_none() {
+            self.fault(
+                "keystore.init_at_start",
+                "there is no passphrase to make a root under",
+                "set keystore.passphrase_file or keystore.passphrase_credential",
+            );
+        }
+        self.within(
+            "keystore.lease_term",
+            keystore.lease_term,
+            Span::seconds(10),
+            Span::seconds(86_400),
+        );
+        KeystoreSettings {
+            state_dir: self.absolute("keystore.state_dir", keystore.state_dir),
+            socket: shared.keystore_socket(),
+            control_socket: shared.control_socket("keystore"),
+            callers: self.callers(keystore.callers),
+            tenant: shared.tenant.name.clone(),
+            lease_term: keystore.lease_term.0,
+            passphrase,
+            init_at_start: keystore.init_at_start,
+            argon2: self.argon2(keystore.argon2),
+            require_locked_memory: keystore.require_locked_memory,
+            drain: shared.drain,
+        }
+    }
+
+    fn log(&mut self, log: LogDocument) -> LogSettings {
+        if log.filter.trim().is_empty() {
+            self.fault("log.filter", "is empty", "set it to info");
+        }
+        LogSettings {
+            format: log.format,
+            filter: log.filter,
+            access: log.access,
+        }
+    }
+}
