@@ -16,6 +16,9 @@ export class Exchanges {
   }
 
   asked({ method, url, kids }) {
+    if (this.#open.some((open) => open.url === url && `${open.kids}` === `${kids}`)) {
+      return; // the same question again, while the first one waits for its answer
+    }
     const item = make("li");
     const answer = make("span", "…", "answer");
     const asked = kids.map((kid) => make("span", kid, "kid"));
@@ -41,8 +44,9 @@ export class Exchanges {
   }
 
   refused({ url, status, reason }) {
-    const exchange = this.#close((open) => open.url === url);
-    if (exchange) {
+    // shaka-player tells of the first refusal only, and then gives up on them all.
+    let exchange;
+    while ((exchange = this.#close((open) => open.url === url))) {
       exchange.answer.textContent = [status, reason].filter(Boolean).join(" ");
       exchange.answer.classList.add("bad");
     }

@@ -36,6 +36,12 @@ impl Signalling<'_> {
         format!("{}/license/clearkey/{}", self.license_url, self.asset)
     }
 
+    /// The same for one key. The request's body names its keys; this only tells one key's URI from another's: hls.js
+    /// makes one session per URI, and a session that was made for one key never asks for the next.
+    pub fn clear_key_url_of(&self, key_id: KeyId) -> String {
+        format!("{}?kid={key_id}", self.clear_key_url())
+    }
+
     /// The URL of the 16 raw bytes of one key, for HLS key format `identity`.
     pub fn hls_key_url(&self, key_id: KeyId) -> String {
         format!("{}/license/hls/{}/{key_id}", self.license_url, self.asset)

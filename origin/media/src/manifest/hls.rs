@@ -268,7 +268,7 @@ fn key_lines(signalling: &Signalling<'_>, key: &TrackKey) -> Vec<KeyLine> {
     };
     let license = || {
         written(
-            &signalling.clear_key_url(),
+            &signalling.clear_key_url_of(key.key_id),
             Some(key.key_id),
             clearkey::KEY_FORMAT,
         )

@@ -12,6 +12,8 @@ const { Code } = shaka.util.Error;
 export async function open({ video, url, token, on }) {
   const player = new shaka.Player();
   await player.attach(video);
+  // A refusal will not become a licence by asking again.
+  player.configure({ drm: { retryParameters: { maxAttempts: 1 } } });
   player.addEventListener("error", ({ detail }) => on.error(describe(detail)));
 
   const network = player.getNetworkingEngine();
