@@ -34,16 +34,28 @@ fuzz_target!(|data: &[u8]| {
     if let (Some(header), Some(claims)) = (parts.next(), parts.next()) {
         let token = signed(header, claims);
         if VERIFIER.verify(&token, NOW).is_ok() {
-            let claims: serde_json::Value = serde_json::from_slice(claims).expect("entitled, so JSON");
+            let claims: serde_json::Value =
+                serde_json::from_slice(claims).expect("entitled, so JSON");
             assert_eq!(claims["iss"], "ott");
-            assert!(claims["exp"].as_u64().is_some_and(|exp| exp + 30 > NOW.as_seconds()));
+            assert!(
+                claims["exp"]
+                    .as_u64()
+                    .is_some_and(|exp| exp + 30 > NOW.as_seconds())
+            );
             assert!(claims["assets"].is_array() || claims["kids"].is_array());
         }
     }
 });
 
 fn signed(header: &[u8], claims: &[u8]) -> String {
-    let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
-    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET), signed.as_bytes());
+    let signed = format!(
+        "{}.{}",
+        URL_SAFE_NO_PAD.encode(header),
+        URL_SAFE_NO_PAD.encode(claims)
+    );
+    let tag = hmac::sign(
+        &hmac::Key::new(hmac::HMAC_SHA256, SECRET),
+        signed.as_bytes(),
+    );
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag))
 }
