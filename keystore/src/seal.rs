@@ -34,6 +34,16 @@ impl Wrapped {
     }
 }
 
+#[cfg(test)]
+impl Wrapped {
+    /// A test vector.
+    pub(crate) fn from_hex(text: &str) -> Self {
+        let pairs = text.as_bytes().chunks_exact(2);
+        let byte = |pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap();
+        Self(pairs.map(byte).collect())
+    }
+}
+
 impl fmt::Debug for Wrapped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Wrapped({} bytes)", self.0.len())
@@ -295,5 +305,22 @@ mod tests {
             let cut = Wrapped(wrapped.0[..at].to_vec());
             assert!(root.unwrap(&cut, &purpose).is_err(), "{at}");
         }
+    }
+
+    /// As in `unlock/passphrase.rs`: made by another implementation, from the drawings here.
+    #[test]
+    fn opens_a_record_of_an_independent_implementation() {
+        let kek = WrappingKey::new(&KeyBytes::new([0x11; 32])).unwrap();
+        let wrapped = Wrapped::from_hex(
+            "000102030405060708090a0bb9491cb9d1099f5ebe1279356e055d8c57bbbe0ae57c33b56ff32130ab7032fa",
+        );
+        let purpose = Purpose::Content {
+            key_id: KeyId::new([1; 16]),
+            context: &context(),
+            iv: ConstantIv::new([2; 16]),
+            kek_version: 1,
+        };
+        let key = kek.unwrap_content(&wrapped, &purpose).unwrap();
+        assert_eq!(key.expose(), &[0xaa; 16]);
     }
 }

@@ -153,4 +153,22 @@ mod tests {
         let error = sealed.unseal(&"correct horse".into()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Damaged);
     }
+
+    /// What was stored once opens for ever. The record was made with Python's cryptography 48 (OpenSSL's Argon2id and
+    /// AES-GCM), from the drawings in this package alone.
+    #[test]
+    fn opens_a_record_of_an_independent_implementation() {
+        let sealed = SealedRoot {
+            salt: *b"somesaltsomesalt",
+            cost: Argon2Settings {
+                memory_kib: 64,
+                passes: 2,
+                lanes: 1,
+            },
+            wrapped: Wrapped::from_hex(
+                "000102030405060708090a0bbfc46c43afe9b15005c0743090795dce2b6872fed38ac9f5518eb51a7a43aadb8c8059034b2a30b4b091f255c4c93d0c",
+            ),
+        };
+        assert_eq!(*sealed.unseal(&"correct horse".into()).unwrap(), [0x42; 32]);
+    }
 }
