@@ -4,13 +4,19 @@
 //! What it cannot catch: whether the protected ranges are the right ones (the tests of `index::protection` do),
 //! and what players make of it (the browser tests do).
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test panics on what it does not expect"
+)]
+
 mod cenc;
 mod source;
 mod title;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use keystore_types::{ConstantIv, KeyId, Label, Scheme};
 use origin_cipher::Aes128Key;
@@ -266,7 +272,7 @@ fn b5_sequence_numbers_are_the_segment_s() {
 #[test]
 fn e2_ivs_are_the_rank_and_the_sample_s_number() {
     let title = Title::made(Some(Scheme::Cenc));
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for track in title.presentation.tracks() {
         let tenc = cenc::tenc(&title.init(track));
         for segment in track.timeline().segments() {
@@ -350,16 +356,18 @@ fn subsamples_that_do_not_fit_the_samples_are_refused() {
     }
 }
 
+/// Made once: they are the same in every case.
+static TITLES: LazyLock<[Title; 3]> = LazyLock::new(|| SCHEMES.map(Title::made));
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn h1_any_range_is_the_slice_of_the_whole(
         cuts in prop::collection::vec((any::<prop::sample::Index>(), 0..400_usize, 1..600_usize), 12),
         max_out in prop_oneof![1..40_usize, 100..5000_usize],
     ) {
-        for scheme in SCHEMES {
-            let title = Title::made(scheme);
+        for title in &*TITLES {
             for track in title.presentation.tracks() {
                 let layout = title.segment(track, 2);
                 let whole = title.read(&layout, 0..u64::MAX, 1 << 20);
@@ -400,7 +408,7 @@ fn shared_media_decrypts_to_itself_in_every_scheme() {
                 let init = layout::init(&presentation, track, &keys).unwrap();
                 let tenc = cenc::tenc(&render(&files, &init, 0..u64::MAX, 1 << 20));
                 let count = track.timeline().segment_count();
-                for number in [1, count] {
+                for number in BTreeSet::from([1, count]) {
                     let range = track.timeline().segment(number).unwrap().samples;
                     let subsamples = layout::needs_subsamples(&presentation, track).then(|| {
                         let mut table = SubsampleTable::new();
@@ -417,12 +425,6 @@ fn shared_media_decrypts_to_itself_in_every_scheme() {
                         .unwrap()
                         .unwrap();
                     let bytes = render(&files, &layout, 0..u64::MAX, 64 * 1024);
-                    assert_eq!(
-                        bytes,
-                        render(&files, &layout, 0..u64::MAX, 1000),
-                        "{}",
-                        path.display()
-                    );
                     for (n, sample) in range.zip(cenc::open(&bytes, tenc.as_ref(), &KEY).samples) {
                         assert_eq!(
                             sample.data,

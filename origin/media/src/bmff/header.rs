@@ -8,6 +8,7 @@ use super::sinf::TrackEncryption;
 use super::writer::BoxWriter;
 use crate::codec::{AvcConfig, CodecConfig, Media};
 use crate::index::Track;
+use crate::index::language::iso_639_2;
 
 /// `track_ID` of the one track.
 pub(crate) const TRACK_ID: u32 = 1;
@@ -164,7 +165,7 @@ fn media(w: &mut BoxWriter, track: &Track, protection: Option<(Scheme, &TrackEnc
             w.zeros(12);
             w.raw(name);
         });
-        // `mdhd` holds three-letter codes only; the tag itself stands in `elng` (8.4.6).
+        // `mdhd` holds the primary language only; the tag itself stands in `elng` (8.4.6).
         if let Some(language) = track.language() {
             w.full(b"elng", 0, 0, |w| {
                 w.raw(language.as_bytes());
@@ -198,10 +199,7 @@ fn media(w: &mut BoxWriter, track: &Track, protection: Option<(Scheme, &TrackEnc
 
 /// A three-letter code in three times five bits (8.4.2.3).
 fn packed(language: Option<&str>) -> u16 {
-    let code = match language.map(str::as_bytes) {
-        Some(&[a, b, c]) if [a, b, c].iter().all(u8::is_ascii_lowercase) => [a, b, c],
-        Some(_) | None => UNDETERMINED,
-    };
+    let code = language.and_then(iso_639_2).unwrap_or(UNDETERMINED);
     code.iter()
         .fold(0, |packed, letter| packed << 5 | u16::from(letter - 0x60))
 }
@@ -213,7 +211,7 @@ mod tests {
     #[test]
     fn languages_are_packed_or_undetermined() {
         assert_eq!(packed(None), 0x55c4);
-        assert_eq!(packed(Some("en")), 0x55c4);
-        assert_eq!(packed(Some("eng")), 0x15c7);
+        assert_eq!(packed(Some("en-GB")), 0x15c7);
+        assert_eq!(packed(Some("x-klingon")), 0x55c4);
     }
 }

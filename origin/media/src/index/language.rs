@@ -14,6 +14,14 @@ pub(super) fn bcp47(code: [u8; 3]) -> Option<String> {
     Some(short.map_or(code, |(_, short)| *short).to_owned())
 }
 
+/// The three letters that `mdhd` can hold for `tag`: those of its primary language, if ISO 639-2 has them.
+pub(crate) fn iso_639_2(tag: &str) -> Option<[u8; 3]> {
+    let primary = tag.split('-').next()?.to_ascii_lowercase();
+    let known = SHORT.iter().find(|(_, short)| *short == primary);
+    let code = known.map_or(primary.as_str(), |(long, _)| &long[..3]).as_bytes();
+    code.try_into().ok().filter(|code: &[u8; 3]| code.iter().all(u8::is_ascii_lowercase))
+}
+
 /// A tag as an `elng` box gives it, if it can be one.
 pub(super) fn tag(text: &str) -> Option<String> {
     let subtag = |part: &str| {
@@ -58,6 +66,14 @@ const SHORT: &[(&str, &str)] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tag_goes_back_to_three_letters() {
+        assert_eq!(iso_639_2("en"), Some(*b"eng"));
+        assert_eq!(iso_639_2("de-CH"), Some(*b"deu"));
+        assert_eq!(iso_639_2("gsw"), Some(*b"gsw"));
+        assert_eq!(iso_639_2("x-private"), None);
+    }
 
     #[test]
     fn the_shortest_code_wins() {

@@ -9,7 +9,7 @@
 mod build;
 mod file;
 mod find;
-mod language;
+pub(crate) mod language;
 pub mod protection;
 mod samples;
 

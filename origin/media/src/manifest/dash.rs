@@ -71,12 +71,19 @@ struct AdaptationSet<'a> {
     tracks: Vec<(&'a Track, MediaId)>,
     /// The other sets to which a player may switch: those of the same switching set.
     siblings: Vec<usize>,
+    /// `main`, or `alternate` for every language after the first: one of them is to start with.
+    role: &'static str,
 }
 
 fn adaptation_sets<'a>(subject: &Subject<'a>) -> Vec<AdaptationSet<'a>> {
     let mut sets: Vec<AdaptationSet<'a>> = Vec::new();
     for of in subject.presentation.switching_sets() {
         let first = sets.len();
+        let role = if sets.iter().any(|set| set.of.media == of.media) {
+            "alternate"
+        } else {
+            "main"
+        };
         for (track, media) in subject.tracks(&of.tracks) {
             let same_key = |set: &&mut AdaptationSet<'a>| {
                 subject.signalling.is_none()
@@ -94,6 +101,7 @@ fn adaptation_sets<'a>(subject: &Subject<'a>) -> Vec<AdaptationSet<'a>> {
                         of,
                         tracks: vec![(track, media)],
                         siblings: Vec::new(),
+                        role,
                     });
                 }
             }
@@ -173,7 +181,7 @@ impl AdaptationSet<'_> {
                 "Role",
                 &[
                     ("schemeIdUri", "urn:mpeg:dash:role:2011"),
-                    ("value", "main"),
+                    ("value", self.role),
                 ],
             );
             for (track, media) in &self.tracks {

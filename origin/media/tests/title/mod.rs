@@ -94,14 +94,10 @@ pub fn source(name: &str, tracks: &[Spec]) -> (Source, SourceRef) {
 
 pub fn reference(name: &str, source: &Source) -> SourceRef {
     let ranges = probe_ranges(source.file.len() as u64);
+    let at = |offset: u64| usize::try_from(offset).unwrap();
     let probes: Vec<_> = ranges
         .into_iter()
-        .map(|range| {
-            (
-                range.clone(),
-                &source.file[range.start as usize..range.end as usize],
-            )
-        })
+        .map(|range| (range.clone(), &source.file[at(range.start)..at(range.end)]))
         .collect();
     SourceRef {
         name: name.to_owned(),
