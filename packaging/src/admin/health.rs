@@ -40,7 +40,7 @@ pub(crate) fn of_keystore(drain: Drain, seal: watch::Receiver<SealState>) -> Rea
                 detail: match seal {
                     SealState::Unsealed => "unsealed",
                     SealState::Sealed => "sealed",
-                    SealState::Uninitialised => "sealed: there is no root yet",
+                    SealState::Uninitialised => "not initialised",
                     SealState::Unreachable => "unreachable",
                 }
                 .to_owned(),

@@ -27,6 +27,8 @@ pub(crate) struct Args {
 #[derive(Serialize)]
 struct Health {
     ready: bool,
+    /// Not ready because keys cannot be had until somebody unseals.
+    sealed: bool,
     detail: String,
 }
 
@@ -44,8 +46,12 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
                     .status()
                     .await?;
                 let ready = status.state == SealState::Unsealed;
-                let detail = format!("{:?}", status.state).to_lowercase();
-                Ok(Health { ready, detail })
+                let detail = format!("keystore: {}", if ready { "unsealed" } else { "sealed" });
+                Ok(Health {
+                    ready,
+                    sealed: !ready,
+                    detail,
+                })
             }
         }
     };
@@ -54,12 +60,11 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
             .await
             .unwrap_or_else(|_| Err(Failure::new(Exit::Unreachable, "no answer within 5 s")))
     })?;
-    let detail = health.detail.clone();
     output.say(&health, |health| health.detail.clone())?;
-    match health.ready {
-        true => Ok(()),
-        false if detail.contains("sealed") => Err(Failure::new(Exit::Sealed, "not ready: sealed")),
-        false => Err(Failure::failed("not ready")),
+    match health {
+        Health { ready: true, .. } => Ok(()),
+        Health { sealed: true, .. } => Err(Failure::new(Exit::Sealed, "not ready: sealed")),
+        Health { .. } => Err(Failure::failed("not ready")),
     }
 }
 
@@ -81,8 +86,13 @@ async fn ready(address: Option<SocketAddr>) -> Result<Health, Failure> {
                 format!("nobody answers at {address}: {error}"),
             )
         })?;
+    let keystore = answer
+        .body
+        .lines()
+        .find_map(|line| line.strip_prefix("keystore: "));
     Ok(Health {
         ready: answer.status == 200,
+        sealed: matches!(keystore, Some("sealed" | "not initialised")),
         detail: answer.body.trim().to_owned(),
     })
 }

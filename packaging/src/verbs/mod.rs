@@ -77,7 +77,8 @@ pub(crate) struct ConfigFile {
         short = 'c',
         long = "config",
         value_name = "FILE",
-        env = "CASTELLUM_CONFIG"
+        env = "CASTELLUM_CONFIG",
+        global = true
     )]
     path: Option<PathBuf>,
 }
