@@ -21,7 +21,7 @@
 
 use std::time::Instant;
 
-use http::{Method, StatusCode, header};
+use http::{Method, StatusCode, Uri, header};
 
 use crate::service::{ConnectionInfo, Request, RouteName};
 
@@ -33,7 +33,7 @@ pub(crate) struct Record {
     begun: Instant,
     connection: ConnectionInfo,
     method: Method,
-    path: String,
+    uri: Uri,
     range: Option<String>,
     route: &'static str,
     status: StatusCode,
@@ -58,7 +58,7 @@ impl Record {
             begun: Instant::now(),
             connection,
             method: request.method().clone(),
-            path: request.uri().path().to_owned(),
+            uri: request.uri().clone(),
             range,
             route: "none",
             status: StatusCode::from_u16(CLIENT_LEFT).unwrap_or(StatusCode::BAD_REQUEST),
@@ -92,7 +92,7 @@ impl Drop for Record {
             tls = self.connection.tls,
             listener = self.connection.listener,
             method = self.method.as_str(),
-            path = self.path,
+            path = self.uri.path(),
             status = self.status.as_u16(),
             bytes = self.sent,
             duration_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),

@@ -92,3 +92,36 @@ impl Cors {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_preflight_names_authorization_since_a_star_does_not_cover_it() {
+        for cors in [MEDIA, LICENSE] {
+            let response = cors.preflight();
+            assert_eq!(response.status(), 204);
+            let headers = response.headers();
+            assert_eq!(headers[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");
+            let named = headers[header::ACCESS_CONTROL_ALLOW_HEADERS]
+                .to_str()
+                .unwrap();
+            assert!(named.split(", ").any(|name| name == "Authorization"));
+            assert!(!named.contains('*'));
+        }
+    }
+
+    #[test]
+    fn what_players_measure_by_is_exposed() {
+        let mut headers = HeaderMap::new();
+        allow(&mut headers);
+        assert_eq!(headers[TIMING_ALLOW_ORIGIN], "*");
+        let exposed = headers[header::ACCESS_CONTROL_EXPOSE_HEADERS]
+            .to_str()
+            .unwrap();
+        for name in ["Content-Length", "Content-Range", "ETag", "Date"] {
+            assert!(exposed.split(", ").any(|exposed| exposed == name), "{name}");
+        }
+    }
+}

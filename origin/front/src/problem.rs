@@ -82,3 +82,33 @@ impl From<Problem> for Response {
         problem.into_response()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt as _;
+
+    #[tokio::test]
+    async fn a_problem_is_a_document_that_no_cache_keeps() {
+        let response = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "sealed", "Sealed")
+            .detail("a \"quoted\" word")
+            .retry_after(5)
+            .into_response();
+        assert_eq!(response.status(), 503);
+        let headers = response.headers();
+        assert_eq!(headers[header::CONTENT_TYPE], "application/problem+json");
+        assert_eq!(headers[header::CACHE_CONTROL], "no-store");
+        assert_eq!(headers[header::RETRY_AFTER], "5");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(
+            document,
+            serde_json::json!({
+                "type": "urn:castellum:problem:sealed",
+                "title": "Sealed",
+                "status": 503,
+                "detail": "a \"quoted\" word",
+            })
+        );
+    }
+}

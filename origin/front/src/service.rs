@@ -29,7 +29,7 @@ pub struct ConnectionInfo {
     pub protocol: Protocol,
     /// Whether the connection is encrypted (always so for HTTP/3).
     pub tls: bool,
-    /// The name of the listener in [`crate::ListenerSettings::name`].
+    /// The name that the listener was opened with: see [`crate::Bound::open`].
     pub listener: &'static str,
 }
 

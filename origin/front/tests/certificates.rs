@@ -1,4 +1,5 @@
 //! Where certificates come from, what is said of those that cannot be used, and their replacement in service.
+#![expect(clippy::unwrap_used, reason = "in what the tests share, too")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! curl as a client that shares no code with the server (libcurl, nghttp2, OpenSSL). Skips where there is no curl.
+#![expect(clippy::unwrap_used, reason = "in what the tests share, too")]
 
 mod support;
 

@@ -132,3 +132,16 @@ async fn an_http3_request_is_answered_before_it_ends() {
         assert!(stream.recv_data().await.unwrap().is_none());
     }
 }
+
+#[tokio::test]
+async fn a_head_of_anything_has_the_length_and_no_body() {
+    for way in WAYS {
+        let server = Server::start(way.transport());
+        let head = way
+            .ask(&server, Method::HEAD, "/hello", &[], Bytes::new())
+            .await
+            .unwrap();
+        assert_eq!(head.headers[header::CONTENT_LENGTH], "5", "{way:?}");
+        assert!(head.body.unwrap().is_empty());
+    }
+}
