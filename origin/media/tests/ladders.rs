@@ -306,3 +306,46 @@ proptest! {
         prop_assert_eq!(next, track.samples().sample_count());
     }
 }
+
+#[test]
+fn t6_the_shared_ladder_of_three_files_has_one_timeline() {
+    let rungs: Vec<_> = source::shared_media()
+        .iter()
+        .filter(|path| {
+            path.file_stem()
+                .unwrap()
+                .to_string_lossy()
+                .starts_with("made__ladder")
+        })
+        .map(|path| {
+            title::reference(
+                &path.to_string_lossy(),
+                &source::Source::open(path).unwrap(),
+            )
+        })
+        .collect();
+    if rungs.is_empty() {
+        return;
+    }
+    let pack = Pack {
+        name: "clear".to_owned(),
+        scheme: None,
+        segment_duration_ms: 4000,
+        writer: WRITER,
+    };
+    let presentation = Presentation::assemble(rungs, &pack).unwrap();
+    let video = &presentation.switching_sets()[0];
+    let timelines: Vec<Vec<MediaTime>> = presentation
+        .tracks_of(video)
+        .map(|track| {
+            let at = |ticks: u64| MediaTime::new(ticks.cast_signed(), track.timescale());
+            track
+                .timeline()
+                .segments()
+                .map(|segment| at(segment.start))
+                .collect()
+        })
+        .collect();
+    assert_eq!(timelines.len(), 3);
+    assert!(timelines[0].len() > 1 && timelines.iter().all(|timeline| *timeline == timelines[0]));
+}
