@@ -8,11 +8,12 @@
 
 mod source;
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 
-use origin_media::error::ParseErrorKind;
-use origin_media::index::Track;
+use origin_media::codec::CodecConfig;
+use origin_media::index::{Edit, Track};
 use source::{Source, has, shared_media};
 
 #[derive(Debug, PartialEq)]
@@ -117,42 +118,75 @@ fn samples_are_where_ffprobe_finds_them() {
     }
 }
 
+/// What is in each shared file, or why it is refused. `UPDATE_GOLDEN=1` writes the text anew.
 #[test]
 fn every_shared_file_is_indexed_or_refused_with_its_reason() {
-    for path in shared_media() {
-        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-        match Source::open(&path) {
-            Ok(source) => {
-                println!("{name}: {:?}", source.index.duration());
-                for track in source.index.tracks() {
-                    println!(
-                        "   {} {} {:?} {:?} {:?} {}x {} syncs {:?}",
-                        track.track_id(),
-                        track.codec().rfc6381(),
-                        track.language(),
-                        track.name(),
-                        track.edit(),
-                        track.sample_count(),
-                        track.sync_count(),
-                        track.codec().as_avc().map(|avc| (
-                            avc.width(),
-                            avc.height(),
-                            avc.colour(),
-                            avc.pixel_aspect()
-                        )),
-                    );
-                }
-                for ignored in source.index.ignored() {
-                    println!(
-                        "   ignored {} {}: {}",
-                        ignored.track_id, ignored.what, ignored.reason
-                    );
-                }
-            }
-            Err(error) => {
-                println!("{name}: {} {error}", error.kind().as_str());
-                assert_eq!(error.kind(), ParseErrorKind::Unsupported, "{name}: {error}");
-            }
-        }
+    let files = shared_media();
+    if files.is_empty() {
+        return;
     }
+    let found: String = files.iter().map(|path| describe(path)).collect();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/shared_media.txt");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&golden, &found).unwrap();
+    }
+    let golden = std::fs::read_to_string(golden).unwrap();
+    for (found, golden) in found.lines().zip(golden.lines()) {
+        assert_eq!(found, golden);
+    }
+    assert_eq!(found.lines().count(), golden.lines().count());
+}
+
+fn describe(path: &Path) -> String {
+    let name = path.file_stem().unwrap().to_string_lossy();
+    let source = match Source::open(path) {
+        Ok(source) => source,
+        Err(error) => {
+            return format!("{name}\n    {}: {error}\n", error.kind().as_str());
+        }
+    };
+    let mut text = format!("{name}\n");
+    for track in source.index.tracks() {
+        let Edit { skip, delay } = track.edit();
+        let codec = match track.codec() {
+            CodecConfig::Avc(avc) => {
+                let colour = avc.colour().map_or(String::new(), |colour| {
+                    let range = if colour.full_range { "full" } else { "limited" };
+                    format!(
+                        " colour {}/{}/{} {range}",
+                        colour.primaries, colour.transfer, colour.matrix
+                    )
+                });
+                let aspect = avc.pixel_aspect();
+                let pixel = format!("pixel {}:{}", aspect.horizontal, aspect.vertical);
+                format!("{}x{} {pixel}{colour}", avc.width(), avc.height())
+            }
+            CodecConfig::Aac(aac) => {
+                format!("{} Hz {} channels", aac.sample_rate(), aac.channels())
+            }
+        };
+        writeln!(
+            text,
+            "    track {} {} {codec}; {} samples, {} sync, {} bytes, {} ticks of {:?}; skip {skip}, delay {delay}; {} {:?}",
+            track.track_id(),
+            track.codec().rfc6381(),
+            track.sample_count(),
+            track.sync_count(),
+            track.bytes(0..track.sample_count()),
+            track.total_duration(),
+            track.timescale(),
+            track.language().unwrap_or("-"),
+            track.name(),
+        )
+        .unwrap();
+    }
+    for ignored in source.index.ignored() {
+        writeln!(
+            text,
+            "    ignored {} {}: {}",
+            ignored.track_id, ignored.what, ignored.reason
+        )
+        .unwrap();
+    }
+    text
 }

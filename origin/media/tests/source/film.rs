@@ -136,7 +136,11 @@ impl Film {
             b"moov",
             [],
             [
-                Node::full(b"mvhd", &words(&[0, 0, 1000, 240]), []),
+                Node::full(
+                    b"mvhd",
+                    &[words(&[0, 0, 1000, 240]), vec![0; 80]].concat(),
+                    [],
+                ),
                 trak(1, b"vide", 12_800, *b"und", &[1, 240, 512, 0x1_0000], video),
                 trak(2, b"soun", 48_000, *b"eng", &[1, 64, 1024, 0x1_0000], sound),
             ],

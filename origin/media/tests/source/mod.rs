@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test takes what it needs")]
 
 pub mod film;
+pub mod syntax;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
