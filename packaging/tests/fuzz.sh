@@ -25,7 +25,7 @@ passed=0
 failed=0
 for manifest in $(git ls-files '*fuzz/Cargo.toml'); do
     folder=$(dirname "$manifest")
-    cargo build --quiet --release --locked --target "$triple" --manifest-path "$manifest"
+    cargo build --quiet --release --target "$triple" --manifest-path "$manifest"
     for source in "$folder"/fuzz_targets/*.rs; do
         target=$(basename "$source" .rs)
         seeds=$folder/corpus/$target

@@ -112,6 +112,18 @@ describe("player page", () => {
     await page.close();
   });
 
+  test("shows HTTP/2 where the browser trusts the demo's CA", async () => {
+    const { page, errors } = await open();
+    await runsPast(page, 0);
+    await page.getByLabel("Connection").selectOption("tls");
+    await page.getByRole("button", { name: "Play" }).click();
+    await page.locator("#protocols").getByText(/^h2 × \d+$/).waitFor({ timeout: STEP_MS });
+    await runsPast(page, 2);
+    assert.match(await page.locator("#url").inputValue(), /^https:/);
+    assert.deepEqual(errors, []);
+    await page.close();
+  });
+
   test("switches language", async () => {
     const { page, errors } = await open();
     await runsPast(page, 1);
