@@ -39,7 +39,7 @@ pub(crate) struct Roles {
 /// Where the process's roles get keys from.
 enum Keys {
     /// A keystore in this process: each role gets a handle of its own, and the same checks as over the socket.
-    Local(Local, KeystoreSettings),
+    Local(Local, Box<KeystoreSettings>),
     /// The keystore's socket.
     Remote(Arc<dyn Keystore>),
 }
@@ -78,10 +78,10 @@ impl Roles {
             .await
             .map_err(Failure::failed)?;
         let sockets = keystore::run::Sockets::bind(settings).map_err(Failure::failed)?;
-        let mut roles = Self::new(Keys::Local(local.clone(), settings.clone()));
+        let mut roles = Self::new(Keys::Local(local.clone(), Box::new(settings.clone())));
         let drain = roles.drain.clone();
         roles.serving.spawn(async move {
-            // Keys are wanted until the last response is sent.
+            // The roles of this process do not come this way: they are given keys until their last response.
             sockets
                 .serve(local, async move {
                     drain.reached(origin_front::Phase::Closing).await
@@ -94,6 +94,8 @@ impl Roles {
 
     /// Takes keys from the keystore behind this socket.
     pub(crate) fn with_keystore_at(socket: &std::path::Path) -> Self {
+        // Every role holds content keys, not the keystore alone.
+        keystore::harden_process();
         Self::new(Keys::Remote(Arc::new(Socket::open(socket))))
     }
 
