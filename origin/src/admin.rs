@@ -62,7 +62,10 @@ async fn assets(State(admin): State<Admin>) -> Json<Assets> {
     let left_out = listing
         .left_out
         .iter()
-        .map(|left| LeftOutLine { path: left.path.display().to_string(), reason: left.reason.clone() })
+        .map(|left| LeftOutLine {
+            path: left.path.display().to_string(),
+            reason: left.reason.clone(),
+        })
         .collect();
     Json(Assets { assets, left_out })
 }
@@ -100,7 +103,12 @@ async fn asset(
     Path(id): Path<String>,
 ) -> Result<Json<AssetDetail>, (StatusCode, Json<serde_json::Value>)> {
     let id: AssetId = id.parse().map_err(|_| refusal(&Error::NotFound))?;
-    let title = admin.packages.catalog().title(&id).await.map_err(|error| refusal(&error))?;
+    let title = admin
+        .packages
+        .catalog()
+        .title(&id)
+        .await
+        .map_err(|error| refusal(&error))?;
     let packs = admin
         .packages
         .packs()
@@ -108,7 +116,12 @@ async fn asset(
         .map(|pack| match assemble(&title, pack) {
             Ok(presentation) => {
                 let (renditions, segments) = report::renditions(&presentation);
-                PackDetail { pack: pack.name.clone(), renditions, segments, fault: None }
+                PackDetail {
+                    pack: pack.name.clone(),
+                    renditions,
+                    segments,
+                    fault: None,
+                }
             }
             Err(error) => PackDetail {
                 pack: pack.name.clone(),
@@ -133,9 +146,17 @@ async fn asset(
     let refused = title
         .refused
         .iter()
-        .map(|(path, reason)| LeftOutLine { path: path.clone(), reason: reason.clone() })
+        .map(|(path, reason)| LeftOutLine {
+            path: path.clone(),
+            reason: reason.clone(),
+        })
         .collect();
-    Ok(Json(AssetDetail { id, sources, refused, packs }))
+    Ok(Json(AssetDetail {
+        id,
+        sources,
+        refused,
+        packs,
+    }))
 }
 
 fn refusal(error: &Error) -> (StatusCode, Json<serde_json::Value>) {
@@ -149,7 +170,10 @@ fn refusal(error: &Error) -> (StatusCode, Json<serde_json::Value>) {
         | Error::Storage(_) => StatusCode::SERVICE_UNAVAILABLE,
         Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    (status, Json(serde_json::json!({ "error": error.to_string() })))
+    (
+        status,
+        Json(serde_json::json!({ "error": error.to_string() })),
+    )
 }
 
 #[derive(Serialize)]
@@ -161,7 +185,10 @@ struct PolicyLine {
 
 async fn policies(State(admin): State<Admin>) -> Json<Vec<PolicyLine>> {
     let scheme = |policy: &crate::packages::Policy| {
-        policy.protection.as_ref().map_or("clear", |protection| protection.scheme.as_str())
+        policy
+            .protection
+            .as_ref()
+            .map_or("clear", |protection| protection.scheme.as_str())
     };
     let lines = admin.views.policies().values().map(|policy| PolicyLine {
         name: policy.name.clone(),

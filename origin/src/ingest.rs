@@ -17,7 +17,9 @@ use rustix::fs::{CWD, RenameFlags, ioctl_ficlone, renameat_with};
 use tokio::sync::mpsc;
 
 use crate::catalog::{ContentDigest, Title};
-use crate::control::{Control, IngestReport, KeyReport, Progress, Refused, RefusedKind, SourceReport};
+use crate::control::{
+    Control, IngestReport, KeyReport, Progress, Refused, RefusedKind, SourceReport,
+};
 use crate::error::Error;
 use crate::package::assemble;
 use crate::packages::Packages;
@@ -47,16 +49,27 @@ impl Ingest {
     pub fn new(packages: Arc<Packages>, media_root: PathBuf) -> io::Result<Self> {
         for entry in fs::read_dir(&media_root)? {
             let entry = entry?;
-            if entry.file_name().as_encoded_bytes().starts_with(STAGING_PREFIX.as_bytes()) {
-                if let Err(error) = fs::remove_dir_all(entry.path()) {
-                    tracing::warn!(path = %entry.path().display(), %error, "an unfinished ingest cannot be removed");
-                }
+            let ours = entry
+                .file_name()
+                .as_encoded_bytes()
+                .starts_with(STAGING_PREFIX.as_bytes());
+            if ours && let Err(error) = fs::remove_dir_all(entry.path()) {
+                tracing::warn!(path = %entry.path().display(), %error, "an unfinished ingest cannot be removed");
             }
         }
-        Ok(Self { packages, media_root, turn: tokio::sync::Mutex::new(()) })
+        Ok(Self {
+            packages,
+            media_root,
+            turn: tokio::sync::Mutex::new(()),
+        })
     }
 
-    async fn run(&self, asset: AssetId, paths: Vec<PathBuf>, tell: Tell) -> Result<IngestReport, Refused> {
+    async fn run(
+        &self,
+        asset: AssetId,
+        paths: Vec<PathBuf>,
+        tell: Tell,
+    ) -> Result<IngestReport, Refused> {
         let _turn = self.turn.lock().await;
         let films = films(&paths)?;
         let in_place = self.in_place(&asset, &films);
@@ -67,8 +80,14 @@ impl Ingest {
         };
         step(&tell, "index", 0, 1);
         let catalog = self.packages.catalog();
-        catalog.adopt(&asset, files).await.map_err(|error| refused(&error))?;
-        let title = catalog.title(&asset).await.map_err(|error| refused(&error))?;
+        catalog
+            .adopt(&asset, files)
+            .await
+            .map_err(|error| refused(&error))?;
+        let title = catalog
+            .title(&asset)
+            .await
+            .map_err(|error| refused(&error))?;
         step(&tell, "index", 1, 1);
         self.report(&asset, &title, &tell).await
     }
@@ -78,11 +97,16 @@ impl Ingest {
         let folder = self.media_root.join(asset.as_str());
         films.iter().all(|film| {
             film.parent() == Some(&folder)
-                || (film.parent() == Some(&self.media_root) && film.file_stem() == folder.file_name())
+                || (film.parent() == Some(&self.media_root)
+                    && film.file_stem() == folder.file_name())
         })
     }
 
-    async fn digest_in_place(&self, films: Vec<PathBuf>, tell: Tell) -> Result<Vec<(PathBuf, ContentDigest)>, Refused> {
+    async fn digest_in_place(
+        &self,
+        films: Vec<PathBuf>,
+        tell: Tell,
+    ) -> Result<Vec<(PathBuf, ContentDigest)>, Refused> {
         blocking(move || {
             let mut meter = Meter::new("read", &films, tell)?;
             films
@@ -104,23 +128,33 @@ impl Ingest {
         tell: Tell,
     ) -> Result<Vec<(PathBuf, ContentDigest)>, Refused> {
         let target = self.media_root.join(asset.as_str());
-        let staging = self.media_root.join(format!("{STAGING_PREFIX}{}-{asset}", std::process::id()));
+        let staging = self
+            .media_root
+            .join(format!("{STAGING_PREFIX}{}-{asset}", std::process::id()));
         let clash = self.media_root.join(format!("{asset}.mp4"));
         if clash.exists() {
-            return Err(malformed(format!("{} is an asset of this name already; remove it first", clash.display())));
+            return Err(malformed(format!(
+                "{} is an asset of this name already; remove it first",
+                clash.display()
+            )));
         }
         let packs: Vec<_> = self.packages.packs().values().cloned().collect();
         let (id, catalog) = (asset.clone(), Arc::clone(self.packages.catalog()));
         blocking(move || {
             let result = gather(&films, &staging, tell).and_then(|files| {
                 let paths: Vec<_> = files.iter().map(|(path, _)| path.clone()).collect();
-                let title = catalog.try_out(&id, &paths).map_err(|error| refused(&error))?;
+                let title = catalog
+                    .try_out(&id, &paths)
+                    .map_err(|error| refused(&error))?;
                 for pack in &packs {
                     assemble(&title, pack).map_err(|error| refused(&error))?;
                 }
                 publish(&staging, &target)?;
                 let moved = |path: &Path| target.join(path.file_name().unwrap_or_default());
-                Ok(files.iter().map(|(path, digest)| (moved(path), *digest)).collect())
+                Ok(files
+                    .iter()
+                    .map(|(path, digest)| (moved(path), *digest))
+                    .collect())
             });
             // After a publish that replaced an asset, the old one lies here.
             let _ = fs::remove_dir_all(&staging);
@@ -129,9 +163,17 @@ impl Ingest {
         .await
     }
 
-    async fn report(&self, asset: &AssetId, title: &Arc<Title>, tell: &Tell) -> Result<IngestReport, Refused> {
-        let mut warnings: Vec<String> =
-            title.refused.iter().map(|(name, reason)| format!("{name} is left out: {reason}")).collect();
+    async fn report(
+        &self,
+        asset: &AssetId,
+        title: &Arc<Title>,
+        tell: &Tell,
+    ) -> Result<IngestReport, Refused> {
+        let mut warnings: Vec<String> = title
+            .refused
+            .iter()
+            .map(|(name, reason)| format!("{name} is left out: {reason}"))
+            .collect();
         let mut keys = Vec::new();
         let mut longest: Option<Presentation> = None;
         let total = self.packages.packs().len() as u64;
@@ -146,10 +188,17 @@ impl Ingest {
             match self.packages.current(asset, &pack.name).await {
                 Ok(package) => keys.extend(contexts.iter().filter_map(|context| {
                     let key = package.track_keys.get(&context.label)?;
-                    Some(KeyReport { scheme: context.scheme, label: context.label, key_id: key.key_id })
+                    Some(KeyReport {
+                        scheme: context.scheme,
+                        label: context.label,
+                        key_id: key.key_id,
+                    })
                 })),
                 Err(Error::Sealed | Error::Keystore(_)) => {
-                    warnings.push(format!("pack {}: no keys yet, the keystore cannot give them now", pack.name));
+                    warnings.push(format!(
+                        "pack {}: no keys yet, the keystore cannot give them now",
+                        pack.name
+                    ));
                 }
                 Err(error) => return Err(refused(&error)),
             }
@@ -162,7 +211,9 @@ impl Ingest {
         let id = asset.clone();
         blocking(move || {
             for source in &mapped.sources {
-                catalog.map_protection(&id, source).map_err(|error| refused(&error))?;
+                catalog
+                    .map_protection(&id, source)
+                    .map_err(|error| refused(&error))?;
             }
             Ok(())
         })
@@ -175,7 +226,12 @@ impl Ingest {
                 .sources
                 .iter()
                 .map(|source| SourceReport {
-                    file: source.path.strip_prefix(&self.media_root).unwrap_or(&source.path).display().to_string(),
+                    file: source
+                        .path
+                        .strip_prefix(&self.media_root)
+                        .unwrap_or(&source.path)
+                        .display()
+                        .to_string(),
                     bytes: source.index.file_len(),
                     identity: source.identity.to_string(),
                     tracks: report::tracks(&source.index),
@@ -224,22 +280,32 @@ fn films(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Refused> {
         return Err(malformed("there is no film among these paths".to_owned()));
     }
     if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(malformed(format!("two files are called {}; an asset's files have different names", twice[0].display())));
+        return Err(malformed(format!(
+            "two files are called {}; an asset's files have different names",
+            twice[0].display()
+        )));
     }
     Ok(films)
 }
 
 /// Copies `films` into the new folder `staging`, with everything on disk when this returns.
-fn gather(films: &[PathBuf], staging: &Path, tell: Tell) -> Result<Vec<(PathBuf, ContentDigest)>, Refused> {
+fn gather(
+    films: &[PathBuf],
+    staging: &Path,
+    tell: Tell,
+) -> Result<Vec<(PathBuf, ContentDigest)>, Refused> {
     let here = |error: io::Error| unavailable(format!("{}: {error}", staging.display()));
     fs::create_dir(staging).map_err(here)?;
     let mut meter = Meter::new("copy", films, tell)?;
     let mut files = Vec::new();
     for film in films {
-        let name = film.file_name().ok_or_else(|| malformed(format!("{} has no name", film.display())))?;
+        let name = film
+            .file_name()
+            .ok_or_else(|| malformed(format!("{} has no name", film.display())))?;
         let path = staging.join(name);
         let copy = File::create_new(&path).map_err(here)?;
-        let original = File::open(film).map_err(|error| malformed(format!("{}: {error}", film.display())))?;
+        let original =
+            File::open(film).map_err(|error| malformed(format!("{}: {error}", film.display())))?;
         let digest = match ioctl_ficlone(&copy, &original) {
             Ok(()) => meter.copy(&path, io::sink())?,
             Err(_) => meter.copy(film, &copy)?,
@@ -247,20 +313,26 @@ fn gather(films: &[PathBuf], staging: &Path, tell: Tell) -> Result<Vec<(PathBuf,
         copy.sync_all().map_err(here)?;
         files.push((path, digest));
     }
-    File::open(staging).and_then(|folder| folder.sync_all()).map_err(here)?;
+    File::open(staging)
+        .and_then(|folder| folder.sync_all())
+        .map_err(here)?;
     Ok(files)
 }
 
 /// Gives `staging` the name `target`; what had the name before is left at `staging`.
 fn publish(staging: &Path, target: &Path) -> Result<(), Refused> {
     let renamed = match renameat_with(CWD, staging, CWD, target, RenameFlags::NOREPLACE) {
-        Err(rustix::io::Errno::EXIST) => renameat_with(CWD, staging, CWD, target, RenameFlags::EXCHANGE),
+        Err(rustix::io::Errno::EXIST) => {
+            renameat_with(CWD, staging, CWD, target, RenameFlags::EXCHANGE)
+        }
         other => other,
     };
     let here = |error: io::Error| unavailable(format!("{}: {error}", target.display()));
     renamed.map_err(|error| here(error.into()))?;
     let parent = target.parent().unwrap_or(target);
-    File::open(parent).and_then(|folder| folder.sync_all()).map_err(here)
+    File::open(parent)
+        .and_then(|folder| folder.sync_all())
+        .map_err(here)
 }
 
 /// Copies files, digests them on the way and tells how far it is.
@@ -276,9 +348,17 @@ impl Meter {
     fn new(stage: &'static str, films: &[PathBuf], tell: Tell) -> Result<Self, Refused> {
         let mut total = 0;
         for film in films {
-            total += fs::metadata(film).map_err(|error| malformed(format!("{}: {error}", film.display())))?.len();
+            total += fs::metadata(film)
+                .map_err(|error| malformed(format!("{}: {error}", film.display())))?
+                .len();
         }
-        Ok(Self { stage, done: 0, total, tell, buffer: vec![0; PIECE] })
+        Ok(Self {
+            stage,
+            done: 0,
+            total,
+            tell,
+            buffer: vec![0; PIECE],
+        })
     }
 
     fn copy(&mut self, from: &Path, mut to: impl io::Write) -> Result<ContentDigest, Refused> {
@@ -305,19 +385,33 @@ impl Meter {
 
 fn step(tell: &Tell, stage: &str, done: u64, total: u64) {
     // Whoever asked may have gone; the ingest goes on.
-    let _ = tell.send(Progress { stage: stage.to_owned(), done, total });
+    let _ = tell.send(Progress {
+        stage: stage.to_owned(),
+        done,
+        total,
+    });
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refused> + Send + 'static) -> Result<T, Refused> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(unavailable(error.to_string())))
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refused> + Send + 'static,
+) -> Result<T, Refused> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(unavailable(error.to_string())))
 }
 
 fn malformed(message: String) -> Refused {
-    Refused { kind: RefusedKind::Malformed, message }
+    Refused {
+        kind: RefusedKind::Malformed,
+        message,
+    }
 }
 
 fn unavailable(message: String) -> Refused {
-    Refused { kind: RefusedKind::Unavailable, message }
+    Refused {
+        kind: RefusedKind::Unavailable,
+        message,
+    }
 }
 
 fn refused(error: &Error) -> Refused {
@@ -331,5 +425,8 @@ fn refused(error: &Error) -> Refused {
         | Error::Storage(_)
         | Error::Internal(_) => RefusedKind::Unavailable,
     };
-    Refused { kind, message: error.to_string() }
+    Refused {
+        kind,
+        message: error.to_string(),
+    }
 }

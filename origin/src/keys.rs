@@ -52,7 +52,10 @@ impl Keys {
     ///
     /// # Errors
     /// What the keystore says.
-    pub async fn lease(&self, contexts: Vec<KeyContext>) -> Result<HeldKeys, keystore_client::Error> {
+    pub async fn lease(
+        &self,
+        contexts: Vec<KeyContext>,
+    ) -> Result<HeldKeys, keystore_client::Error> {
         let asked = Instant::now();
         let mut seal = self.seal.clone();
         seal.mark_unchanged();
@@ -62,7 +65,14 @@ impl Keys {
             .into_iter()
             .map(|leased| {
                 let cipher = Arc::new(Aes128Key::new(leased.key.expose()));
-                (leased.context.label, HeldKey { key_id: leased.key_id, iv: leased.iv, cipher })
+                (
+                    leased.context.label,
+                    HeldKey {
+                        key_id: leased.key_id,
+                        iv: leased.iv,
+                        cipher,
+                    },
+                )
             })
             .collect();
         let ended = Arc::new(AtomicBool::new(false));
@@ -88,7 +98,9 @@ async fn end_with_the_seal(
         }
         false
     };
-    let sealed = tokio::time::timeout_at(until.into(), sealed).await.unwrap_or(true);
+    let sealed = tokio::time::timeout_at(until.into(), sealed)
+        .await
+        .unwrap_or(true);
     if let (true, Some(ended)) = (sealed, ended.upgrade()) {
         ended.store(true, Ordering::Release);
     }

@@ -51,8 +51,10 @@ pub fn assemble(title: &Title, pack: &Pack) -> Result<Presentation, Error> {
             index: Arc::clone(&source.index),
         })
         .collect();
-    Presentation::assemble(sources, pack)
-        .map_err(|error| Error::Unfit { asset: title.asset.id.clone(), reason: error.to_string() })
+    Presentation::assemble(sources, pack).map_err(|error| Error::Unfit {
+        asset: title.asset.id.clone(),
+        reason: error.to_string(),
+    })
 }
 
 impl Package {
@@ -60,36 +62,64 @@ impl Package {
     ///
     /// # Errors
     /// [`Error::Internal`] when a key is missing.
-    pub fn new(title: Arc<Title>, presentation: Presentation, keys: Option<HeldKeys>) -> Result<Self, Error> {
+    pub fn new(
+        title: Arc<Title>,
+        presentation: Presentation,
+        keys: Option<HeldKeys>,
+    ) -> Result<Self, Error> {
         let track_keys: BTreeMap<Label, TrackKey> = keys
             .iter()
             .flat_map(HeldKeys::iter)
-            .map(|(label, key)| (label, TrackKey { key_id: key.key_id, iv: key.iv }))
+            .map(|(label, key)| {
+                (
+                    label,
+                    TrackKey {
+                        key_id: key.key_id,
+                        iv: key.iv,
+                    },
+                )
+            })
             .collect();
         let mut media_ids = Vec::new();
         let tracks = presentation
             .tracks()
             .iter()
             .map(|track| {
-                let init = layout::init_bytes(&presentation, track, &track_keys).map_err(Error::internal)?;
+                let init = layout::init_bytes(&presentation, track, &track_keys)
+                    .map_err(Error::internal)?;
                 let media_id =
                     MediaId::compute(&presentation, track, track_keys.get(&track.label()), &init);
                 let wanted = &presentation.sources()[track.source()];
                 let source = title
                     .sources
                     .iter()
-                    .position(|source| source.name == wanted.name && source.identity == wanted.identity)
-                    .ok_or_else(|| Error::internal("a presentation has a source that its title lacks"))?;
+                    .position(|source| {
+                        source.name == wanted.name && source.identity == wanted.identity
+                    })
+                    .ok_or_else(|| {
+                        Error::internal("a presentation has a source that its title lacks")
+                    })?;
                 media_ids.push(media_id);
                 Ok(PackagedTrack { init, source })
             })
             .collect::<Result<_, Error>>()?;
-        Ok(Self { title, presentation, track_keys, keys, tracks, media_ids })
+        Ok(Self {
+            title,
+            presentation,
+            track_keys,
+            keys,
+            tracks,
+            media_ids,
+        })
     }
 
     /// The track called `name`, with its position among the tracks.
     pub fn track(&self, name: &str) -> Option<(usize, &Track)> {
-        self.presentation.tracks().iter().enumerate().find(|(_, track)| track.name() == name)
+        self.presentation
+            .tracks()
+            .iter()
+            .enumerate()
+            .find(|(_, track)| track.name() == name)
     }
 
     /// The init segment of track `number`.
@@ -104,12 +134,19 @@ impl Package {
 
     /// The cipher of a track, if the pack is protected.
     pub fn cipher(&self, track: &Track) -> Option<Arc<Aes128Key>> {
-        self.keys.as_ref()?.get(track.label()).map(|key| Arc::clone(&key.cipher))
+        self.keys
+            .as_ref()?
+            .get(track.label())
+            .map(|key| Arc::clone(&key.cipher))
     }
 
     /// Names and media ids of all tracks, in their order.
     pub fn named_media_ids(&self) -> impl Iterator<Item = (&str, MediaId)> {
-        self.presentation.tracks().iter().map(Track::name).zip(self.media_ids.iter().copied())
+        self.presentation
+            .tracks()
+            .iter()
+            .map(Track::name)
+            .zip(self.media_ids.iter().copied())
     }
 
     /// Whether a new response may begin under these keys.

@@ -33,13 +33,27 @@ impl Policy {
     /// The revision of the manifests of `package` under this policy.
     pub fn revision(&self, package: &Package) -> Revision {
         let protection = self.protection.as_ref().map(|protection| {
-            let systems: Vec<_> = protection.systems.iter().map(|system| format!("{system:?}")).collect();
-            format!("{} {} {:?}", protection.scheme, systems.join(" "), protection.hls_clear_key)
+            let systems: Vec<_> = protection
+                .systems
+                .iter()
+                .map(|system| format!("{system:?}"))
+                .collect();
+            format!(
+                "{} {} {:?}",
+                protection.scheme,
+                systems.join(" "),
+                protection.hls_clear_key
+            )
         });
         let asset = package.title.asset.id.as_str();
         let writer = self.writer.to_string();
-        let documents =
-            [asset, &self.pack, protection.as_deref().unwrap_or("clear"), &self.license_url, &writer];
+        let documents = [
+            asset,
+            &self.pack,
+            protection.as_deref().unwrap_or("clear"),
+            &self.license_url,
+            &writer,
+        ];
         Revision::compute(documents.map(str::as_bytes), package.named_media_ids())
     }
 }
@@ -150,7 +164,9 @@ impl Packages {
         revision: &str,
     ) -> Result<(Arc<Package>, Revision), Error> {
         let wanted: Revision = revision.parse().map_err(|_| Error::NotFound)?;
-        let found = |package: Arc<Package>| (policy.revision(&package) == wanted).then_some((package, wanted));
+        let found = |package: Arc<Package>| {
+            (policy.revision(&package) == wanted).then_some((package, wanted))
+        };
         self.find(asset, &policy.pack, revision, found).await
     }
 
@@ -178,7 +194,10 @@ impl Packages {
         }
         let store = self.catalog.store().clone();
         let (asset, id) = (asset.clone(), id.to_owned());
-        let published = self.catalog.on_control(async move { store.was_published(&asset, &id).await }).await?;
+        let published = self
+            .catalog
+            .on_control(async move { store.was_published(&asset, &id).await })
+            .await?;
         Err(if published { Error::Gone } else { absent })
     }
 
@@ -207,11 +226,17 @@ impl Packages {
             .await
             .map_err(Error::internal)??;
         let contexts = presentation.key_contexts(&self.tenant, &title.asset.id);
-        let keys = if contexts.is_empty() { None } else { Some(self.keys.lease(contexts).await?) };
+        let keys = if contexts.is_empty() {
+            None
+        } else {
+            Some(self.keys.lease(contexts).await?)
+        };
         let package = Arc::new(Package::new(title, presentation, keys)?);
         let ids: Vec<_> = package.media_ids.iter().map(ToString::to_string).collect();
         let (store, asset) = (self.catalog.store().clone(), package.title.asset.id.clone());
-        self.catalog.on_control(async move { store.publish(&asset, &ids).await }).await?;
+        self.catalog
+            .on_control(async move { store.publish(&asset, &ids).await })
+            .await?;
         Ok(package)
     }
 
@@ -220,7 +245,10 @@ impl Packages {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let history = held
             .entry(title.asset.id.clone())
-            .or_insert_with(|| History { current: Arc::clone(title), superseded: Vec::new() });
+            .or_insert_with(|| History {
+                current: Arc::clone(title),
+                superseded: Vec::new(),
+            });
         // A slow worker may still hand in the title before.
         if history.current.serial < title.serial {
             let before = std::mem::replace(&mut history.current, Arc::clone(title));
@@ -232,11 +260,17 @@ impl Packages {
     /// Titles that the asset was within the hold, newest first, whose open files are still whole.
     fn superseded(&self, asset: &AssetId) -> Vec<Arc<Title>> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(history) = held.get_mut(asset) else { return Vec::new() };
+        let Some(history) = held.get_mut(asset) else {
+            return Vec::new();
+        };
         history.superseded.retain(|(since, title)| {
             since.elapsed() < self.hold && title.standing() < TitleStanding::Overwritten
         });
-        history.superseded.iter().map(|(_, title)| Arc::clone(title)).collect()
+        history
+            .superseded
+            .iter()
+            .map(|(_, title)| Arc::clone(title))
+            .collect()
     }
 }
 

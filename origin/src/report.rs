@@ -12,7 +12,9 @@ pub fn tracks(index: &Index) -> Vec<String> {
         .map(|track| {
             let what = match track.codec() {
                 CodecConfig::Avc(avc) => format!("{}x{}", avc.width(), avc.height()),
-                CodecConfig::Aac(aac) => format!("{} Hz, {} channels", aac.sample_rate(), aac.channels()),
+                CodecConfig::Aac(aac) => {
+                    format!("{} Hz, {} channels", aac.sample_rate(), aac.channels())
+                }
             };
             format!(
                 "track {}: {} {what}, {}, {} samples, {} key frames, {:.3} s",
@@ -32,13 +34,26 @@ pub fn ignored(index: &Index) -> Vec<String> {
     index
         .ignored()
         .iter()
-        .map(|track| format!("track {} ({}): {}", track.track_id, track.what, track.reason))
+        .map(|track| {
+            format!(
+                "track {} ({}): {}",
+                track.track_id, track.what, track.reason
+            )
+        })
         .collect()
 }
 
 /// The names of a presentation's tracks, and the segments of the one that has most.
 pub fn renditions(presentation: &Presentation) -> (Vec<String>, u32) {
-    let names = presentation.tracks().iter().map(|track| track.name().to_owned()).collect();
-    let segments = presentation.tracks().iter().map(|track| track.timeline().segment_count()).max();
+    let names = presentation
+        .tracks()
+        .iter()
+        .map(|track| track.name().to_owned())
+        .collect();
+    let segments = presentation
+        .tracks()
+        .iter()
+        .map(|track| track.timeline().segment_count())
+        .max();
     (names, segments.unwrap_or_default())
 }

@@ -18,7 +18,7 @@ use crate::http::Views;
 use crate::ingest::Ingest;
 use crate::keys::Keys;
 use crate::packages::{Packages, Policy, scheme};
-use crate::storage::{Storage, ColdChoice};
+use crate::storage::{ColdChoice, Storage};
 
 /// A running origin.
 pub struct Origin {
@@ -62,7 +62,12 @@ pub async fn start(
         settings.tenant.name.clone(),
         settings.hold,
     ));
-    let views = Views::new(Arc::clone(&packages), policies, &settings.cache, settings.alias_ttl);
+    let views = Views::new(
+        Arc::clone(&packages),
+        policies,
+        &settings.cache,
+        settings.alias_ttl,
+    );
 
     let limits = Limits::new(settings.limits.clone());
     let mut bound = Vec::new();
@@ -72,15 +77,25 @@ pub async fn start(
             Transport::Plain => "origin-plain",
             Transport::Tls { .. } => "origin-tls",
         };
-        let open = Bound::open(name, listener, tls, settings.workers.get()).map_err(Error::internal)?;
+        let open =
+            Bound::open(name, listener, tls, settings.workers.get()).map_err(Error::internal)?;
         listeners.push((listener.transport, open.address()));
         bound.push(open);
     }
-    let ingest = Ingest::new(Arc::clone(&packages), settings.media_root.clone()).map_err(Error::internal)?;
-    let server = Server::bind(&settings.control_socket)
-        .map_err(|error| Error::Internal(format!("{}: {error}", settings.control_socket.display())))?;
-    let workers = Workers::start("origin", settings.workers, bound, || views.service(), &limits, drain)
-        .map_err(Error::internal)?;
+    let ingest =
+        Ingest::new(Arc::clone(&packages), settings.media_root.clone()).map_err(Error::internal)?;
+    let server = Server::bind(&settings.control_socket).map_err(|error| {
+        Error::Internal(format!("{}: {error}", settings.control_socket.display()))
+    })?;
+    let workers = Workers::start(
+        "origin",
+        settings.workers,
+        bound,
+        || views.service(),
+        &limits,
+        drain,
+    )
+    .map_err(Error::internal)?;
     let ended = drain.clone();
     let every = settings.scan_interval;
     tokio::spawn(async move {
@@ -90,7 +105,13 @@ pub async fn start(
             () = server.serve(Arc::new(ingest)) => {}
         }
     });
-    Ok(Origin { listeners, packages, views, drain: drain.clone(), workers })
+    Ok(Origin {
+        listeners,
+        packages,
+        views,
+        drain: drain.clone(),
+        workers,
+    })
 }
 
 /// One thing that must be so for the origin to be ready.
@@ -124,7 +145,12 @@ impl Origin {
                 Check {
                     name: "draining",
                     ok: drain.is_ready(),
-                    detail: if drain.is_ready() { "serving" } else { "the process is ending" }.to_owned(),
+                    detail: if drain.is_ready() {
+                        "serving"
+                    } else {
+                        "the process is ending"
+                    }
+                    .to_owned(),
                 },
                 Check {
                     name: "keystore",
@@ -158,7 +184,8 @@ fn packs(settings: &OriginSettings) -> BTreeMap<String, Pack> {
         .iter()
         .filter(|(_, pack)| settings.tenant.allow_clear || scheme(pack.scheme).is_some())
         .map(|(name, pack)| {
-            let segment_duration_ms = u32::try_from(pack.segment_duration.as_millis()).unwrap_or(u32::MAX);
+            let segment_duration_ms =
+                u32::try_from(pack.segment_duration.as_millis()).unwrap_or(u32::MAX);
             let pack = Pack {
                 name: name.clone(),
                 scheme: scheme(pack.scheme),
@@ -174,16 +201,28 @@ fn packs(settings: &OriginSettings) -> BTreeMap<String, Pack> {
 fn policies(settings: &OriginSettings) -> BTreeMap<String, Policy> {
     let mut policies = BTreeMap::new();
     for (name, policy) in &settings.policies {
-        let Some(pack) = settings.packs.get(&policy.pack) else { continue };
+        let Some(pack) = settings.packs.get(&policy.pack) else {
+            continue;
+        };
         let scheme = scheme(pack.scheme);
         let clear_key = policy.systems.contains(&conf::System::ClearKey);
-        if (scheme.is_none() && !settings.tenant.allow_clear) || (clear_key && !settings.tenant.allow_clear_key) {
-            tracing::warn!(policy = name, tenant = settings.tenant.name, "the tenant does not allow this policy");
+        if (scheme.is_none() && !settings.tenant.allow_clear)
+            || (clear_key && !settings.tenant.allow_clear_key)
+        {
+            tracing::warn!(
+                policy = name,
+                tenant = settings.tenant.name,
+                "the tenant does not allow this policy"
+            );
             continue;
         }
         let protection = scheme.map(|scheme| ProtectionPolicy {
             scheme,
-            systems: policy.systems.iter().map(|&system| drm_system(system)).collect(),
+            systems: policy
+                .systems
+                .iter()
+                .map(|&system| drm_system(system))
+                .collect(),
             hls_clear_key: match policy.hls_clear_key {
                 conf::HlsClearKey::ClearKey => HlsClearKeyFlavour::ClearKey,
                 conf::HlsClearKey::Identity => HlsClearKeyFlavour::Identity,

@@ -81,29 +81,51 @@ impl IndexCache {
     ///
     /// # Errors
     /// [`IndexError`]. That the cache cannot be written is no error: the index then stays in memory.
-    pub(super) fn index(&self, path: &Path, file: &LocalFile) -> Result<(Index, IndexFile), IndexError> {
+    pub(super) fn index(
+        &self,
+        path: &Path,
+        file: &LocalFile,
+    ) -> Result<(Index, IndexFile), IndexError> {
         let stem = self.stem(path, &file.stamp());
         let index_path = stem.with_extension("index");
         if let Some(found) = load(&index_path) {
-            return Ok((found.0, IndexFile { mapped: Some(found.1), stem }));
+            return Ok((
+                found.0,
+                IndexFile {
+                    mapped: Some(found.1),
+                    stem,
+                },
+            ));
         }
         let index = build_from(file)?;
         file.unchanged()?;
         match write(&index_path, index.as_bytes()) {
             Ok(()) => {
                 if let Some(found) = load(&index_path) {
-                    return Ok((found.0, IndexFile { mapped: Some(found.1), stem }));
+                    return Ok((
+                        found.0,
+                        IndexFile {
+                            mapped: Some(found.1),
+                            stem,
+                        },
+                    ));
                 }
             }
-            Err(error) => tracing::warn!(path = %index_path.display(), %error, "an index cannot be kept"),
+            Err(error) => {
+                tracing::warn!(path = %index_path.display(), %error, "an index cannot be kept")
+            }
         }
         Ok((index, IndexFile { mapped: None, stem }))
     }
 
     /// Deletes what belongs to none of these files.
     pub(super) fn sweep<'a>(&self, files: impl Iterator<Item = &'a AssetFile>) {
-        let live: HashSet<_> = files.map(|file| self.stem(&file.path, &file.stamp)).collect();
-        let Ok(entries) = fs::read_dir(&self.folder) else { return };
+        let live: HashSet<_> = files
+            .map(|file| self.stem(&file.path, &file.stamp))
+            .collect();
+        let Ok(entries) = fs::read_dir(&self.folder) else {
+            return;
+        };
         for path in entries.flatten().map(|entry| entry.path()) {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let stem = name.split('.').next().unwrap_or_default();
@@ -127,7 +149,10 @@ fn stem_of(path: &Path, stamp: &Stamp) -> String {
     context.update(&stamp.len.to_be_bytes());
     context.update(&stamp.modified_ns.to_be_bytes());
     context.update(&stamp.changed_ns.to_be_bytes());
-    context.finish().as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    context.finish().as_ref()[..16]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 fn load(path: &Path) -> Option<(Index, MappedFile)> {
@@ -156,7 +181,8 @@ fn build_from(file: &LocalFile) -> Result<Index, IndexError> {
 }
 
 fn read(file: &LocalFile, range: std::ops::Range<u64>) -> Result<Bytes, Fault> {
-    let mut buffer = vec![0; usize::try_from(range.end - range.start).map_err(|_| Fault::Truncated)?];
+    let mut buffer =
+        vec![0; usize::try_from(range.end - range.start).map_err(|_| Fault::Truncated)?];
     file.read_now(range, &mut buffer)?;
     Ok(buffer.into())
 }
@@ -164,7 +190,11 @@ fn read(file: &LocalFile, range: std::ops::Range<u64>) -> Result<Bytes, Fault> {
 /// Puts a whole file in place: written beside and renamed, so that no reader sees half of one.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let unique = format!("{}-{}.part", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let unique = format!(
+        "{}-{}.part",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    );
     let part = path.with_extension(unique);
     let written = fs::File::create_new(&part).and_then(|mut file| file.write_all(bytes));
     let renamed = written.and_then(|()| fs::rename(&part, path));

@@ -75,7 +75,9 @@ impl Catalog {
         storage: Storage,
         control: Handle,
     ) -> Result<Arc<Self>, Error> {
-        let store = Store::open(&paths.state_dir).await.map_err(Error::internal)?;
+        let store = Store::open(&paths.state_dir)
+            .await
+            .map_err(Error::internal)?;
         let indexes = IndexCache::open(&paths.cache_dir).map_err(Error::internal)?;
         let catalog = Arc::new(Self {
             control,
@@ -98,7 +100,10 @@ impl Catalog {
     pub async fn scan(self: &Arc<Self>) -> Result<(), Error> {
         let catalog = Arc::clone(self);
         self.blocking(move || {
-            let mut scanner = catalog.scanner.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut scanner = catalog
+                .scanner
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             let listing = scanner.look(SystemTime::now()).map_err(Error::internal)?;
             let before = catalog.listing.load();
             catalog.listing.store(Arc::new(listing.following(&before)));
@@ -115,7 +120,13 @@ impl Catalog {
         loop {
             ticks.tick().await;
             if swept.is_none_or(|at: std::time::Instant| at.elapsed() > SWEEP_EVERY) {
-                self.indexes.sweep(self.listing.load().assets.values().flat_map(|asset| &asset.files));
+                self.indexes.sweep(
+                    self.listing
+                        .load()
+                        .assets
+                        .values()
+                        .flat_map(|asset| &asset.files),
+                );
                 swept = Some(std::time::Instant::now());
             }
             if let Err(error) = self.scan().await {
@@ -138,7 +149,11 @@ impl Catalog {
         &self,
         question: impl Future<Output = Result<T, sqlx::Error>> + Send + 'static,
     ) -> Result<T, Error> {
-        self.control.spawn(question).await.map_err(Error::internal)?.map_err(Error::internal)
+        self.control
+            .spawn(question)
+            .await
+            .map_err(Error::internal)?
+            .map_err(Error::internal)
     }
 
     /// What the folder holds.
@@ -175,7 +190,9 @@ impl Catalog {
             return Ok(title);
         }
         let (catalog, wanted) = (Arc::clone(self), Arc::clone(asset));
-        let opened = self.control.spawn(async move { catalog.open_title(wanted).await });
+        let opened = self
+            .control
+            .spawn(async move { catalog.open_title(wanted).await });
         match opened.await.map_err(Error::internal)? {
             Ok(title) => {
                 let title = Arc::new(title);
@@ -220,13 +237,25 @@ impl Catalog {
     ///
     /// # Errors
     /// [`Error`] when a file cannot be opened or the catalogue cannot be written.
-    pub async fn adopt(self: &Arc<Self>, id: &AssetId, files: Vec<(PathBuf, ContentDigest)>) -> Result<(), Error> {
+    pub async fn adopt(
+        self: &Arc<Self>,
+        id: &AssetId,
+        files: Vec<(PathBuf, ContentDigest)>,
+    ) -> Result<(), Error> {
         for (path, digest) in files {
             let (catalog, asset) = (Arc::clone(self), id.clone());
             let source = self
                 .blocking(move || {
-                    catalog.scanner.lock().unwrap_or_else(PoisonError::into_inner).trust(&path);
-                    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                    catalog
+                        .scanner
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .trust(&path);
+                    let name = path
+                        .file_stem()
+                        .unwrap_or_default()
+                        .to_string_lossy()
+                        .into_owned();
                     let stamp = Stamp::of(&std::fs::metadata(&path).map_err(Fault::from)?);
                     catalog.open_file(&asset, &AssetFile { name, path, stamp })
                 })
@@ -239,28 +268,51 @@ impl Catalog {
             let sighting = source.sighting(id);
             match self.store.sight(&sighting).await.map_err(Error::internal)? {
                 Standing::Known(number) => {
-                    self.store.learn(&sighting, number, digest).await.map_err(Error::internal)?;
+                    self.store
+                        .learn(&sighting, number, digest)
+                        .await
+                        .map_err(Error::internal)?;
                 }
                 Standing::Quarantined => {
-                    self.store.settle(&sighting, digest).await.map_err(Error::internal)?;
+                    self.store
+                        .settle(&sighting, digest)
+                        .await
+                        .map_err(Error::internal)?;
                 }
             }
         }
         self.scan().await
     }
 
-    async fn open_source(self: &Arc<Self>, asset: &AssetId, file: &AssetFile) -> Result<OpenSource, Error> {
+    async fn open_source(
+        self: &Arc<Self>,
+        asset: &AssetId,
+        file: &AssetFile,
+    ) -> Result<OpenSource, Error> {
         let catalog = Arc::clone(self);
         let (id, wanted) = (asset.clone(), file.clone());
-        let mut source = self.blocking(move || catalog.open_file(&id, &wanted)).await?;
-        let number = match self.store.sight(&source.sighting(asset)).await.map_err(Error::internal)? {
+        let mut source = self
+            .blocking(move || catalog.open_file(&id, &wanted))
+            .await?;
+        let number = match self
+            .store
+            .sight(&source.sighting(asset))
+            .await
+            .map_err(Error::internal)?
+        {
             Standing::Known(number) => number,
             Standing::Quarantined => {
                 self.read_in_full(asset.clone(), &source, None);
-                return Err(Error::Quarantined { asset: asset.clone() });
+                return Err(Error::Quarantined {
+                    asset: asset.clone(),
+                });
             }
         };
-        let digest = self.store.digest(&source.sighting(asset), number).await.map_err(Error::internal)?;
+        let digest = self
+            .store
+            .digest(&source.sighting(asset), number)
+            .await
+            .map_err(Error::internal)?;
         if digest.is_none() {
             self.read_in_full(asset.clone(), &source, Some(number));
         }
@@ -270,7 +322,9 @@ impl Catalog {
 
     /// Opens and indexes one file. Blocks.
     fn open_file(&self, asset: &AssetId, wanted: &AssetFile) -> Result<OpenSource, Error> {
-        let settling = || Error::Settling { asset: asset.clone() };
+        let settling = || Error::Settling {
+            asset: asset.clone(),
+        };
         let file = self.storage.open(&wanted.path)?;
         if file.stamp() != wanted.stamp && !is_same_but_for_links(&file.stamp(), &wanted.stamp) {
             return Err(settling());
@@ -279,10 +333,16 @@ impl Catalog {
             Ok(found) => found,
             Err(IndexError::Unfit(error)) if error.kind() == ParseErrorKind::Incomplete => {
                 let reason = format!("not complete yet: {error}");
-                return Err(Error::Unfit { asset: asset.clone(), reason });
+                return Err(Error::Unfit {
+                    asset: asset.clone(),
+                    reason,
+                });
             }
             Err(IndexError::Unfit(error)) => {
-                return Err(Error::Unfit { asset: asset.clone(), reason: error.to_string() });
+                return Err(Error::Unfit {
+                    asset: asset.clone(),
+                    reason: error.to_string(),
+                });
             }
             Err(IndexError::Storage(Fault::Changed | Fault::Truncated)) => return Err(settling()),
             Err(IndexError::Storage(fault)) => return Err(Error::Storage(fault)),
@@ -307,11 +367,13 @@ impl Catalog {
     /// # Errors
     /// [`Error::Unfit`] when a sample is malformed, [`Error::Storage`].
     pub fn map_protection(&self, asset: &AssetId, source: &OpenSource) -> Result<(), Error> {
-        protection::build(source)
-            .map_err(|error| match error {
-                IndexError::Unfit(error) => Error::Unfit { asset: asset.clone(), reason: error.to_string() },
-                IndexError::Storage(fault) => Error::Storage(fault),
-            })
+        protection::build(source).map_err(|error| match error {
+            IndexError::Unfit(error) => Error::Unfit {
+                asset: asset.clone(),
+                reason: error.to_string(),
+            },
+            IndexError::Storage(fault) => Error::Storage(fault),
+        })
     }
 
     /// The files at `paths` as a title that is not served: for a check before they are published. Blocks.
@@ -321,18 +383,40 @@ impl Catalog {
     pub fn try_out(&self, id: &AssetId, paths: &[PathBuf]) -> Result<Title, Error> {
         let mut files = Vec::new();
         for path in paths {
-            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let name = path
+                .file_stem()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
             let stamp = Stamp::of(&std::fs::metadata(path).map_err(Fault::from)?);
-            files.push(AssetFile { name, path: path.clone(), stamp });
+            files.push(AssetFile {
+                name,
+                path: path.clone(),
+                stamp,
+            });
         }
-        let asset = Arc::new(Asset { id: id.clone(), files, unsettled: 0 });
-        Title::gather(&asset, asset.files.iter().map(|file| (file, self.open_file(id, file))))
+        let asset = Arc::new(Asset {
+            id: id.clone(),
+            files,
+            unsettled: 0,
+        });
+        Title::gather(
+            &asset,
+            asset
+                .files
+                .iter()
+                .map(|file| (file, self.open_file(id, file))),
+        )
     }
 
     /// Reads a source in full in the background: to end its quarantine, or to know its content by later.
     fn read_in_full(self: &Arc<Self>, asset: AssetId, source: &OpenSource, number: Option<u32>) {
         let catalog = Arc::clone(self);
-        let (name, identity, file) = (source.name.clone(), source.identity, Arc::clone(&source.file));
+        let (name, identity, file) = (
+            source.name.clone(),
+            source.identity,
+            Arc::clone(&source.file),
+        );
         self.control.spawn(async move {
             let Ok(_turn) = catalog.reading.acquire().await else { return };
             let sighting = Sighting { asset: &asset, name: &name, identity: *identity.as_bytes(), stamp: file.stamp() };
@@ -368,7 +452,10 @@ impl Catalog {
         &self,
         work: impl FnOnce() -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        self.control.spawn_blocking(work).await.unwrap_or_else(|error| Err(Error::internal(error)))
+        self.control
+            .spawn_blocking(work)
+            .await
+            .unwrap_or_else(|error| Err(Error::internal(error)))
     }
 }
 
@@ -380,18 +467,23 @@ fn is_same_but_for_links(now: &Stamp, then: &Stamp) -> bool {
 /// The title of a slot if it is open, of this very listing and unchanged on disk.
 fn fresh(slot: &Slot, asset: &Arc<Asset>) -> Option<Arc<Title>> {
     let title = slot.title.load_full()?;
-    (title.asset.files == asset.files && title.standing() == TitleStanding::Current).then_some(title)
+    (title.asset.files == asset.files && title.standing() == TitleStanding::Current)
+        .then_some(title)
 }
 
 /// The source identity, from probes that are read and never mapped. Blocks.
 fn identify(index: &origin_media::index::Index, file: &LocalFile) -> Result<SourceIdentity, Error> {
     let mut probes = Vec::new();
     for range in probe_ranges(file.len()) {
-        let mut buffer = vec![0; usize::try_from(range.end - range.start).map_err(Error::internal)?];
+        let mut buffer =
+            vec![0; usize::try_from(range.end - range.start).map_err(Error::internal)?];
         file.read_now(range.clone(), &mut buffer)?;
         probes.push((range, buffer));
     }
     file.unchanged()?;
-    let probes: Vec<_> = probes.iter().map(|(range, bytes)| (range.clone(), &bytes[..])).collect();
+    let probes: Vec<_> = probes
+        .iter()
+        .map(|(range, bytes)| (range.clone(), &bytes[..]))
+        .collect();
     Ok(SourceIdentity::compute(index, &probes))
 }

@@ -32,14 +32,20 @@ pub(super) fn build(source: &OpenSource) -> Result<(), IndexError> {
         if place.load().is_some() {
             continue;
         }
-        let Some(builder) = ProtectionMapBuilder::new(&source.index, track) else { continue };
-        let Some(map) = walk(builder, track, &source.file)? else { continue };
+        let Some(builder) = ProtectionMapBuilder::new(&source.index, track) else {
+            continue;
+        };
+        let Some(map) = walk(builder, track, &source.file)? else {
+            continue;
+        };
         source.file.unchanged()?;
         let path = path(&source.index_file, track);
         if let Err(error) = write(&path, map.as_bytes()) {
             tracing::warn!(path = %path.display(), %error, "a protection map cannot be kept");
         }
-        place.store(Some(Arc::new(read(&source.index, track, path).unwrap_or(map))));
+        place.store(Some(Arc::new(
+            read(&source.index, track, path).unwrap_or(map),
+        )));
     }
     Ok(())
 }
@@ -72,7 +78,8 @@ fn walk(
 }
 
 fn path(file: &IndexFile, track: &Track) -> PathBuf {
-    file.stem().with_extension(format!("{}.map", track.track_id()))
+    file.stem()
+        .with_extension(format!("{}.map", track.track_id()))
 }
 
 fn read(index: &Index, track: &Track, path: PathBuf) -> Option<ProtectionMap> {

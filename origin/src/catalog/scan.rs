@@ -86,13 +86,20 @@ pub(super) struct Scanner {
 
 impl Scanner {
     pub(super) fn new(root: PathBuf, settle: Duration) -> Self {
-        Self { root, settle, seen: HashMap::new() }
+        Self {
+            root,
+            settle,
+            seen: HashMap::new(),
+        }
     }
 
     /// Takes a file for settled as it is now: whoever wrote it says that it is whole.
     pub(super) fn trust(&mut self, path: &Path) {
         if let Ok(metadata) = fs::metadata(path) {
-            self.seen.insert(path.to_owned(), (Stamp::of(&metadata), SystemTime::UNIX_EPOCH));
+            self.seen.insert(
+                path.to_owned(),
+                (Stamp::of(&metadata), SystemTime::UNIX_EPOCH),
+            );
         }
     }
 
@@ -106,33 +113,56 @@ impl Scanner {
         let mut names: BTreeMap<AssetId, Vec<PathBuf>> = BTreeMap::new();
         for path in children(&self.root)? {
             let is_folder = fs::metadata(&path).is_ok_and(|metadata| metadata.is_dir());
-            let stem = if is_folder { path.file_name() } else { film_stem(&path) };
+            let stem = if is_folder {
+                path.file_name()
+            } else {
+                film_stem(&path)
+            };
             match stem.map(|stem| stem.to_string_lossy().parse()) {
                 Some(Ok(id)) => names.entry(id).or_default().push(path),
-                Some(Err(error)) => listing.left_out.push(self.left_out(&path, format!("{error}; rename it"))),
-                None => listing.left_out.push(self.left_out(&path, "not an .mp4 file".to_owned())),
+                Some(Err(error)) => listing
+                    .left_out
+                    .push(self.left_out(&path, format!("{error}; rename it"))),
+                None => listing
+                    .left_out
+                    .push(self.left_out(&path, "not an .mp4 file".to_owned())),
             }
         }
         for (id, paths) in names {
             let [path] = &paths[..] else {
                 let reason = format!("both a file and a folder are called {id}; keep one");
-                listing.left_out.extend(paths.iter().map(|path| self.left_out(path, reason.clone())));
+                listing
+                    .left_out
+                    .extend(paths.iter().map(|path| self.left_out(path, reason.clone())));
                 continue;
             };
-            let mut asset = Asset { id: id.clone(), files: Vec::new(), unsettled: 0 };
-            let files = if path.is_dir() { children(path) } else { Ok(vec![path.clone()]) };
+            let mut asset = Asset {
+                id: id.clone(),
+                files: Vec::new(),
+                unsettled: 0,
+            };
+            let files = if path.is_dir() {
+                children(path)
+            } else {
+                Ok(vec![path.clone()])
+            };
             let files = match files {
                 Ok(files) => files,
                 Err(error) => {
-                    listing.left_out.push(self.left_out(path, error.to_string()));
+                    listing
+                        .left_out
+                        .push(self.left_out(path, error.to_string()));
                     continue;
                 }
             };
             for path in files {
                 match self.file(&path, now, &mut seen) {
-                    Ok(Some(_)) if asset.files.len() == FILES_PER_ASSET => listing.left_out.push(
-                        self.left_out(&path, format!("an asset has at most {FILES_PER_ASSET} files")),
-                    ),
+                    Ok(Some(_)) if asset.files.len() == FILES_PER_ASSET => {
+                        listing.left_out.push(self.left_out(
+                            &path,
+                            format!("an asset has at most {FILES_PER_ASSET} files"),
+                        ))
+                    }
                     Ok(Some(file)) => asset.files.push(file),
                     Ok(None) => asset.unsettled += 1,
                     Err(reason) => listing.left_out.push(self.left_out(&path, reason)),
@@ -153,7 +183,10 @@ impl Scanner {
         now: SystemTime,
         seen: &mut HashMap<PathBuf, (Stamp, SystemTime)>,
     ) -> Result<Option<AssetFile>, String> {
-        let name = film_stem(path).ok_or("not an .mp4 file")?.to_string_lossy().into_owned();
+        let name = film_stem(path)
+            .ok_or("not an .mp4 file")?
+            .to_string_lossy()
+            .into_owned();
         let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
         if !metadata.is_file() {
             return Err("not a regular file".to_owned());
@@ -167,11 +200,18 @@ impl Scanner {
         let age = |instant: SystemTime| now.duration_since(instant).unwrap_or_default();
         let untouched = metadata.modified().map(age).unwrap_or_default();
         let settled = age(since) >= self.settle || untouched >= self.settle;
-        Ok(settled.then(|| AssetFile { name, path: path.to_owned(), stamp }))
+        Ok(settled.then(|| AssetFile {
+            name,
+            path: path.to_owned(),
+            stamp,
+        }))
     }
 
     fn left_out(&self, path: &Path, reason: String) -> LeftOut {
-        LeftOut { path: path.strip_prefix(&self.root).unwrap_or(path).to_owned(), reason }
+        LeftOut {
+            path: path.strip_prefix(&self.root).unwrap_or(path).to_owned(),
+            reason,
+        }
     }
 }
 
@@ -191,7 +231,9 @@ fn children(folder: &Path) -> io::Result<Vec<PathBuf>> {
 /// The name of a film without its extension; `None` for other files.
 pub(crate) fn film_stem(path: &Path) -> Option<&std::ffi::OsStr> {
     let film = path.extension().is_some_and(|extension| {
-        ["mp4", "m4v", "m4a", "mov"].iter().any(|known| extension.eq_ignore_ascii_case(known))
+        ["mp4", "m4v", "m4a", "mov"]
+            .iter()
+            .any(|known| extension.eq_ignore_ascii_case(known))
     });
     if film { path.file_stem() } else { None }
 }
@@ -202,7 +244,9 @@ mod tests {
 
     fn look(root: &Path) -> Listing {
         let later = SystemTime::now() + Duration::from_secs(10);
-        Scanner::new(root.to_owned(), Duration::from_secs(2)).look(later).unwrap()
+        Scanner::new(root.to_owned(), Duration::from_secs(2))
+            .look(later)
+            .unwrap()
     }
 
     fn write(path: PathBuf) {
@@ -223,7 +267,13 @@ mod tests {
         let names: Vec<_> = listing.assets.keys().map(AssetId::as_str).collect();
         assert_eq!(names, ["one", "two"]);
         let files = &listing.assets[&"two".parse::<AssetId>().unwrap()].files;
-        assert_eq!(files.iter().map(|file| file.name.as_str()).collect::<Vec<_>>(), ["high", "low"]);
+        assert_eq!(
+            files
+                .iter()
+                .map(|file| file.name.as_str())
+                .collect::<Vec<_>>(),
+            ["high", "low"]
+        );
         assert_eq!(listing.left_out.len(), 1, "{:?}", listing.left_out);
         assert_eq!(listing.left_out[0].path, Path::new("two/notes.txt"));
     }
@@ -237,8 +287,18 @@ mod tests {
         let listing = look(root.path());
         assert!(listing.assets.is_empty());
         assert_eq!(listing.left_out.len(), 3);
-        assert!(listing.left_out.iter().any(|left| left.reason.contains("keep one")));
-        assert!(listing.left_out.iter().any(|left| left.reason.contains("rename")));
+        assert!(
+            listing
+                .left_out
+                .iter()
+                .any(|left| left.reason.contains("keep one"))
+        );
+        assert!(
+            listing
+                .left_out
+                .iter()
+                .any(|left| left.reason.contains("rename"))
+        );
     }
 
     #[test]
@@ -247,7 +307,14 @@ mod tests {
         write(root.path().join("film.mp4"));
         let mut scanner = Scanner::new(root.path().to_owned(), Duration::from_secs(2));
         let now = SystemTime::now();
-        let mut look = |now| scanner.look(now).unwrap().following(&Listing::default()).assets.len();
+        let mut look = |now| {
+            scanner
+                .look(now)
+                .unwrap()
+                .following(&Listing::default())
+                .assets
+                .len()
+        };
         assert_eq!(look(now), 0);
         assert_eq!(look(now + Duration::from_secs(2)), 1);
         fs::write(root.path().join("film.mp4"), b"longer film").unwrap();
@@ -261,9 +328,17 @@ mod tests {
         write(path.clone());
         let now = SystemTime::now();
         let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
-        file.set_modified(now + Duration::from_secs(86_400)).unwrap();
+        file.set_modified(now + Duration::from_secs(86_400))
+            .unwrap();
         let mut scanner = Scanner::new(root.path().to_owned(), Duration::from_secs(2));
-        let mut look = |now| scanner.look(now).unwrap().following(&Listing::default()).assets.len();
+        let mut look = |now| {
+            scanner
+                .look(now)
+                .unwrap()
+                .following(&Listing::default())
+                .assets
+                .len()
+        };
         assert_eq!(look(now), 0);
         assert_eq!(look(now + Duration::from_secs(2)), 1);
     }

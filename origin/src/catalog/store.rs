@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use keystore_types::AssetId;
 use sqlx::Row as _;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
 
 use crate::storage::Stamp;
 
@@ -59,7 +61,10 @@ impl Store {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(10));
         // One connection: SQLite has one writer, and what is read here is read once per opened title.
-        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
+        let pool = SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect_with(options)
+            .await?;
         sqlx::migrate!("src/catalog/migrations").run(&pool).await?;
         Ok(Self { pool })
     }
@@ -115,13 +120,18 @@ impl Store {
     ///
     /// # Errors
     /// What SQLite says.
-    pub async fn settle(&self, sighting: &Sighting<'_>, digest: ContentDigest) -> Result<u32, sqlx::Error> {
+    pub async fn settle(
+        &self,
+        sighting: &Sighting<'_>,
+        digest: ContentDigest,
+    ) -> Result<u32, sqlx::Error> {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        let rows = sqlx::query("SELECT number, digest FROM content WHERE asset = ? AND identity = ?")
-            .bind(sighting.asset.as_str())
-            .bind(&sighting.identity[..])
-            .fetch_all(&mut *transaction)
-            .await?;
+        let rows =
+            sqlx::query("SELECT number, digest FROM content WHERE asset = ? AND identity = ?")
+                .bind(sighting.asset.as_str())
+                .bind(&sighting.identity[..])
+                .fetch_all(&mut *transaction)
+                .await?;
         let mut next = 0;
         let mut same = None;
         for row in rows {
@@ -134,17 +144,25 @@ impl Store {
         let number = match same {
             Some(number) => number,
             None => {
-                sqlx::query("INSERT INTO content (asset, identity, number, digest) VALUES (?, ?, ?, ?)")
-                    .bind(sighting.asset.as_str())
-                    .bind(&sighting.identity[..])
-                    .bind(next)
-                    .bind(&digest[..])
-                    .execute(&mut *transaction)
-                    .await?;
+                sqlx::query(
+                    "INSERT INTO content (asset, identity, number, digest) VALUES (?, ?, ?, ?)",
+                )
+                .bind(sighting.asset.as_str())
+                .bind(&sighting.identity[..])
+                .bind(next)
+                .bind(&digest[..])
+                .execute(&mut *transaction)
+                .await?;
                 next
             }
         };
-        record(&mut transaction, sighting, &StampKey::of(&sighting.stamp), number).await?;
+        record(
+            &mut transaction,
+            sighting,
+            &StampKey::of(&sighting.stamp),
+            number,
+        )
+        .await?;
         transaction.commit().await?;
         Ok(number)
     }
@@ -153,7 +171,12 @@ impl Store {
     ///
     /// # Errors
     /// What SQLite says.
-    pub async fn learn(&self, sighting: &Sighting<'_>, number: u32, digest: ContentDigest) -> Result<(), sqlx::Error> {
+    pub async fn learn(
+        &self,
+        sighting: &Sighting<'_>,
+        number: u32,
+        digest: ContentDigest,
+    ) -> Result<(), sqlx::Error> {
         sqlx::query(
             "UPDATE content SET digest = ? WHERE asset = ? AND identity = ? AND number = ? AND digest IS NULL",
         )
@@ -170,13 +193,19 @@ impl Store {
     ///
     /// # Errors
     /// What SQLite says.
-    pub async fn digest(&self, sighting: &Sighting<'_>, number: u32) -> Result<Option<Vec<u8>>, sqlx::Error> {
-        let row = sqlx::query("SELECT digest FROM content WHERE asset = ? AND identity = ? AND number = ?")
-            .bind(sighting.asset.as_str())
-            .bind(&sighting.identity[..])
-            .bind(number)
-            .fetch_optional(&self.pool)
-            .await?;
+    pub async fn digest(
+        &self,
+        sighting: &Sighting<'_>,
+        number: u32,
+    ) -> Result<Option<Vec<u8>>, sqlx::Error> {
+        let row = sqlx::query(
+            "SELECT digest FROM content WHERE asset = ? AND identity = ? AND number = ?",
+        )
+        .bind(sighting.asset.as_str())
+        .bind(&sighting.identity[..])
+        .bind(number)
+        .fetch_optional(&self.pool)
+        .await?;
         row.map_or(Ok(None), |row| row.try_get("digest"))
     }
 
@@ -257,11 +286,23 @@ mod tests {
     use super::*;
 
     fn stamp(inode: u64, modified_ns: i128) -> Stamp {
-        Stamp { device: 1, inode, len: 100, modified_ns, changed_ns: modified_ns, links: 1 }
+        Stamp {
+            device: 1,
+            inode,
+            len: 100,
+            modified_ns,
+            changed_ns: modified_ns,
+            links: 1,
+        }
     }
 
     fn sighting(asset: &AssetId, identity: u8, stamp: Stamp) -> Sighting<'_> {
-        Sighting { asset, name: "film", identity: [identity; 32], stamp }
+        Sighting {
+            asset,
+            name: "film",
+            identity: [identity; 32],
+            stamp,
+        }
     }
 
     async fn store() -> (tempfile::TempDir, Store, AssetId) {
@@ -284,21 +325,34 @@ mod tests {
     #[tokio::test]
     async fn an_overwrite_in_place_is_quarantined_and_renumbered() {
         let (_folder, store, asset) = store().await;
-        store.sight(&sighting(&asset, 1, stamp(5, 1))).await.unwrap();
-        store.learn(&sighting(&asset, 1, stamp(5, 1)), 0, [1; 32]).await.unwrap();
+        store
+            .sight(&sighting(&asset, 1, stamp(5, 1)))
+            .await
+            .unwrap();
+        store
+            .learn(&sighting(&asset, 1, stamp(5, 1)), 0, [1; 32])
+            .await
+            .unwrap();
         let written = sighting(&asset, 1, stamp(5, 2));
         assert_eq!(store.sight(&written).await.unwrap(), Standing::Quarantined);
         assert_eq!(store.settle(&written, [2; 32]).await.unwrap(), 1);
         assert_eq!(store.sight(&written).await.unwrap(), Standing::Known(1));
         let restored = sighting(&asset, 1, stamp(6, 3));
         assert_eq!(store.sight(&restored).await.unwrap(), Standing::Quarantined);
-        assert_eq!(store.settle(&restored, [1; 32]).await.unwrap(), 0, "the first content is back");
+        assert_eq!(
+            store.settle(&restored, [1; 32]).await.unwrap(),
+            0,
+            "the first content is back"
+        );
     }
 
     #[tokio::test]
     async fn an_overwrite_before_the_digest_was_known_counts_as_other_content() {
         let (_folder, store, asset) = store().await;
-        store.sight(&sighting(&asset, 1, stamp(5, 1))).await.unwrap();
+        store
+            .sight(&sighting(&asset, 1, stamp(5, 1)))
+            .await
+            .unwrap();
         let touched = sighting(&asset, 1, stamp(5, 2));
         assert_eq!(store.sight(&touched).await.unwrap(), Standing::Quarantined);
         assert_eq!(store.settle(&touched, [1; 32]).await.unwrap(), 1);
@@ -307,10 +361,17 @@ mod tests {
     #[tokio::test]
     async fn an_overwrite_in_place_with_another_identity_is_quarantined_too() {
         let (_folder, store, asset) = store().await;
-        store.sight(&sighting(&asset, 1, stamp(5, 1))).await.unwrap();
+        store
+            .sight(&sighting(&asset, 1, stamp(5, 1)))
+            .await
+            .unwrap();
         let other = sighting(&asset, 2, stamp(5, 2));
         assert_eq!(store.sight(&other).await.unwrap(), Standing::Quarantined);
-        assert_eq!(store.settle(&other, [7; 32]).await.unwrap(), 0, "its identity had no content yet");
+        assert_eq!(
+            store.settle(&other, [7; 32]).await.unwrap(),
+            0,
+            "its identity had no content yet"
+        );
     }
 
     #[tokio::test]

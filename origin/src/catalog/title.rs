@@ -82,16 +82,31 @@ impl Title {
             }
         }
         if sources.is_empty() {
-            let reasons: Vec<_> = refused.iter().map(|(name, reason)| format!("{name}: {reason}")).collect();
-            return Err(Error::Unfit { asset: asset.id.clone(), reason: reasons.join("; ") });
+            let reasons: Vec<_> = refused
+                .iter()
+                .map(|(name, reason)| format!("{name}: {reason}"))
+                .collect();
+            return Err(Error::Unfit {
+                asset: asset.id.clone(),
+                reason: reasons.join("; "),
+            });
         }
         let serial = NEXT.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { serial, asset: Arc::clone(asset), sources, refused })
+        Ok(Self {
+            serial,
+            asset: Arc::clone(asset),
+            sources,
+            refused,
+        })
     }
 
     /// Looks at every file.
     pub fn standing(&self) -> Standing {
-        self.sources.iter().map(OpenSource::standing).max().unwrap_or(Standing::Current)
+        self.sources
+            .iter()
+            .map(OpenSource::standing)
+            .max()
+            .unwrap_or(Standing::Current)
     }
 }
 
@@ -105,7 +120,11 @@ impl OpenSource {
                 let now = Stamp::of(&metadata);
                 let opened = self.file.stamp();
                 let same_file = now.inode == opened.inode && now.device == opened.device;
-                if same_file { Standing::Current } else { Standing::Replaced }
+                if same_file {
+                    Standing::Current
+                } else {
+                    Standing::Replaced
+                }
             }
             Err(_) => Standing::Deleted,
         }
@@ -118,7 +137,12 @@ impl OpenSource {
 
     /// What the catalogue remembers a file by.
     pub(super) fn sighting<'a>(&'a self, asset: &'a AssetId) -> Sighting<'a> {
-        Sighting { asset, name: &self.name, identity: *self.identity.as_bytes(), stamp: self.file.stamp() }
+        Sighting {
+            asset,
+            name: &self.name,
+            identity: *self.identity.as_bytes(),
+            stamp: self.file.stamp(),
+        }
     }
 
     /// Whether what was read through this handle, media and index, is still what was opened.

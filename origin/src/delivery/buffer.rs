@@ -15,14 +15,25 @@ const KEPT: usize = 64;
 impl BufferPool {
     /// A pool of buffers of `size` bytes.
     pub fn new(size: usize) -> Arc<Self> {
-        Arc::new(Self { size, free: Mutex::default() })
+        Arc::new(Self {
+            size,
+            free: Mutex::default(),
+        })
     }
 
     /// An empty buffer.
     pub fn take(self: &Arc<Self>) -> Buffer {
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let free = self
+            .free
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
         let bytes = free.unwrap_or_else(|| vec![0; self.size].into_boxed_slice());
-        Buffer { bytes, filled: 0, pool: Arc::clone(self) }
+        Buffer {
+            bytes,
+            filled: 0,
+            pool: Arc::clone(self),
+        }
     }
 }
 
@@ -69,7 +80,11 @@ impl AsRef<[u8]> for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
-        let mut free = self.pool.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self
+            .pool
+            .free
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if free.len() < KEPT {
             free.push(bytes);
         }

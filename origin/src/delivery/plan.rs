@@ -29,16 +29,25 @@ impl Planner {
     /// Keeps plans of at most `bytes` bytes together.
     pub fn new(bytes: u64) -> Self {
         let weight = |_: &(MediaId, u32), layout: &Layout| {
-            u32::try_from(2 * layout.generated_len()).unwrap_or(u32::MAX).saturating_add(LAYOUT_OVERHEAD)
+            u32::try_from(2 * layout.generated_len())
+                .unwrap_or(u32::MAX)
+                .saturating_add(LAYOUT_OVERHEAD)
         };
-        Self { layouts: Cache::builder().max_capacity(bytes).weigher(weight).build() }
+        Self {
+            layouts: Cache::builder().max_capacity(bytes).weigher(weight).build(),
+        }
     }
 
     /// Segment `number` of track `at` of the package.
     ///
     /// # Errors
     /// [`Error::NotFound`] when there is no such segment, else [`Error`].
-    pub async fn segment(&self, package: &Arc<Package>, at: usize, number: u32) -> Result<Layout, Error> {
+    pub async fn segment(
+        &self,
+        package: &Arc<Package>,
+        at: usize,
+        number: u32,
+    ) -> Result<Layout, Error> {
         let key = (package.media_ids[at], number);
         if let Some(layout) = self.layouts.get(&key).await {
             return Ok(layout);
@@ -61,9 +70,15 @@ async fn plan(package: &Package, at: usize, number: u32) -> Result<Layout, Error
         }
         _ => None,
     };
-    layout::segment(&package.presentation, track, number, &package.track_keys, subsamples)
-        .map_err(Error::internal)?
-        .ok_or(Error::NotFound)
+    layout::segment(
+        &package.presentation,
+        track,
+        number,
+        &package.track_keys,
+        subsamples,
+    )
+    .map_err(Error::internal)?
+    .ok_or(Error::NotFound)
 }
 
 /// Why samples have no subsamples.
@@ -144,7 +159,9 @@ fn map_run(
     bytes: &[u8],
     table: &mut SubsampleTable,
 ) -> Result<(), MapError> {
-    let Some(config) = of.codec().as_avc() else { return Ok(()) };
+    let Some(config) = of.codec().as_avc() else {
+        return Ok(());
+    };
     let mut rest = bytes;
     for n in samples {
         let (sample, after) = rest.split_at(of.size(n) as usize);

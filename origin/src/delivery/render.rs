@@ -109,7 +109,10 @@ impl MediaBody {
 }
 
 impl Chunks for MediaBody {
-    fn poll_chunk(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
+    fn poll_chunk(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Cut>>> {
         let body = self.get_mut();
         if body.in_a_row == BURST {
             body.in_a_row = 0;
@@ -117,7 +120,11 @@ impl Chunks for MediaBody {
             return Poll::Pending;
         }
         let chunk = body.chunk(context);
-        body.in_a_row = if chunk.is_pending() { 0 } else { body.in_a_row + 1 };
+        body.in_a_row = if chunk.is_pending() {
+            0
+        } else {
+            body.in_a_row + 1
+        };
         chunk
     }
 }

@@ -58,7 +58,11 @@ impl Entity for Document {
     }
 
     fn body(&self, range: Range<u64>) -> Body {
-        let place = |at: u64| usize::try_from(at).unwrap_or(self.bytes.len()).min(self.bytes.len());
+        let place = |at: u64| {
+            usize::try_from(at)
+                .unwrap_or(self.bytes.len())
+                .min(self.bytes.len())
+        };
         Body::full(self.bytes.slice(place(range.start)..place(range.end)))
     }
 }
@@ -97,7 +101,15 @@ impl Entity for Segment {
         match self.layout.render(range, self.package.cipher(track)) {
             Ok(render) => {
                 let source = self.package.source(self.track);
-                Body::chunks(len, MediaBody::new(render, Arc::clone(&self.package), source, Arc::clone(&self.pool)))
+                Body::chunks(
+                    len,
+                    MediaBody::new(
+                        render,
+                        Arc::clone(&self.package),
+                        source,
+                        Arc::clone(&self.pool),
+                    ),
+                )
             }
             // Cannot be for a package, which has a key for each label; and clear bytes must not leave instead.
             Err(_) => Body::chunks(len, NoKey),

@@ -116,15 +116,23 @@ impl<'a> Route<'a> {
         let rest = path.strip_prefix('/').ok_or(RouteError::Malformed)?;
         let well_spelt = |segment: &str| {
             !matches!(segment, "" | "." | "..")
-                && segment.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'~' | b';' | b'=' | b','))
+                && segment.bytes().all(|b| {
+                    b.is_ascii_alphanumeric()
+                        || matches!(b, b'.' | b'_' | b'-' | b'~' | b';' | b'=' | b',')
+                })
         };
         if !rest.split('/').all(well_spelt) {
             return Err(RouteError::Malformed);
         }
         let segments: Vec<&str> = rest.splitn(8, '/').collect();
-        let ["v1", asset, object @ ..] = &segments[..] else { return Err(RouteError::Unknown) };
+        let ["v1", asset, object @ ..] = &segments[..] else {
+            return Err(RouteError::Unknown);
+        };
         let asset = asset.parse().map_err(|_| RouteError::Unknown)?;
-        Ok(Self { asset, object: Object::parse(object).ok_or(RouteError::Unknown)? })
+        Ok(Self {
+            asset,
+            object: Object::parse(object).ok_or(RouteError::Unknown)?,
+        })
     }
 }
 
@@ -136,13 +144,19 @@ impl<'a> Object<'a> {
                 media_id: tilde(media_id)?,
                 number: number(file.strip_suffix(".jpg")?)?,
             }),
-            [policy, file] => Some(Self::Alias { policy: name(policy)?, filter: None, format: format(file)? }),
+            [policy, file] => Some(Self::Alias {
+                policy: name(policy)?,
+                filter: None,
+                format: format(file)?,
+            }),
             [policy, revision, file] if revision.starts_with('~') => {
                 Self::of_revision(name(policy)?, tilde(revision)?, None, None, file)
             }
-            [policy, filter, file] => {
-                Some(Self::Alias { policy: name(policy)?, filter: Some(filter_text(filter)?), format: format(file)? })
-            }
+            [policy, filter, file] => Some(Self::Alias {
+                policy: name(policy)?,
+                filter: Some(filter_text(filter)?),
+                format: format(file)?,
+            }),
             [pack, rep, media_id, file] if media_id.starts_with('~') => Some(Self::Media {
                 pack: name(pack)?,
                 rep: rep_name(rep)?,
@@ -150,8 +164,16 @@ impl<'a> Object<'a> {
                 file: MediaFile::parse(file)?,
             }),
             [policy, revision, part, file] => match clip(part) {
-                Some(clip) => Self::of_revision(name(policy)?, tilde(revision)?, None, Some(clip), file),
-                None => Self::of_revision(name(policy)?, tilde(revision)?, Some(filter_text(part)?), None, file),
+                Some(clip) => {
+                    Self::of_revision(name(policy)?, tilde(revision)?, None, Some(clip), file)
+                }
+                None => Self::of_revision(
+                    name(policy)?,
+                    tilde(revision)?,
+                    Some(filter_text(part)?),
+                    None,
+                    file,
+                ),
             },
             [policy, revision, filter, part, file] => Self::of_revision(
                 name(policy)?,
@@ -172,14 +194,26 @@ impl<'a> Object<'a> {
         file: &'a str,
     ) -> Option<Self> {
         if let (Some(format), None) = (format(file), clip) {
-            return Some(Self::Manifest { policy, revision, filter, format });
+            return Some(Self::Manifest {
+                policy,
+                revision,
+                filter,
+                format,
+            });
         }
         let rep = file.strip_suffix(".m3u8")?;
         let (rep, key_frames) = match rep.strip_prefix("i-") {
             Some(rep) => (rep, true),
             None => (rep, false),
         };
-        Some(Self::Playlist { policy, revision, filter, clip, rep: rep_name(rep)?, key_frames })
+        Some(Self::Playlist {
+            policy,
+            revision,
+            filter,
+            clip,
+            rep: rep_name(rep)?,
+            key_frames,
+        })
     }
 }
 
@@ -237,7 +271,11 @@ fn clip(text: &str) -> Option<(u64, u64)> {
 /// A decimal number from 1, without leading zeros.
 fn number(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.len() <= 18 && text.bytes().all(|b| b.is_ascii_digit());
-    if digits && !text.starts_with('0') { text.parse().ok() } else { None }
+    if digits && !text.starts_with('0') {
+        text.parse().ok()
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -245,7 +283,9 @@ mod tests {
     use super::*;
 
     fn object(path: &str) -> Object<'_> {
-        Route::parse(path).unwrap_or_else(|error| panic!("{path}: {error:?}")).object
+        Route::parse(path)
+            .unwrap_or_else(|error| panic!("{path}: {error:?}"))
+            .object
     }
 
     #[test]
@@ -253,19 +293,37 @@ mod tests {
         use Object::{Alias, Image, Manifest, Media, Playlist};
         assert_eq!(
             object("/v1/film/cbcs/main.m3u8"),
-            Alias { policy: "cbcs", filter: None, format: Format::Hls }
+            Alias {
+                policy: "cbcs",
+                filter: None,
+                format: Format::Hls
+            }
         );
         assert_eq!(
             object("/v1/film/cbcs/f;al=en/main.mpd"),
-            Alias { policy: "cbcs", filter: Some("f;al=en"), format: Format::Dash }
+            Alias {
+                policy: "cbcs",
+                filter: Some("f;al=en"),
+                format: Format::Dash
+            }
         );
         assert_eq!(
             object("/v1/film/cbcs/~abc1/main.mpd"),
-            Manifest { policy: "cbcs", revision: "abc1", filter: None, format: Format::Dash }
+            Manifest {
+                policy: "cbcs",
+                revision: "abc1",
+                filter: None,
+                format: Format::Dash
+            }
         );
         assert_eq!(
             object("/v1/film/cbcs/~abc1/p;mobile/main.m3u8"),
-            Manifest { policy: "cbcs", revision: "abc1", filter: Some("p;mobile"), format: Format::Hls }
+            Manifest {
+                policy: "cbcs",
+                revision: "abc1",
+                filter: Some("p;mobile"),
+                format: Format::Hls
+            }
         );
         let playlist = |filter, clip, key_frames| Playlist {
             policy: "cbcs",
@@ -275,20 +333,56 @@ mod tests {
             rep: "v720-1200k",
             key_frames,
         };
-        assert_eq!(object("/v1/film/cbcs/~abc1/v720-1200k.m3u8"), playlist(None, None, false));
-        assert_eq!(object("/v1/film/cbcs/~abc1/i-v720-1200k.m3u8"), playlist(None, None, true));
-        assert_eq!(object("/v1/film/cbcs/~abc1/c0-9000/v720-1200k.m3u8"), playlist(None, Some((0, 9000)), false));
+        assert_eq!(
+            object("/v1/film/cbcs/~abc1/v720-1200k.m3u8"),
+            playlist(None, None, false)
+        );
+        assert_eq!(
+            object("/v1/film/cbcs/~abc1/i-v720-1200k.m3u8"),
+            playlist(None, None, true)
+        );
+        assert_eq!(
+            object("/v1/film/cbcs/~abc1/c0-9000/v720-1200k.m3u8"),
+            playlist(None, Some((0, 9000)), false)
+        );
         assert_eq!(
             object("/v1/film/cbcs/~abc1/f;al=en/c5-9000/v720-1200k.m3u8"),
             playlist(Some("f;al=en"), Some((5, 9000)), false)
         );
-        let media = |file| Media { pack: "cbcs", rep: "a-en-128k", media_id: "x9", file };
-        assert_eq!(object("/v1/film/cbcs/a-en-128k/~x9/init.mp4"), media(MediaFile::Init));
-        assert_eq!(object("/v1/film/cbcs/a-en-128k/~x9/1.m4s"), media(MediaFile::Segment(1)));
-        assert_eq!(object("/v1/film/cbcs/a-en-128k/~x9/i12.m4s"), media(MediaFile::KeyFrame(12)));
-        assert_eq!(object("/v1/film/cbcs/a-en-128k/~x9/3.vtt"), media(MediaFile::Text(3)));
-        assert_eq!(object("/v1/film/cbcs/a-en-128k/~x9/all.mp4"), media(MediaFile::Whole));
-        assert_eq!(object("/v1/film/img/small/~x9/7.jpg"), Image { set: "small", media_id: "x9", number: 7 });
+        let media = |file| Media {
+            pack: "cbcs",
+            rep: "a-en-128k",
+            media_id: "x9",
+            file,
+        };
+        assert_eq!(
+            object("/v1/film/cbcs/a-en-128k/~x9/init.mp4"),
+            media(MediaFile::Init)
+        );
+        assert_eq!(
+            object("/v1/film/cbcs/a-en-128k/~x9/1.m4s"),
+            media(MediaFile::Segment(1))
+        );
+        assert_eq!(
+            object("/v1/film/cbcs/a-en-128k/~x9/i12.m4s"),
+            media(MediaFile::KeyFrame(12))
+        );
+        assert_eq!(
+            object("/v1/film/cbcs/a-en-128k/~x9/3.vtt"),
+            media(MediaFile::Text(3))
+        );
+        assert_eq!(
+            object("/v1/film/cbcs/a-en-128k/~x9/all.mp4"),
+            media(MediaFile::Whole)
+        );
+        assert_eq!(
+            object("/v1/film/img/small/~x9/7.jpg"),
+            Image {
+                set: "small",
+                media_id: "x9",
+                number: 7
+            }
+        );
     }
 
     #[test]

@@ -55,19 +55,27 @@ impl Views {
         cache: &conf::CacheLimits,
         alias_ttl: Duration,
     ) -> Arc<Self> {
-        let weight = |_: &(Revision, Text), text: &Bytes| u32::try_from(text.len() + 256).unwrap_or(u32::MAX);
+        let weight = |_: &(Revision, Text), text: &Bytes| {
+            u32::try_from(text.len() + 256).unwrap_or(u32::MAX)
+        };
         Arc::new(Self {
             packages,
             policies,
             planner: Planner::new(cache.layouts),
-            manifests: Cache::builder().max_capacity(cache.manifests).weigher(weight).build(),
+            manifests: Cache::builder()
+                .max_capacity(cache.manifests)
+                .weigher(weight)
+                .build(),
             alias_ttl,
         })
     }
 
     /// A service for one worker.
     pub fn service(self: &Arc<Self>) -> OriginService {
-        OriginService { views: Arc::clone(self), pool: BufferPool::new(CHUNK) }
+        OriginService {
+            views: Arc::clone(self),
+            pool: BufferPool::new(CHUNK),
+        }
     }
 
     /// The policies, by name.
@@ -87,8 +95,11 @@ impl Service for OriginService {
             Method::OPTIONS => return cors::MEDIA.preflight(),
             Method::GET | Method::HEAD => self.answer(&parts).await,
             _ => {
-                let problem =
-                    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "Only GET, HEAD and OPTIONS are answered");
+                let problem = Problem::new(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    "method",
+                    "Only GET, HEAD and OPTIONS are answered",
+                );
                 let mut response = problem.into_response();
                 let allow = http::HeaderValue::from_static("GET, HEAD, OPTIONS");
                 response.headers_mut().insert(http::header::ALLOW, allow);
@@ -105,8 +116,12 @@ impl OriginService {
     async fn answer(&self, request: &request::Parts) -> (RouteName, Response) {
         let route = match Route::parse(request.uri.path()) {
             Ok(route) => route,
-            Err(RouteError::Malformed) => return (RouteName("other"), rescue::response(&Error::Malformed)),
-            Err(RouteError::Unknown) => return (RouteName("other"), rescue::response(&Error::NotFound)),
+            Err(RouteError::Malformed) => {
+                return (RouteName("other"), rescue::response(&Error::Malformed));
+            }
+            Err(RouteError::Unknown) => {
+                return (RouteName("other"), rescue::response(&Error::NotFound));
+            }
         };
         let name = route.object.name();
         let response = self.object(request, &route).await.unwrap_or_else(|error| {
@@ -122,30 +137,82 @@ impl OriginService {
         let views = &self.views;
         let asset = &route.asset;
         match route.object {
-            Object::Alias { policy, filter: None, format } => {
+            Object::Alias {
+                policy,
+                filter: None,
+                format,
+            } => {
                 let policy = views.policy(policy)?;
                 let package = views.packages.current(asset, &policy.pack).await?;
                 let revision = policy.revision(&package);
-                self.text(request, policy, &package, revision, Text::Alias(kind(format))).await
+                self.text(
+                    request,
+                    policy,
+                    &package,
+                    revision,
+                    Text::Alias(kind(format)),
+                )
+                .await
             }
-            Object::Manifest { policy, revision, filter: None, format } => {
+            Object::Manifest {
+                policy,
+                revision,
+                filter: None,
+                format,
+            } => {
                 let policy = views.policy(policy)?;
-                let (package, revision) = views.packages.with_revision(asset, policy, revision).await?;
-                self.text(request, policy, &package, revision, Text::Manifest(kind(format))).await
+                let (package, revision) = views
+                    .packages
+                    .with_revision(asset, policy, revision)
+                    .await?;
+                self.text(
+                    request,
+                    policy,
+                    &package,
+                    revision,
+                    Text::Manifest(kind(format)),
+                )
+                .await
             }
-            Object::Playlist { policy, revision, filter: None, clip: None, rep, key_frames: false } => {
+            Object::Playlist {
+                policy,
+                revision,
+                filter: None,
+                clip: None,
+                rep,
+                key_frames: false,
+            } => {
                 let policy = views.policy(policy)?;
-                let (package, revision) = views.packages.with_revision(asset, policy, revision).await?;
-                self.text(request, policy, &package, revision, Text::Playlist(rep.to_owned())).await
+                let (package, revision) = views
+                    .packages
+                    .with_revision(asset, policy, revision)
+                    .await?;
+                self.text(
+                    request,
+                    policy,
+                    &package,
+                    revision,
+                    Text::Playlist(rep.to_owned()),
+                )
+                .await
             }
-            Object::Media { pack, rep, media_id, file } => {
-                let (package, track) = views.packages.with_media(asset, pack, rep, media_id).await?;
+            Object::Media {
+                pack,
+                rep,
+                media_id,
+                file,
+            } => {
+                let (package, track) = views
+                    .packages
+                    .with_media(asset, pack, rep, media_id)
+                    .await?;
                 self.media(request, package, track, media_id, file).await
             }
             // Filters, clips, key-frame playlists and thumbnails have URLs and are not made yet.
-            Object::Alias { .. } | Object::Manifest { .. } | Object::Playlist { .. } | Object::Image { .. } => {
-                Err(Error::NotFound)
-            }
+            Object::Alias { .. }
+            | Object::Manifest { .. }
+            | Object::Playlist { .. }
+            | Object::Image { .. } => Err(Error::NotFound),
         }
     }
 
@@ -172,7 +239,16 @@ impl OriginService {
                 let layout = self.views.planner.segment(&package, track, number).await?;
                 let etag = etag(&format!("{media_id}-{number}"))?;
                 let pool = Arc::clone(&self.pool);
-                Ok(entity::serve(request, &Segment { etag, layout, package, track, pool }))
+                Ok(entity::serve(
+                    request,
+                    &Segment {
+                        etag,
+                        layout,
+                        package,
+                        track,
+                        pool,
+                    },
+                ))
             }
             // Key-frame fragments, text and the virtual file have URLs and are not made yet.
             MediaFile::KeyFrame(_) | MediaFile::Text(_) | MediaFile::Whole => Err(Error::NotFound),
@@ -191,8 +267,16 @@ impl OriginService {
             return Err(Error::NotFound);
         }
         let (suffix, content_type, keep) = match &text {
-            Text::Alias(kind) => (format!("alias-{}", kind.file_name()), kind.content_type(), Keep::For(self.views.alias_ttl)),
-            Text::Manifest(kind) => (kind.file_name().to_owned(), kind.content_type(), Keep::ForEver),
+            Text::Alias(kind) => (
+                format!("alias-{}", kind.file_name()),
+                kind.content_type(),
+                Keep::For(self.views.alias_ttl),
+            ),
+            Text::Manifest(kind) => (
+                kind.file_name().to_owned(),
+                kind.content_type(),
+                Keep::ForEver,
+            ),
             Text::Playlist(rep) => (rep.clone(), ManifestKind::Hls.content_type(), Keep::ForEver),
         };
         let etag = etag(&format!("{revision}-{suffix}"))?;
@@ -200,19 +284,41 @@ impl OriginService {
             Some(bytes) => bytes,
             None => {
                 let bytes = Bytes::from(write(policy, package, revision, &text)?);
-                let published = (self.views.packages.catalog(), package.title.asset.id.clone(), revision.to_string());
+                let published = (
+                    self.views.packages.catalog(),
+                    package.title.asset.id.clone(),
+                    revision.to_string(),
+                );
                 let (catalog, asset, id) = published;
                 let store = catalog.store().clone();
-                catalog.on_control(async move { store.publish(&asset, &[id]).await }).await?;
-                self.views.manifests.insert((revision, text), bytes.clone()).await;
+                catalog
+                    .on_control(async move { store.publish(&asset, &[id]).await })
+                    .await?;
+                self.views
+                    .manifests
+                    .insert((revision, text), bytes.clone())
+                    .await;
                 bytes
             }
         };
-        Ok(entity::serve(request, &Document { etag, bytes, content_type, keep }))
+        Ok(entity::serve(
+            request,
+            &Document {
+                etag,
+                bytes,
+                content_type,
+                keep,
+            },
+        ))
     }
 }
 
-fn write(policy: &Policy, package: &Package, revision: Revision, text: &Text) -> Result<String, Error> {
+fn write(
+    policy: &Policy,
+    package: &Package,
+    revision: Revision,
+    text: &Text,
+) -> Result<String, Error> {
     let asset = &package.title.asset.id;
     let signalling = policy.protection.as_ref().map(|protection| Signalling {
         policy: protection,
@@ -256,11 +362,26 @@ impl Object<'_> {
             Self::Alias { .. } => "alias",
             Self::Manifest { .. } => "manifest",
             Self::Playlist { .. } => "playlist",
-            Self::Media { file: MediaFile::Init, .. } => "init",
-            Self::Media { file: MediaFile::Segment(_), .. } => "segment",
-            Self::Media { file: MediaFile::KeyFrame(_), .. } => "key-frame",
-            Self::Media { file: MediaFile::Text(_), .. } => "text",
-            Self::Media { file: MediaFile::Whole, .. } => "whole",
+            Self::Media {
+                file: MediaFile::Init,
+                ..
+            } => "init",
+            Self::Media {
+                file: MediaFile::Segment(_),
+                ..
+            } => "segment",
+            Self::Media {
+                file: MediaFile::KeyFrame(_),
+                ..
+            } => "key-frame",
+            Self::Media {
+                file: MediaFile::Text(_),
+                ..
+            } => "text",
+            Self::Media {
+                file: MediaFile::Whole,
+                ..
+            } => "whole",
             Self::Image { .. } => "image",
         }
     }

@@ -250,7 +250,9 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap();
-        let content: Vec<u8> = (0..200_000_u32).map(|n| (n % 251) as u8).collect();
+        let content: Vec<u8> = (0..200_000_u32)
+            .map(|n| u8::try_from(n % 251).unwrap())
+            .collect();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&content).unwrap();
         let file = Arc::new(file);
@@ -261,7 +263,8 @@ mod tests {
             199_999..200_000,
             70_000..70_000,
         ] {
-            let expected = &content[range.start as usize..range.end as usize];
+            let place = |at: u64| usize::try_from(at).unwrap();
+            let expected = &content[place(range.start)..place(range.end)];
             let read = runtime
                 .block_on(reader.read(Arc::clone(&file), range, vec![9; 10]))
                 .unwrap();

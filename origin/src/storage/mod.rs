@@ -64,7 +64,9 @@ impl Storage {
     pub fn start(choice: ColdChoice) -> io::Result<Self> {
         let cold = ColdReader::start(choice)?;
         tracing::info!(cold_path = cold.path().as_str(), "storage thread started");
-        Ok(Self { cold: Arc::new(cold) })
+        Ok(Self {
+            cold: Arc::new(cold),
+        })
     }
 
     /// How cold ranges are read here.

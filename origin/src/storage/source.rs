@@ -76,7 +76,11 @@ impl LocalFile {
             return Err(Fault::from(io::Error::other("not a regular file")));
         }
         let stamp = Stamp::of(&metadata);
-        let residency = if mincore_tells_the_truth(&metadata, path) { Residency::Mincore } else { Residency::NoWait };
+        let residency = if mincore_tells_the_truth(&metadata, path) {
+            Residency::Mincore
+        } else {
+            Residency::NoWait
+        };
         let mapping = match residency {
             Residency::Mincore if stamp.len > 0 => Some(Mapping::new(&file, stamp.len)?),
             Residency::Mincore | Residency::NoWait => None,
