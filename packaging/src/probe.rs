@@ -13,6 +13,17 @@ pub(crate) struct Answer {
     pub(crate) body: String,
 }
 
+impl Answer {
+    /// What a problem document says (RFC 9457 3.1.4), else the whole body.
+    pub(crate) fn detail(&self) -> String {
+        let problem: Option<serde_json::Value> = serde_json::from_str(&self.body).ok();
+        let detail = problem
+            .as_ref()
+            .and_then(|problem| problem.get("detail")?.as_str());
+        detail.unwrap_or_else(|| self.body.trim()).to_owned()
+    }
+}
+
 /// Ours answer at once; an answer that takes longer than this is none.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// More than any manifest or health report.

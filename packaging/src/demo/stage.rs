@@ -172,10 +172,7 @@ impl Stage {
     }
 
     /// A token for these titles, good for an hour from now.
-    pub(crate) fn token(
-        &self,
-        assets: impl IntoIterator<Item = AssetId>,
-    ) -> Result<String, Failure> {
+    pub(crate) fn token(&self, assets: &[AssetId]) -> Result<String, Failure> {
         let secret = SecretSource::file(self.folder.join("issuer.key"))
             .read()
             .map_err(Failure::failed)?;
@@ -184,7 +181,7 @@ impl Stage {
         let claims = Claims {
             iat: Some(now),
             sub: Some("demo".to_owned()),
-            assets: Some(AssetGrant::Only(assets.into_iter().collect())),
+            assets: Some(grant(assets)),
             ..Claims::new(ISSUER, AUDIENCE, now.plus(TOKEN_LIFE))
         };
         mint(&claims, None, &key).map_err(Failure::failed)
@@ -210,6 +207,21 @@ impl Stage {
             "cannot write to {}: {error}",
             self.folder.display()
         ))
+    }
+}
+
+/// Names the titles, or all where their names would not fit into a token (8 KiB, as base64).
+fn grant(assets: &[AssetId]) -> AssetGrant {
+    const MAX_NAMES: usize = 4096;
+    if assets
+        .iter()
+        .map(|asset| asset.as_str().len() + 3)
+        .sum::<usize>()
+        > MAX_NAMES
+    {
+        AssetGrant::All
+    } else {
+        AssetGrant::Only(assets.iter().cloned().collect())
     }
 }
 
@@ -312,6 +324,25 @@ mod tests {
             (9000, 9003, 9004)
         );
         assert_eq!(Ports::from(u16::MAX - 3), None);
+    }
+
+    #[test]
+    fn a_token_fits_whatever_the_library() {
+        let kept = tempfile::tempdir().unwrap();
+        let stage = Stage::set(None, Some(kept.path())).unwrap();
+        for count in [1, 100, 10_000] {
+            let assets: Vec<AssetId> = (0..count)
+                .map(|n| {
+                    format!("a-film-with-a-rather-long-name-{n}")
+                        .parse()
+                        .unwrap()
+                })
+                .collect();
+            assert!(
+                stage.token(&assets).unwrap().len() <= license::entitlement::Token::MAX_LEN,
+                "{count}"
+            );
+        }
     }
 
     #[test]

@@ -148,7 +148,7 @@ struct Describe {
 
 impl Describe {
     fn links(&self) -> Result<Links, Failure> {
-        let token = self.stage.token(self.assets.iter().cloned())?;
+        let token = self.stage.token(&self.assets)?;
         Ok(Links::new(
             self.bases,
             self.stage.ca_path(),
@@ -240,11 +240,7 @@ async fn answers(address: SocketAddr, method: &str, path: &str) -> Result<(), Fa
         match probe::ask(address, method, path).await {
             Ok(answer) if answer.status == 200 => return Ok(()),
             Ok(answer) if answer.status != 503 || Instant::now() > deadline => {
-                return Err(failed(&format!(
-                    "{}: {}",
-                    answer.status,
-                    answer.body.trim()
-                )));
+                return Err(failed(&format!("{}: {}", answer.status, answer.detail())));
             }
             Err(error) if Instant::now() > deadline => return Err(failed(&error)),
             Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
