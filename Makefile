@@ -17,7 +17,7 @@ help: ## List the targets
 .PHONY: demo
 demo: ## Set up, build in release, and play the demo on loopback
 	@$(setup)/need.sh demo
-	@$(MAKE) --no-print-directory $(page)
+	@$(MAKE) --silent $(page)
 	@$(CARGO) build --release --locked -p appliance
 	@exec target/release/castellum demo
 
@@ -34,7 +34,7 @@ lint: $(page) ## Formatting and clippy, warnings denied
 .PHONY: setup
 setup: ## Install what the tests need: as root by itself, otherwise it says what is missing
 	@$(setup)/need.sh test
-	@$(MAKE) --no-print-directory $(page)
+	@$(MAKE) --silent $(page)
 	@$(setup)/python.sh
 
 .PHONY: page
@@ -51,7 +51,7 @@ $(modules): packaging/package-lock.json packaging/.npmrc
 .PHONY: deb
 deb: ## Build the Debian package into target/deb
 	@$(setup)/need.sh deb
-	@$(MAKE) --no-print-directory $(page)
+	@$(MAKE) --silent $(page)
 	@$(CARGO) build --release --locked -p appliance
 	@packaging/deb/build.sh target/release/castellum target/deb
 
@@ -60,7 +60,7 @@ triple = $(shell rustc -vV | sed -n 's/^host: //p')
 .PHONY: image
 image: ## Build the container image castellum:latest, with buildah
 	@$(setup)/need.sh image
-	@$(MAKE) --no-print-directory $(page)
+	@$(MAKE) --silent $(page)
 	@RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --locked -p appliance --target $(triple)
 	@packaging/container/build.sh target/$(triple)/release/castellum castellum:latest
 
