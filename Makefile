@@ -6,7 +6,7 @@ CARGO ?= cargo
 setup := packaging/setup
 modules := packaging/node_modules/.package-lock.json
 page := packaging/page/dist/index.html
-page_sources := $(shell find packaging/page -type f -not -path '*/dist/*' -not -path '*/node_modules/*')
+page_sources := $(shell find packaging/page/src packaging/page/build.mjs packaging/page/package.json -type f)
 
 .DEFAULT_GOAL := help
 
