@@ -27,11 +27,8 @@ rootfs=$context/rootfs
 install -D -m 0755 "$binary" "$rootfs/usr/bin/castellum"
 strip --strip-debug "$rootfs/usr/bin/castellum"
 install -D -m 0644 conf/castellum.toml "$rootfs/etc/castellum/castellum.toml"
-for folder in run srv/castellum/media var/lib var/cache; do
-    mkdir -p "$rootfs/$folder"
-done
-install -d -o 65532 -g 65532 "$rootfs/run/castellum" "$rootfs/srv/castellum/media" \
-    "$rootfs/var/lib/castellum" "$rootfs/var/cache/castellum"
+# Root's, so that only the folders in them are the user's.
+mkdir -p "$rootfs/run" "$rootfs/srv/castellum" "$rootfs/var/lib" "$rootfs/var/cache" "$context/empty"
 
 # vfs and chroot need neither a kernel driver nor a user namespace, so the image can be made in a container too.
 # HEALTHCHECK is of Docker's image format, not of OCI's.
