@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use keystore_types::Label;
 use origin_cipher::Aes128Key;
-use origin_media::identity::MediaId;
+use origin_media::identity::MediaIds;
 use origin_media::layout;
 use origin_media::presentation::{Pack, Presentation, SourceRef, Track};
 use origin_media::protect::TrackKey;
@@ -26,8 +26,8 @@ pub struct Package {
     keys: Option<HeldKeys>,
     /// One for each track of the presentation.
     tracks: Vec<PackagedTrack>,
-    /// The media id of each track of the presentation.
-    pub media_ids: Vec<MediaId>,
+    /// The ids of each track of the presentation.
+    pub media_ids: Vec<MediaIds>,
 }
 
 struct PackagedTrack {
@@ -87,8 +87,8 @@ impl Package {
             .map(|track| {
                 let init = layout::init_bytes(&presentation, track, &track_keys)
                     .map_err(Error::internal)?;
-                let media_id =
-                    MediaId::compute(&presentation, track, track_keys.get(&track.label()), &init);
+                let ids = MediaIds::compute(&presentation, track, &track_keys)
+                    .map_err(Error::internal)?;
                 let wanted = &presentation.sources()[track.source()];
                 let source = title
                     .sources
@@ -99,7 +99,7 @@ impl Package {
                     .ok_or_else(|| {
                         Error::internal("a presentation has a source that its title lacks")
                     })?;
-                media_ids.push(media_id);
+                media_ids.push(ids);
                 Ok(PackagedTrack { init, source })
             })
             .collect::<Result<_, Error>>()?;
@@ -140,8 +140,8 @@ impl Package {
             .map(|key| Arc::clone(&key.cipher))
     }
 
-    /// Names and media ids of all tracks, in their order.
-    pub fn named_media_ids(&self) -> impl Iterator<Item = (&str, MediaId)> {
+    /// Names and ids of all tracks, in their order.
+    pub fn named_media_ids(&self) -> impl Iterator<Item = (&str, MediaIds)> {
         self.presentation
             .tracks()
             .iter()

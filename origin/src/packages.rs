@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use keystore_types::{AssetId, ProtectionPolicy, Scheme};
 use moka::future::Cache;
-use origin_media::identity::{MediaId, Revision};
+use origin_media::identity::{MediaId, MediaIds, Revision};
 use origin_media::presentation::Pack;
 
 use crate::catalog::{Catalog, Title, TitleStanding};
@@ -134,7 +134,8 @@ impl Packages {
         self.of_title(title, pack).await
     }
 
-    /// The package whose track `name` has this media id, and the track's position.
+    /// The package whose track `name` has this id for its init segment or its segments, as `of` picks, and the
+    /// track's position.
     ///
     /// # Errors
     /// [`Error::Gone`] when it was superseded too long ago or its source went away, else [`Error`].
@@ -144,11 +145,12 @@ impl Packages {
         pack: &str,
         name: &str,
         media_id: &str,
+        of: impl Fn(&MediaIds) -> MediaId,
     ) -> Result<(Arc<Package>, usize), Error> {
         let wanted: MediaId = media_id.parse().map_err(|_| Error::NotFound)?;
         let found = |package: Arc<Package>| {
             let (number, _) = package.track(name)?;
-            (package.media_ids[number] == wanted).then_some((package, number))
+            (of(&package.media_ids[number]) == wanted).then_some((package, number))
         };
         self.find(asset, pack, media_id, found).await
     }
@@ -232,7 +234,11 @@ impl Packages {
             Some(self.keys.lease(contexts).await?)
         };
         let package = Arc::new(Package::new(title, presentation, keys)?);
-        let ids: Vec<_> = package.media_ids.iter().map(ToString::to_string).collect();
+        let ids: Vec<_> = package
+            .media_ids
+            .iter()
+            .flat_map(|ids| [ids.init.to_string(), ids.segments.to_string()])
+            .collect();
         let (store, asset) = (self.catalog.store().clone(), package.title.asset.id.clone());
         self.catalog
             .on_control(async move { store.publish(&asset, &ids).await })

@@ -141,15 +141,24 @@ pub struct PackageError {
 
 impl PackageError {
     pub(crate) fn unsupported(reason: impl Into<String>) -> Self {
-        Self { kind: PackageErrorKind::Unsupported, reason: reason.into() }
+        Self {
+            kind: PackageErrorKind::Unsupported,
+            reason: reason.into(),
+        }
     }
 
     pub(crate) fn limit(reason: impl Into<String>) -> Self {
-        Self { kind: PackageErrorKind::Limit, reason: reason.into() }
+        Self {
+            kind: PackageErrorKind::Limit,
+            reason: reason.into(),
+        }
     }
 
     pub(crate) fn internal(reason: impl Into<String>) -> Self {
-        Self { kind: PackageErrorKind::Internal, reason: reason.into() }
+        Self {
+            kind: PackageErrorKind::Internal,
+            reason: reason.into(),
+        }
     }
 
     /// Who is at fault.

@@ -48,7 +48,7 @@ impl Planner {
         at: usize,
         number: u32,
     ) -> Result<Layout, Error> {
-        let key = (package.media_ids[at], number);
+        let key = (package.media_ids[at].segments, number);
         if let Some(layout) = self.layouts.get(&key).await {
             return Ok(layout);
         }

@@ -9,7 +9,7 @@ use http::{Method, StatusCode, request};
 use moka::future::Cache;
 use origin_front::{ETag, Problem, Request, Response, RouteName, Service, cors, entity};
 use origin_media::drm::Signalling;
-use origin_media::identity::Revision;
+use origin_media::identity::{MediaIds, Revision};
 use origin_media::manifest::{Depth, ManifestKind, Subject, dash, hls};
 
 use super::entity::{Document, Keep, Segment, media_type};
@@ -202,9 +202,16 @@ impl OriginService {
                 media_id,
                 file,
             } => {
+                let of = |ids: &MediaIds| match file {
+                    MediaFile::Init => ids.init,
+                    MediaFile::Segment(_)
+                    | MediaFile::KeyFrame(_)
+                    | MediaFile::Text(_)
+                    | MediaFile::Whole => ids.segments,
+                };
                 let (package, track) = views
                     .packages
-                    .with_media(asset, pack, rep, media_id)
+                    .with_media(asset, pack, rep, media_id, of)
                     .await?;
                 self.media(request, package, track, media_id, file).await
             }

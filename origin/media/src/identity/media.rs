@@ -1,44 +1,59 @@
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use keystore_types::{Generation, SUBSAMPLE_RULE};
+use keystore_types::{Generation, Label, SUBSAMPLE_RULE};
 use ring::digest::{Context, SHA256};
 
 use super::SourceIdentity;
+use crate::error::PackageError;
+use crate::layout;
 use crate::presentation::{Presentation, Track};
 use crate::protect::TrackKey;
 
-/// Names the bytes of a track under a pack: its init and all its segments.
+/// Names files of a track under a pack: its init segment, or all its other segments.
 ///
-/// Two tracks with one media id are served as the same bytes; anything that changes a byte changes it.
+/// Two files with one id and one file name are the same bytes; anything that changes a byte changes it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MediaId(Digest);
 
-impl MediaId {
-    /// The id of `track`, whose init segment is `init`.
+/// The ids of a track. They are two, since an init segment names the keys of the whole title: a language that is
+/// added renames every init segment, and no segment of a track whose own key it does not share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MediaIds {
+    /// Of `init.mp4`.
+    pub init: MediaId,
+    /// Of every segment.
+    pub segments: MediaId,
+}
+
+impl MediaIds {
+    /// The ids of `track` under `keys`.
     ///
-    /// It digests what decides the bytes and nothing else: the source's identity and generation number, which track
-    /// of it, where segments begin, the key (id, IV, and the context that gives each sample its IV), the scheme and
-    /// the writer. The init segment stands for the rest: codec, timescale, edits, language. No name of a title,
-    /// pack, policy or file is in it.
+    /// The id of the segments digests what decides their bytes and nothing else: the source's identity and generation
+    /// number, which track of it, where segments begin, the key (id, IV, and the context that gives each sample its
+    /// IV), the scheme and the writer. The track's header stands for the rest: codec, timescale, edits, language. No
+    /// name of a title, pack, policy or file is in it. The id of the init segment digests that one and its bytes.
+    ///
+    /// # Errors
+    /// `Internal` when the pack is protected and `keys` lacks the track's label.
     pub fn compute(
         presentation: &Presentation,
         track: &Track,
-        key: Option<&TrackKey>,
-        init: &[u8],
-    ) -> Self {
+        keys: &BTreeMap<Label, TrackKey>,
+    ) -> Result<Self, PackageError> {
         let source = &presentation.sources()[track.source()];
         let mut digest = Input::new("castellum media 1");
         digest.bytes(&presentation.pack().writer.to_be_bytes());
         digest.bytes(source.identity.as_bytes());
         digest.bytes(&source.generation_number.to_be_bytes());
         digest.bytes(&track.samples().track_id().to_be_bytes());
-        digest.bytes(init);
+        digest.bytes(&layout::own_header(presentation, track, keys)?);
         for sample in track.timeline().first_samples() {
             digest.bytes(&sample.to_be_bytes());
         }
         digest.bytes(&track.timeline().end_sample().to_be_bytes());
-        if let (Some(scheme), Some(key)) = (presentation.pack().scheme, key) {
+        if let Some((scheme, key)) = presentation.protection(track, keys)? {
             digest.bytes(&scheme.four_cc());
             digest.bytes(&SUBSAMPLE_RULE.to_be_bytes());
             digest.bytes(key.key_id.as_bytes());
@@ -47,7 +62,13 @@ impl MediaId {
             digest.bytes(&track.generation().sources);
             digest.bytes(&track.generation().number.to_be_bytes());
         }
-        Self(digest.finish())
+        let segments = MediaId(digest.finish());
+
+        let mut digest = Input::new("castellum init 1");
+        digest.bytes(&segments.0.0);
+        digest.bytes(&layout::init_bytes(presentation, track, keys)?);
+        let init = MediaId(digest.finish());
+        Ok(Self { init, segments })
     }
 }
 
@@ -60,7 +81,7 @@ impl Revision {
     /// document, policy, licence URL; each in a form that is the same on every node.
     pub fn compute<'a>(
         documents: impl IntoIterator<Item = &'a [u8]>,
-        tracks: impl IntoIterator<Item = (&'a str, MediaId)>,
+        tracks: impl IntoIterator<Item = (&'a str, MediaIds)>,
     ) -> Self {
         let mut digest = Input::new("castellum revision 1");
         for document in documents {
@@ -69,7 +90,8 @@ impl Revision {
         digest.bytes(b"tracks");
         for (name, media) in tracks {
             digest.bytes(name.as_bytes());
-            digest.bytes(&media.0.0);
+            digest.bytes(&media.init.0.0);
+            digest.bytes(&media.segments.0.0);
         }
         Self(digest.finish())
     }

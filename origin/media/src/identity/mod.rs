@@ -4,5 +4,5 @@ mod media;
 mod source;
 
 pub(crate) use media::generation;
-pub use media::{IdError, MediaId, Revision};
+pub use media::{IdError, MediaId, MediaIds, Revision};
 pub use source::{PROBE_BYTES, PROBES, SourceIdentity, probe_ranges};

@@ -18,8 +18,12 @@ pub(super) fn bcp47(code: [u8; 3]) -> Option<String> {
 pub(crate) fn iso_639_2(tag: &str) -> Option<[u8; 3]> {
     let primary = tag.split('-').next()?.to_ascii_lowercase();
     let known = SHORT.iter().find(|(_, short)| *short == primary);
-    let code = known.map_or(primary.as_str(), |(long, _)| &long[..3]).as_bytes();
-    code.try_into().ok().filter(|code: &[u8; 3]| code.iter().all(u8::is_ascii_lowercase))
+    let code = known
+        .map_or(primary.as_str(), |(long, _)| &long[..3])
+        .as_bytes();
+    code.try_into()
+        .ok()
+        .filter(|code: &[u8; 3]| code.iter().all(u8::is_ascii_lowercase))
 }
 
 /// A tag as an `elng` box gives it, if it can be one.

@@ -235,7 +235,8 @@ impl Track {
 
     /// The first sync sample presented at `ticks` or later, if any.
     pub fn sync_at_or_after(&self, ticks: i64) -> Option<u32> {
-        self.samples.sync_at_or_after(ticks + self.edit.skip - self.edit.delay)
+        self.samples
+            .sync_at_or_after(ticks + self.edit.skip - self.edit.delay)
     }
 }
 

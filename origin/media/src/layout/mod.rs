@@ -21,6 +21,7 @@ use bytes::Bytes;
 use keystore_types::Label;
 
 use crate::bmff::header;
+use crate::bmff::pssh::Pssh;
 use crate::drm;
 use crate::error::PackageError;
 use crate::index::{self, Index};
@@ -132,7 +133,10 @@ pub fn init(
     )?)]))
 }
 
-/// The bytes of the init segment, which a media id digests.
+/// The bytes of the init segment.
+///
+/// Its `pssh` names every key of the title, not the track's alone: hls.js asks for the keys of one `encrypted`
+/// event only, so a page that does nothing of its own gets the keys of picture and sound with one licence.
 ///
 /// # Errors
 /// As [`init`].
@@ -141,15 +145,36 @@ pub fn init_bytes(
     track: &Track,
     keys: &BTreeMap<Label, TrackKey>,
 ) -> Result<Bytes, PackageError> {
-    let protection = presentation.protection(track, keys)?;
-    let tenc =
-        protection.map(|(scheme, key)| (scheme, track_encryption(scheme, track.media(), key)));
-    let pssh: Vec<_> = protection
-        .iter()
-        .map(|(_, key)| drm::common_pssh(&[key.key_id]))
-        .collect();
+    let pssh = presentation.pack().scheme.map(|_| {
+        let key_ids: Vec<_> = keys.values().map(|key| key.key_id).collect();
+        drm::common_pssh(&key_ids)
+    });
+    header_bytes(presentation, track, keys, pssh.as_slice())
+}
+
+/// The init segment without what it says of other tracks' keys: all that decides how the track's segments read.
+///
+/// # Errors
+/// As [`init`].
+pub(crate) fn own_header(
+    presentation: &Presentation,
+    track: &Track,
+    keys: &BTreeMap<Label, TrackKey>,
+) -> Result<Bytes, PackageError> {
+    header_bytes(presentation, track, keys, &[])
+}
+
+fn header_bytes(
+    presentation: &Presentation,
+    track: &Track,
+    keys: &BTreeMap<Label, TrackKey>,
+    pssh: &[Pssh],
+) -> Result<Bytes, PackageError> {
+    let tenc = presentation
+        .protection(track, keys)?
+        .map(|(scheme, key)| (scheme, track_encryption(scheme, track.media(), key)));
     let tenc = tenc.as_ref().map(|(scheme, tenc)| (*scheme, tenc));
-    Ok(header::write(track.samples(), tenc, &pssh).into())
+    Ok(header::write(track.samples(), tenc, pssh).into())
 }
 
 /// Whether a segment of `track` can only be planned with the subsamples of its samples.

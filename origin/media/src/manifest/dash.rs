@@ -10,7 +10,7 @@ use super::xml::{Attribute, Xml};
 use super::{MICROSECONDS, Picture, Subject, decimal_seconds};
 use crate::codec::{CodecConfig, Media};
 use crate::drm::{Signalling, clearkey, playready, widevine};
-use crate::identity::MediaId;
+use crate::identity::MediaIds;
 use crate::presentation::{SwitchingSet, Track, ticks_at_or_before};
 use crate::protect::TrackKey;
 use crate::time::{MediaTime, Rounding};
@@ -68,7 +68,7 @@ pub fn write(subject: &Subject<'_>, depth: Depth) -> String {
 struct AdaptationSet<'a> {
     id: usize,
     of: &'a SwitchingSet,
-    tracks: Vec<(&'a Track, MediaId)>,
+    tracks: Vec<(&'a Track, MediaIds)>,
     /// The other sets to which a player may switch: those of the same switching set.
     siblings: Vec<usize>,
     /// `main`, or `alternate` for every language after the first: one of them is to start with.
@@ -195,7 +195,7 @@ fn representation(
     xml: &mut Xml,
     subject: &Subject<'_>,
     track: &Track,
-    media: MediaId,
+    media: MediaIds,
     urls: UrlScheme,
 ) {
     let bandwidth = Bandwidth::of(subject.presentation, track).peak.to_string();
@@ -234,13 +234,13 @@ fn representation(
     });
 }
 
-fn segments(xml: &mut Xml, subject: &Subject<'_>, track: &Track, media: MediaId, urls: UrlScheme) {
+fn segments(xml: &mut Xml, subject: &Subject<'_>, track: &Track, media: MediaIds, urls: UrlScheme) {
     let pack = &subject.presentation.pack().name;
     let timescale = track.timescale().to_string();
     let offset = ticks_at_or_before(subject.presentation.start(), track.timescale());
     let offset_text = offset.to_string();
-    let init = urls.media(pack, track.name(), media, MediaObject::Init);
-    let template = urls.segment_template(pack, track.name(), media);
+    let init = urls.media(pack, track.name(), media.init, MediaObject::Init);
+    let template = urls.segment_template(pack, track.name(), media.segments);
     let mut attributes: Vec<Attribute<'_>> = vec![("timescale", &timescale)];
     if offset > 0 {
         attributes.push(("presentationTimeOffset", &offset_text));

@@ -88,7 +88,7 @@ pub fn media_playlist(subject: &Subject<'_>, at: usize) -> String {
     let mut out = "#EXTM3U\n#EXT-X-VERSION:6\n".to_owned();
     line(&mut out, format_args!("#EXT-X-TARGETDURATION:{target}"));
     out.push_str("#EXT-X-MEDIA-SEQUENCE:1\n#EXT-X-PLAYLIST-TYPE:VOD\n");
-    let init = urls.media(pack, track.name(), media, MediaObject::Init);
+    let init = urls.media(pack, track.name(), media.init, MediaObject::Init);
     line(&mut out, format_args!("#EXT-X-MAP:URI=\"{init}\""));
     if let Some((signalling, key)) = subject.protection(track) {
         for key in key_lines(signalling, key) {
@@ -111,7 +111,7 @@ pub fn media_playlist(subject: &Subject<'_>, at: usize) -> String {
         let object = MediaObject::Segment(segment.number);
         line(
             &mut out,
-            format_args!("{}", urls.media(pack, track.name(), media, object)),
+            format_args!("{}", urls.media(pack, track.name(), media.segments, object)),
         );
     }
     out.push_str("#EXT-X-ENDLIST\n");

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use keystore_types::Label;
 
 use crate::drm::Signalling;
-use crate::identity::{MediaId, Revision};
+use crate::identity::{MediaIds, Revision};
 use crate::presentation::{Presentation, Track};
 use crate::protect::TrackKey;
 use crate::time::{MediaTime, Rounding, Timescale};
@@ -32,8 +32,8 @@ pub use url::{
 pub struct Subject<'a> {
     /// Tracks, sets and timelines.
     pub presentation: &'a Presentation,
-    /// The media id of every track, in the order of [`Presentation::tracks`].
-    pub media_ids: &'a [MediaId],
+    /// The ids of every track, in the order of [`Presentation::tracks`].
+    pub media_ids: &'a [MediaIds],
     /// The current revision, which an alias points to.
     pub revision: Revision,
     /// Keys by label; empty when the pack is clear.
@@ -47,7 +47,7 @@ impl<'a> Subject<'a> {
     fn tracks<'s>(
         &'s self,
         of: &'s [usize],
-    ) -> impl Iterator<Item = (&'a Track, MediaId)> + Clone + 's {
+    ) -> impl Iterator<Item = (&'a Track, MediaIds)> + Clone + 's {
         of.iter()
             .map(|&at| (&self.presentation.tracks()[at], self.media_ids[at]))
     }
