@@ -11,14 +11,6 @@ export function grantedKeyIds(body) {
   return parse(body)?.keys?.map((key) => uuid(key.kid)) ?? [];
 }
 
-/** EME initialization data of type `keyids` for key ids of 16 bytes each. */
-export function keyIdsInitData(keyIds) {
-  const kids = keyIds.map((bytes) =>
-    btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", ""),
-  );
-  return new TextEncoder().encode(JSON.stringify({ kids }));
-}
-
 /** The key id at the end of an HLS key URL, `/license/hls/{asset}/{kid}`. */
 export function keyIdOfUrl(url) {
   return new URL(url).pathname.split("/").at(-1);

@@ -1,12 +1,12 @@
 import Hls from "hls.js";
 
-import { grantedKeyIds, keyIdsInitData, refusal, requestedKeyIds } from "../license.js";
+import { grantedKeyIds, refusal, requestedKeyIds } from "../license.js";
 
 /** Plays a stream in hls.js, which is told the licence URL by the page. */
 export async function open({ video, url, license, token, on }) {
   const hls = new Hls({
     emeEnabled: Boolean(license),
-    drmSystems: license ? { "org.w3.clearkey": { licenseUrl: license, generateRequest } } : {},
+    drmSystems: license ? { "org.w3.clearkey": { licenseUrl: license } } : {},
     licenseXhrSetup(xhr, target, _context, challenge) {
       xhr.open("POST", target, true);
       xhr.setRequestHeader("Content-Type", "application/json");
@@ -43,12 +43,4 @@ export async function open({ video, url, license, token, on }) {
     },
     close: () => hls.destroy(),
   };
-}
-
-/**
- * hls.js takes whatever key the media announces for that of the picture, and would never ask for the sound's.
- * So it is told to ask for the key that the playlist names.
- */
-function generateRequest(_type, _data, { decryptdata }) {
-  return { initDataType: "keyids", initData: keyIdsInitData([decryptdata.keyId]).buffer };
 }
