@@ -129,6 +129,32 @@ fn the_package_runs_three_roles_as_three_users_and_serves_a_title() {
     licenses(&curl, "https://127.0.0.1:8444", "film", kid);
     keystore_has_no_network(&machine);
 
+    // What hardening must not take away: io_uring, locked memory, and a folder that `ingest` may write into.
+    let journal = machine.must(&["journalctl", "--no-pager", "--unit=castellum-origin"]);
+    assert!(journal.contains("\"cold_path\":\"io_uring\""), "{journal}");
+    let status = machine.must(&["castellum", "keystore", "status", "-c", CONFIG]);
+    assert!(status.contains("locked"), "{status}");
+    let trailer = packaging().join("demo/title/castellum-360.mp4");
+    fs::copy(trailer, machine.path("/mnt/trailer.mp4")).unwrap();
+    machine.must(&[
+        "castellum",
+        "ingest",
+        "/mnt/trailer.mp4",
+        "--asset",
+        "trailer",
+        "-c",
+        CONFIG,
+    ]);
+    serves(&curl, "http://127.0.0.1:8080", "trailer");
+
+    // A keystore that dies comes back unsealed.
+    machine.must(&["systemctl", "kill", "--signal=KILL", "castellum-keystore"]);
+    eventually("the keystore is back", || {
+        let health = machine.run(&["castellum", "health", "-c", CONFIG, "--role", "keystore"]);
+        health.status.success().then_some(())
+    });
+    serves(&curl, "http://127.0.0.1:8080", "film");
+
     // The next version keeps what was edited; removal keeps the keys; purging leaves nothing but the films.
     machine.must(&["dpkg", "--force-confold", "--install", "/mnt/castellum.deb"]);
     eventually("the upgraded origin is healthy", || {

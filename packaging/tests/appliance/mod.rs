@@ -155,12 +155,50 @@ impl Receiving {
         Self { folder, child }
     }
 
+    /// Begins to ask over HTTP/3, at most so many bytes a second; `None` without the client.
+    pub fn begin_http3(url: &str, rate: u64) -> Option<Self> {
+        let python = project().join("target/setup/python/bin/python");
+        let tried = Command::new(&python)
+            .args(["-c", "import curl_cffi"])
+            .stderr(Stdio::null())
+            .status();
+        if !tried.is_ok_and(|status| status.success()) {
+            assert!(
+                std::env::var_os("CASTELLUM_NO_SKIP").is_none(),
+                "no HTTP/3 client"
+            );
+            eprintln!("skipped: HTTP/3: no curl_cffi (`make setup` sees to it)");
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let child = Command::new(python)
+            .arg(project().join("packaging/tests/http3_client.py"))
+            .arg(url)
+            .arg(folder.path().join("body"))
+            .arg(rate.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Some(Self { folder, child })
+    }
+
     /// Waits until so many bytes of the body have come.
     pub fn until(&self, bytes: u64) {
         wait_for("a part of the body", || {
             fs::metadata(self.folder.path().join("body"))
                 .is_ok_and(|metadata| metadata.len() >= bytes)
         });
+    }
+
+    /// Makes the client take nothing more, until [`Receiving::resume`].
+    pub fn pause(&self) {
+        signal(&self.child, "STOP");
+    }
+
+    /// Lets the client go on.
+    pub fn resume(&self) {
+        signal(&self.child, "CONT");
     }
 
     /// Waits for the end.
@@ -286,6 +324,15 @@ fn within(patience: Duration, mut so: impl FnMut() -> bool) -> bool {
     }
 }
 
+/// Sends a signal to a process of ours.
+pub fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill")
+        .args(["-s", name, &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(status.success(), "kill -s {name}");
+}
+
 /// A port that nobody listens on.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0")
@@ -303,6 +350,8 @@ pub struct Node {
     pub origin: String,
     /// The origin's TLS listener.
     pub origin_tls: String,
+    /// The origin's admin listener.
+    pub admin: String,
     config: PathBuf,
     log: PathBuf,
 }
@@ -397,6 +446,7 @@ allow_clear_key = true
             folder: folder.to_owned(),
             origin: format!("http://127.0.0.1:{plain}"),
             origin_tls: format!("https://127.0.0.1:{tls}"),
+            admin: format!("http://127.0.0.1:{admin}"),
             config,
             log: folder.join("castellum.log"),
         }
