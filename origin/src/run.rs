@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use conf::{OriginSettings, StorageMode, Transport};
-use keystore_client::{Keystore, SealState};
+use keystore_client::Keystore;
 use keystore_types::{DrmSystem, HlsClearKeyFlavour, ProtectionPolicy};
 use origin_front::{Bound, Drain, Limits, Tls, Workers};
 use origin_media::presentation::Pack;
@@ -25,7 +25,6 @@ pub struct Origin {
     listeners: Vec<(Transport, SocketAddr)>,
     packages: Arc<Packages>,
     views: Arc<Views>,
-    drain: Drain,
     workers: Workers,
 }
 
@@ -109,20 +108,8 @@ pub async fn start(
         listeners,
         packages,
         views,
-        drain: drain.clone(),
         workers,
     })
-}
-
-/// One thing that must be so for the origin to be ready.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Check {
-    /// What is checked, in a word.
-    pub name: &'static str,
-    /// Whether it is so.
-    pub ok: bool,
-    /// How it stands, in words.
-    pub detail: String,
 }
 
 impl Origin {
@@ -134,37 +121,6 @@ impl Origin {
     /// The assets of the media root.
     pub fn catalog(&self) -> Arc<Catalog> {
         Arc::clone(self.packages.catalog())
-    }
-
-    /// What readiness depends on, now.
-    pub fn readiness(&self) -> impl Fn() -> Vec<Check> + Send + Sync + 'static + use<> {
-        let (packages, drain) = (Arc::clone(&self.packages), self.drain.clone());
-        move || {
-            let seal = packages.keys().seal_state();
-            vec![
-                Check {
-                    name: "draining",
-                    ok: drain.is_ready(),
-                    detail: if drain.is_ready() {
-                        "serving"
-                    } else {
-                        "the process is ending"
-                    }
-                    .to_owned(),
-                },
-                Check {
-                    name: "keystore",
-                    ok: seal == SealState::Unsealed,
-                    detail: match seal {
-                        SealState::Unsealed => "unsealed",
-                        SealState::Sealed => "sealed",
-                        SealState::Uninitialised => "not initialised",
-                        SealState::Unreachable => "unreachable",
-                    }
-                    .to_owned(),
-                },
-            ]
-        }
     }
 
     /// What an operator may read of it: see [`crate::admin`].

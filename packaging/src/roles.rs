@@ -23,8 +23,23 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::admin::Admin;
-use crate::admin::health::{self, Readiness};
+use crate::admin::health;
 use crate::failure::{Exit, Failure};
+
+/// Threads for what blocks: opening, digesting and copying files, and one guess at a passphrase. Few, so that a slow
+/// disk is not asked for everything at once.
+const BLOCKING_THREADS: usize = 8;
+
+/// The runtime of the control thread: state, keys, health and metrics. Media and licences have threads of their own.
+pub(crate) fn control_runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start a runtime: {error}")))
+}
 
 /// The roles that were opened, and what ends them.
 pub(crate) struct Roles {
@@ -33,7 +48,6 @@ pub(crate) struct Roles {
     serving: JoinSet<Result<(), Failure>>,
     admin: Option<JoinHandle<()>>,
     api: Router,
-    readiness: Option<Readiness>,
 }
 
 /// Where the process's roles get keys from.
@@ -106,7 +120,6 @@ impl Roles {
             serving: JoinSet::new(),
             admin: None,
             api: Router::new(),
-            readiness: None,
         }
     }
 
@@ -153,7 +166,6 @@ impl Roles {
             addresses: origin.listeners().to_vec(),
             catalog: origin.catalog(),
         };
-        self.readiness = Some(Box::new(origin.readiness()));
         self.api = std::mem::take(&mut self.api).merge(origin.admin());
         self.serving.spawn(async move {
             origin.ended().await;
@@ -169,8 +181,7 @@ impl Roles {
             Keys::Local(local, _) => local.seal_state(),
             Keys::Remote(keystore) => keystore.seal_state(),
         };
-        let keystore = || health::of_keystore(self.drain.clone(), seal);
-        let readiness = self.readiness.take().unwrap_or_else(keystore);
+        let readiness = health::readiness(self.drain.clone(), seal);
         let api = std::mem::take(&mut self.api).merge(api);
         self.admin = Some(tokio::spawn(admin.serve(readiness, metrics, api)));
     }

@@ -11,15 +11,22 @@ use axum::http::header::CACHE_CONTROL;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use keystore_client::SealState;
-use origin::run::Check;
 use origin_front::Drain;
 use tokio::sync::watch;
+
+/// One thing that must be so for the process to be ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Check {
+    name: &'static str,
+    ok: bool,
+    detail: &'static str,
+}
 
 /// Asks for everything that readiness depends on.
 pub(crate) type Readiness = Box<dyn Fn() -> Vec<Check> + Send + Sync>;
 
-/// The readiness of a process without an origin.
-pub(crate) fn of_keystore(drain: Drain, seal: watch::Receiver<SealState>) -> Readiness {
+/// The readiness of a process that takes its keys from the keystore of this seal.
+pub(crate) fn readiness(drain: Drain, seal: watch::Receiver<SealState>) -> Readiness {
     Box::new(move || {
         let seal = *seal.borrow();
         let draining = !drain.is_ready();
@@ -31,8 +38,7 @@ pub(crate) fn of_keystore(drain: Drain, seal: watch::Receiver<SealState>) -> Rea
                     "the process is ending"
                 } else {
                     "serving"
-                }
-                .to_owned(),
+                },
             },
             Check {
                 name: "keystore",
@@ -42,8 +48,7 @@ pub(crate) fn of_keystore(drain: Drain, seal: watch::Receiver<SealState>) -> Rea
                     SealState::Sealed => "sealed",
                     SealState::Uninitialised => "not initialised",
                     SealState::Unreachable => "unreachable",
-                }
-                .to_owned(),
+                },
             },
         ]
     })

@@ -19,7 +19,7 @@ use crate::admin::{self, Admin, page};
 use crate::demo::{Bases, Links, PAGE, Ports, Stage};
 use crate::failure::Failure;
 use crate::output::{Output, Versioned};
-use crate::roles::Roles;
+use crate::roles::{Roles, control_runtime};
 use crate::{logging, probe};
 
 #[derive(Debug, clap::Args)]
@@ -56,12 +56,7 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
             .ok_or_else(|| Failure::usage("there are no five ports from there on"))?,
     };
     let stage = Arc::new(Stage::set(args.media.as_deref(), args.keep.as_deref())?);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("control")
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::failed(format!("cannot start a runtime: {error}")))?;
+    let runtime = control_runtime()?;
     let outcome = runtime.block_on(demo(&stage, &ports, output));
     // The folder goes last, when nobody writes to it any more.
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);

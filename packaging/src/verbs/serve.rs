@@ -12,7 +12,7 @@ use super::ConfigFile;
 use crate::admin::{self, Admin};
 use crate::failure::Failure;
 use crate::logging;
-use crate::roles::Roles;
+use crate::roles::{Roles, control_runtime};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -46,14 +46,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     } else {
         &args.roles[..]
     };
-    // The control thread: state, keys, health and metrics. Media and licences have threads of their own.
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("control")
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::failed(format!("cannot start a runtime: {error}")))?
-        .block_on(serve(&settings, roles))
+    control_runtime()?.block_on(serve(&settings, roles))
 }
 
 async fn serve(settings: &Settings, wanted: &[Role]) -> Result<(), Failure> {
