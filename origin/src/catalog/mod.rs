@@ -197,6 +197,7 @@ impl Catalog {
             Ok(title) => {
                 let title = Arc::new(title);
                 slot.title.store(Some(Arc::clone(&title)));
+                self.map_in_full(Arc::clone(&title));
                 Ok(title)
             }
             Err(error) => match (slot.title.load_full(), &error) {
@@ -359,6 +360,25 @@ impl Catalog {
             number: 0,
             maps,
         })
+    }
+
+    /// Finds the protected bytes of every sample of a title in the background. Until then each segment is looked at
+    /// when it is first asked for.
+    fn map_in_full(self: &Arc<Self>, title: Arc<Title>) {
+        let catalog = Arc::clone(self);
+        self.control.spawn(async move {
+            let Ok(_turn) = catalog.reading.acquire().await else {
+                return;
+            };
+            let mapper = Arc::clone(&catalog);
+            let mapped = catalog.blocking(move || {
+                let map = |source| mapper.map_protection(&title.asset.id, source);
+                title.sources.iter().try_for_each(map)
+            });
+            if let Err(error) = mapped.await {
+                tracing::warn!(%error, "a protection map could not be made");
+            }
+        });
     }
 
     /// Finds the protected bytes of every sample of a source, for both schemes, and keeps them beside its index.
