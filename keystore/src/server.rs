@@ -33,7 +33,7 @@ use crate::local::Local;
 /// The most connections on one socket: the roles hold one each, verbs come and go.
 const MAX_CONNECTIONS: usize = 64;
 
-/// The most strangers that are being told so at once; further ones are cut off without a word.
+/// The most peers that are being turned away at once; further ones are cut off without a word.
 const MAX_REFUSALS: usize = 64;
 
 /// How long a peer may take to say hello.
@@ -201,6 +201,7 @@ async fn serve<S: Session>(
 ) {
     let mut shutdown = pin!(shutdown);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     let (closing, close) = watch::channel(false);
     let mut connections = JoinSet::new();
     loop {
@@ -217,25 +218,30 @@ async fn serve<S: Session>(
                 continue;
             }
         };
-        if connections.len() >= MAX_CONNECTIONS + MAX_REFUSALS {
-            continue;
-        }
-        let session = match (stream.peer_cred(), places.clone().try_acquire_owned()) {
-            (Err(error), _) => {
+        let uid = match stream.peer_cred() {
+            Ok(peer) => peer.uid(),
+            Err(error) => {
                 tracing::warn!(%error, "cannot tell who a peer is");
                 continue;
             }
-            (Ok(_), Err(_)) => Err(Fault::Unavailable("too many connections".to_owned())),
-            (Ok(peer), Ok(place)) => match admit(peer.uid()) {
-                Some(session) => Ok((session, place)),
-                None => {
-                    tracing::warn!(uid = peer.uid(), path = %bound.path.display(), "not a caller");
-                    Err(Fault::Denied(format!(
-                        "user {} is no caller here",
-                        peer.uid()
-                    )))
-                }
+        };
+        let session = match admit(uid) {
+            None => Err(Fault::Denied(format!("user {uid} is no caller here"))),
+            Some(session) => match places.clone().try_acquire_owned() {
+                Ok(place) => Ok((session, place)),
+                Err(_) => Err(Fault::Unavailable("too many connections".to_owned())),
             },
+        };
+        // Refusals are counted apart, so that strangers take no place from callers.
+        let session = match session {
+            Ok(admitted) => Ok(admitted),
+            Err(fault) => {
+                let Ok(refusal) = refusals.clone().try_acquire_owned() else {
+                    continue;
+                };
+                tracing::warn!(uid, path = %bound.path.display(), ?fault, "turned away");
+                Err((fault, refusal))
+            }
         };
         connections.spawn(connection(
             stream,
@@ -255,13 +261,17 @@ async fn serve<S: Session>(
 async fn connection<S: Session>(
     mut stream: UnixStream,
     hello: Hello,
-    session: Result<(S, OwnedSemaphorePermit), Fault>,
+    session: Result<(S, OwnedSemaphorePermit), (Fault, OwnedSemaphorePermit)>,
     state: watch::Receiver<SealState>,
     close: watch::Receiver<bool>,
 ) {
     let greeted = timeout(
         HELLO_TIMEOUT,
-        greet(&mut stream, &hello, session.as_ref().err()),
+        greet(
+            &mut stream,
+            &hello,
+            session.as_ref().err().map(|(fault, _)| fault),
+        ),
     )
     .await;
     let Ok((session, _place)) = session else {
