@@ -263,10 +263,24 @@ impl Store for Sqlite {
             .await
             .map_err(failed("destroy a key"))?;
             if done.rows_affected() > 0 {
-                sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
-                    .fetch_optional(&mut *writer)
+                // A read that is under way would keep the log from being emptied.
+                let _no_reads = match &self.reader {
+                    Some(reader) => Some(reader.lock().await),
+                    None => None,
+                };
+                let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+                    .fetch_one(&mut *writer)
                     .await
                     .map_err(failed("empty the write-ahead log"))?;
+                let busy: i64 = row
+                    .try_get(0)
+                    .map_err(failed("empty the write-ahead log"))?;
+                if busy != 0 {
+                    return Err(Error::new(
+                        ErrorKind::Unavailable,
+                        "the key is destroyed, and cannot yet be wiped from the write-ahead log",
+                    ));
+                }
             }
             key_by_id(&mut writer, id).await
         })
