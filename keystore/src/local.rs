@@ -538,7 +538,9 @@ impl Inner {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         *place = unsealed.map(Arc::new);
-        self.state.send_replace(state);
+        // Only a change is told: whoever holds leases takes two equal states for a seal between them.
+        self.state
+            .send_if_modified(|now| std::mem::replace(now, state) != state);
     }
 
     async fn status(&self) -> Result<Status, Error> {

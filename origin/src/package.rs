@@ -154,7 +154,7 @@ impl Package {
         self.keys.as_ref().is_none_or(HeldKeys::good)
     }
 
-    /// Whether the keystore has sealed since: what is under way must stop too.
+    /// Whether the keystore has sealed since, or the lease is over: what is under way must stop too.
     pub fn keys_ended(&self) -> bool {
         self.keys.as_ref().is_some_and(HeldKeys::ended)
     }

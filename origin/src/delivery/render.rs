@@ -102,7 +102,7 @@ impl MediaBody {
             return Poll::Ready(Some(Err(cut(&fault))));
         }
         if self.package.keys_ended() {
-            return Poll::Ready(Some(Err(Cut::because("the keystore sealed"))));
+            return Poll::Ready(Some(Err(Cut::because("the lease of its keys ended"))));
         }
         Poll::Ready(Some(Ok(buffer.freeze())))
     }
