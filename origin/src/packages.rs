@@ -81,6 +81,13 @@ const HELD_PER_ASSET: usize = 8;
 /// Packages kept, over all titles. One is a few hundred bytes for each track; what it refers to is kept elsewhere.
 const CACHED: u64 = 20_000;
 
+/// How long a package is kept that nobody asks for: while it is, its files stay open, and the space of those that
+/// were deleted is not free.
+const IDLE: Duration = Duration::from_secs(600);
+
+/// How often titles that nobody may ask for any more are let go.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
 impl Packages {
     /// Packages of the catalogue's titles under `packs`, with keys for the assets of `tenant`.
     pub fn new(
@@ -96,7 +103,10 @@ impl Packages {
             packs,
             tenant,
             hold,
-            cache: Cache::new(CACHED),
+            cache: Cache::builder()
+                .max_capacity(CACHED)
+                .time_to_idle(IDLE)
+                .build(),
             held: Mutex::default(),
         }
     }
@@ -261,6 +271,29 @@ impl Packages {
             history.superseded.insert(0, (Instant::now(), before));
             history.superseded.truncate(HELD_PER_ASSET);
         }
+    }
+
+    /// Lets go of titles again and again, until dropped.
+    pub async fn keep_sweeping(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(SWEEP_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.sweep();
+            self.cache.run_pending_tasks().await;
+        }
+    }
+
+    /// Lets go of what was superseded longer ago than the hold, and of assets that are no longer in the folder.
+    fn sweep(&self) {
+        let listing = self.catalog.listing();
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.retain(|asset, history| {
+            history
+                .superseded
+                .retain(|(since, _)| since.elapsed() < self.hold);
+            listing.assets.contains_key(asset)
+        });
     }
 
     /// Titles that the asset was within the hold, newest first, whose open files are still whole.

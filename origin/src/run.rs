@@ -97,10 +97,12 @@ pub async fn start(
     .map_err(Error::internal)?;
     let ended = drain.clone();
     let every = settings.scan_interval;
+    let sweeping = Arc::clone(&packages);
     tokio::spawn(async move {
         tokio::select! {
             () = ended.reached(origin_front::Phase::Ended) => {}
             () = catalog.keep_scanning(every) => {}
+            () = sweeping.keep_sweeping() => {}
             () = server.serve(Arc::new(ingest)) => {}
         }
     });
