@@ -436,6 +436,28 @@ fn m4_groups_have_one_default_and_distinct_names() {
     assert_eq!(variants.count(), 2);
 }
 
+/// M5, and T6: with pictures that follow a key frame to be shown before it, segments lean on each other.
+#[test]
+fn m5_open_gops_are_not_called_independent() {
+    let closed = Title::new(&film(), None);
+    assert!(closed.multivariant().contains("#EXT-X-INDEPENDENT-SEGMENTS"));
+    assert!(!closed.mpd().contains("startWithSAP=\"3\""));
+
+    let mut open = Spec::video(Made::Small, 130, 25);
+    // The key frame comes after one picture more, and the two behind it are shown before it.
+    open.composition_offsets = (0..130)
+        .map(|n| match n % 25 {
+            0 => 3 * 512,
+            1 | 2 if n > 25 => 0,
+            _ => 512,
+        })
+        .collect();
+    let open = Title::new(&[("open", vec![open, Spec::audio(245, b"eng")])], None);
+    assert!(!open.multivariant().contains("#EXT-X-INDEPENDENT-SEGMENTS"));
+    let mpd = open.mpd();
+    assert_eq!(attributes(&mpd, "AdaptationSet", "startWithSAP"), ["3", "1"]);
+}
+
 #[test]
 fn t7_t8_timelines_tile_and_agree_with_the_playlists() {
     for title in every_title() {

@@ -126,7 +126,13 @@ impl AdaptationSet<'_> {
         if let Some(language) = &self.of.language {
             attributes.push(("lang", language));
         }
-        attributes.extend([("segmentAlignment", "true"), ("startWithSAP", "1")]);
+        let independent = |(track, _): &(&Track, MediaIds)| track.timeline().is_independent();
+        let sap = if self.tracks.iter().all(independent) {
+            "1"
+        } else {
+            "3"
+        };
+        attributes.extend([("segmentAlignment", "true"), ("startWithSAP", sap)]);
         let pictures: Vec<Picture> = self
             .tracks
             .iter()

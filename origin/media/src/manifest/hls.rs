@@ -36,7 +36,14 @@ pub fn multivariant(subject: &Subject<'_>, depth: Depth) -> String {
         (true, true) => out.push_str("#EXT-X-VERSION:4\n"), // EXT-X-MEDIA
         (true, false) => {}
     }
-    out.push_str("#EXT-X-INDEPENDENT-SEGMENTS\n");
+    if subject
+        .presentation
+        .tracks()
+        .iter()
+        .all(|track| track.timeline().is_independent())
+    {
+        out.push_str("#EXT-X-INDEPENDENT-SEGMENTS\n");
+    }
     for key in keys {
         line(&mut out, format_args!("#EXT-X-SESSION-KEY:{key}"));
     }

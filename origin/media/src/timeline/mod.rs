@@ -15,6 +15,8 @@ pub struct Timeline {
     end_sample: u32,
     /// Where the last segment ends, in ticks; after the start of the last segment.
     end: u64,
+    /// No segment holds pictures that are shown before its first sample.
+    independent: bool,
 }
 
 /// One segment of a track.
@@ -67,6 +69,13 @@ impl Timeline {
     /// When the last segment ends, in ticks.
     pub fn end(&self) -> u64 {
         self.end
+    }
+
+    /// Whether every segment can be decoded whole without the one before it. Not so with open GOPs, in which
+    /// pictures that refer to the one before follow the key frame, to be shown before it: stream access points of
+    /// type 3 (ISO/IEC 14496-12 annex I).
+    pub fn is_independent(&self) -> bool {
+        self.independent
     }
 
     /// The first sample of every segment: what a media id digests.

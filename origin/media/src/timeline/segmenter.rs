@@ -248,18 +248,36 @@ impl Begun {
 
     fn finish(self, track: &Track) -> Timeline {
         let end = track.presentation_end().ticks;
-        let starts = self
+        let starts: Vec<(u32, u64)> = self
             .starts
             .into_iter()
             .filter(|key| key.time.ticks < end)
             .map(|key| (key.sample, key.time.ticks.unsigned_abs()))
             .collect();
         Timeline {
+            independent: !starts.iter().any(|&(key, _)| leads(track, key)),
             starts,
             end_sample: track.sample_count(),
             end: end.unsigned_abs(),
         }
     }
+}
+
+/// Pictures that a decoder can hold back, at most (ITU-T H.264 A.3.1): a picture that is shown before a key
+/// frame comes no later than so many that are shown after it.
+const DECODED_PICTURES: u32 = 16;
+
+/// Whether pictures follow `key` that are shown before it.
+fn leads(track: &Track, key: u32) -> bool {
+    let shown = track.presentation_time(key);
+    (key + 1..track.sample_count())
+        .take_while(|&n| !track.is_sync(n))
+        .scan(0, |after, n| {
+            let leads = track.presentation_time(n) < shown;
+            *after += u32::from(!leads);
+            (*after < DECODED_PICTURES).then_some(leads)
+        })
+        .any(|leads| leads)
 }
 
 fn seconds(time: MediaTime) -> String {
