@@ -72,7 +72,7 @@ pub struct OriginSettings {
 /// What the licence server needs.
 #[derive(Clone, Debug)]
 pub struct LicenseSettings {
-    /// What must survive: a self-signed certificate.
+    /// What must survive: the decision log, a self-signed certificate.
     pub state_dir: PathBuf,
     /// The Unix socket on which the verbs are taken.
     pub control_socket: PathBuf,
@@ -90,6 +90,8 @@ pub struct LicenseSettings {
     pub tls: TlsIdentity,
     /// Bounds of what clients may ask at once.
     pub limits: RequestLimits,
+    /// The longest body of a licence request, in bytes.
+    pub body_bytes: usize,
     /// How the process ends.
     pub drain: Drain,
     /// The request header that carries the token, in lower case. In `authorization` it stands after `Bearer `;
@@ -267,8 +269,6 @@ pub struct RequestLimits {
     pub header_timeout: Duration,
     /// A connection with no request in flight is closed after this.
     pub idle_timeout: Duration,
-    /// A request's body, in bytes.
-    pub body_bytes: usize,
     /// Open connections, over all workers.
     pub connections: usize,
     /// Requests whose response is not yet wholly sent, over all workers.

@@ -64,6 +64,7 @@ impl Server {
             decisions: Arc::clone(&decisions),
             clock: Arc::new(SystemClock),
             token_header,
+            body_bytes: settings.body_bytes,
         });
 
         let tls = match tls {

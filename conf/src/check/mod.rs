@@ -178,8 +178,6 @@ impl Check<'_> {
                 header_timeout: self
                     .positive("origin.limits.header_timeout", limits.header_timeout),
                 idle_timeout: self.positive("origin.limits.idle_timeout", limits.idle_timeout),
-                // The origin only reads: a request that has a body is refused.
-                body_bytes: 0,
                 connections: self.at_least_one("origin.limits.connections", limits.connections),
                 in_flight: self.at_least_one("origin.limits.in_flight", limits.in_flight),
                 streams: self.streams("origin.limits.streams", limits.streams),
@@ -242,16 +240,16 @@ impl Check<'_> {
                 header_timeout: self
                     .positive("license.limits.header_timeout", limits.header_timeout),
                 idle_timeout: self.positive("license.limits.idle_timeout", limits.idle_timeout),
-                body_bytes: self.bytes(
-                    "license.limits.body",
-                    limits.body,
-                    Size(1 << 10),
-                    Size(16 << 20),
-                ),
                 connections: self.at_least_one("license.limits.connections", limits.connections),
                 in_flight: self.at_least_one("license.limits.in_flight", limits.in_flight),
                 streams: self.streams("license.limits.streams", limits.streams),
             },
+            body_bytes: self.bytes(
+                "license.limits.body",
+                limits.body,
+                Size(1 << 10),
+                Size(16 << 20),
+            ),
             state_dir,
             drain: shared.drain,
             token_header: self.header("license.token_header", &license.token_header),

@@ -72,7 +72,7 @@ impl Check<'_> {
         writer
     }
 
-    /// The characters that need no escaping in a URL (design section 3).
+    /// The characters that need no escaping in a URL, a file name or a claim.
     pub(super) fn name(&mut self, key: &str, name: &str) {
         let begins = name
             .bytes()

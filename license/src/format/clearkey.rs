@@ -16,9 +16,6 @@ use zeroize::Zeroizing;
 use super::SecretBytes;
 use crate::json;
 
-/// The longest request, in bytes: room for [`MAX_KEYS`] ids in any spelling.
-pub const MAX_REQUEST_LEN: usize = 16 * 1024;
-
 /// The most keys in one request: as many as the keystore exports at once. A title has one key for its audio and
 /// one for each video size, in each scheme.
 pub const MAX_KEYS: usize = keystore_client::MAX_KEYS;
@@ -217,7 +214,6 @@ mod tests {
                 .len(),
             MAX_KEYS
         );
-        assert!(many(MAX_KEYS).len() < MAX_REQUEST_LEN);
         let deep = format!(r#"{{"kids":{}{}}}"#, "[".repeat(5000), "]".repeat(5000));
         for (body, fault) in [
             ("", RequestFault::Json),

@@ -41,6 +41,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// The header that carries the token.
     pub token_header: HeaderName,
+    /// The longest body of a request, in bytes.
+    pub body_bytes: usize,
 }
 
 impl LicenseService {
@@ -121,6 +123,7 @@ impl LicenseService {
             verifier,
             rules,
             keystore,
+            body_bytes,
             ..
         } = &*self.parts;
         let (head, body) = request.into_parts();
@@ -133,7 +136,7 @@ impl LicenseService {
         draft.bearer = Some(entitlement.bearer().clone());
 
         // Only now: whoever has no token need not be listened to.
-        let (challenge, form) = ask.read(body).await?;
+        let (challenge, form) = ask.read(body, *body_bytes).await?;
         draft.key_ids.clone_from(&challenge.key_ids);
 
         let grant = match decide(&entitlement, &challenge, rules) {
@@ -197,11 +200,11 @@ impl Ask {
     }
 
     /// What is asked for, and the form in which it is to be given.
-    async fn read(self, body: RequestBody) -> Result<(Challenge, Form), Refusal> {
+    async fn read(self, body: RequestBody, limit: usize) -> Result<(Challenge, Form), Refusal> {
         let system = self.system();
         let (key_ids, form) = match self.kind {
             Kind::ClearKey => {
-                let body = body.read(clearkey::MAX_REQUEST_LEN).await.map_err(unread)?;
+                let body = body.read(limit).await.map_err(unread)?;
                 let request = clearkey::Request::read(&body)?;
                 (request.key_ids, Form::JwkSet(request.session))
             }

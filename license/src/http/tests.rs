@@ -24,6 +24,7 @@ use crate::entitlement::{Algorithm, AssetGrant, Issuer, SigningKey, Verification
 use crate::policy::{PolicyRule, Rules};
 use crate::{Clock, UnixTime};
 
+const BODY_BYTES: usize = 4096;
 const SECRET: &[u8] = b"an HS256 secret of the tests, which has 47 bytes";
 const NOW: UnixTime = UnixTime::from_seconds(1_700_000_000);
 
@@ -144,6 +145,7 @@ impl Rig {
             decisions: Arc::clone(&decisions),
             clock: Arc::new(Fixed),
             token_header,
+            body_bytes: BODY_BYTES,
         });
         Self {
             service,
@@ -341,7 +343,7 @@ async fn every_refusal_has_its_status_and_its_record() {
     let get_unknown = format!("/license/hls/film/{UNKNOWN}");
     let get_other = format!("/license/hls/film/{OTHER}");
     let asked = asking(&[VIDEO]);
-    let long = format!("{{\"kids\":[]{}}}", " ".repeat(16 * 1024));
+    let long = format!("{{\"kids\":[]{}}}", " ".repeat(BODY_BYTES));
     for (path, token, body, status, kind, reason) in [
         (post, None, asked.as_str(), 401, "token-missing", "no_token"),
         (

@@ -114,7 +114,6 @@ mod tests {
         header_bytes: 16 * 1024,
         header_timeout: Duration::from_secs(5),
         idle_timeout: Duration::from_secs(75),
-        body_bytes: 1024,
         connections: 10,
         in_flight: 10,
         streams: 128,
