@@ -4,7 +4,7 @@ use std::fmt;
 
 use keystore_types::{AssetId, KeyId};
 
-/// Where a request goes. Every licence URL is known; [`Route::is_served`] tells which are answered.
+/// Where a request goes. Every licence URL is known, also those that are not answered yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
     /// `POST /license/clearkey/{asset}`: an EME ClearKey licence.
@@ -123,17 +123,6 @@ impl Route {
         }
     }
 
-    /// Whether this server answers here; elsewhere it says 404.
-    pub fn is_served(&self) -> bool {
-        match self {
-            Self::ClearKey { .. } | Self::HlsKey { .. } => true,
-            Self::Challenge { .. }
-            | Self::Certificate { .. }
-            | Self::Speke { .. }
-            | Self::Cpix { .. } => false,
-        }
-    }
-
     /// The fixed name in metrics and the access log.
     pub fn name(&self) -> &'static str {
         match self {
@@ -219,9 +208,6 @@ mod tests {
         ] {
             let route = Route::parse(path).expect(path);
             assert_eq!(route.to_string(), path);
-            let served =
-                path.starts_with("/license/clearkey/") || path.starts_with("/license/hls/");
-            assert_eq!(route.is_served(), served, "{path}");
         }
     }
 

@@ -64,12 +64,6 @@ pub fn allow_with_credentials(headers: &mut HeaderMap, page: Option<&HeaderValue
 }
 
 impl Cors {
-    /// The same with other request headers, where a token travels in a configured one.
-    #[must_use]
-    pub fn with_headers(self, headers: &'static str) -> Self {
-        Self { headers, ..self }
-    }
-
     /// The answer to a preflight (and to any OPTIONS): no token is asked for, and browsers keep it for a day.
     pub fn preflight(self) -> Response {
         let mut response = Response::new(Body::empty());

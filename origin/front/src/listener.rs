@@ -74,11 +74,6 @@ impl Bound {
     pub fn take_worker(&mut self, index: usize) -> Option<WorkerListener> {
         self.workers.get_mut(index)?.take()
     }
-
-    /// The sockets of all workers that have not been taken yet.
-    pub fn into_workers(self) -> Vec<WorkerListener> {
-        self.workers.into_iter().flatten().collect()
-    }
 }
 
 /// HTTP/3 on the UDP port of the same number, for a day (RFC 7838 3, RFC 9114 3.1.1).
