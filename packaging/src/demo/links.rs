@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_object_is_that_of_the_design() {
+    fn the_form_of_the_object() {
         let settings = conf::parse("default", conf::DEFAULT).unwrap();
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let bases = Bases {
