@@ -216,16 +216,15 @@ async fn answer(mut stream: UnixStream, control: &dyn Control) -> io::Result<()>
     let outcome = match serde_json::from_slice(&line) {
         Ok(Request::Ingest { asset, paths }) => {
             let (sender, mut receiver) = mpsc::unbounded_channel();
-            let mut work = control.ingest(asset, paths, sender);
-            loop {
-                // A peer that goes away cancels nothing: an ingest is published or not, never by half.
-                tokio::select! {
-                    Some(progress) = receiver.recv() => {
-                        let _ = say(&mut write, &Event::Progress(progress)).await;
-                    }
-                    outcome = &mut work => break outcome,
+            // A peer that goes away or does not read neither cancels nor delays: an ingest is published or not,
+            // never by half.
+            let telling = async {
+                while let Some(progress) = receiver.recv().await {
+                    let _ = say(&mut write, &Event::Progress(progress)).await;
                 }
-            }
+            };
+            let (outcome, ()) = tokio::join!(control.ingest(asset, paths, sender), telling);
+            outcome
         }
         Err(error) => Err(Refused {
             kind: RefusedKind::Malformed,
