@@ -16,7 +16,7 @@ use ring::digest::{Context, SHA256};
 use rustix::fs::{CWD, RenameFlags, ioctl_ficlone, renameat_with};
 use tokio::sync::mpsc;
 
-use crate::catalog::{ContentDigest, Title};
+use crate::catalog::{ContentDigest, ReadFile, Title, film_stem};
 use crate::control::{
     Control, IngestReport, KeyReport, Progress, Refused, RefusedKind, SourceReport,
 };
@@ -24,6 +24,7 @@ use crate::error::Error;
 use crate::package::assemble;
 use crate::packages::Packages;
 use crate::report;
+use crate::storage::Stamp;
 
 /// Hidden folders in which ingests gather their files.
 const STAGING_PREFIX: &str = ".ingest-";
@@ -71,7 +72,7 @@ impl Ingest {
         tell: Tell,
     ) -> Result<IngestReport, Refused> {
         let _turn = self.turn.lock().await;
-        let films = films(&paths)?;
+        let films = blocking(move || films(&paths)).await?;
         let in_place = self.in_place(&asset, &films);
         let files = if in_place {
             self.digest_in_place(films, tell.clone()).await?
@@ -106,14 +107,20 @@ impl Ingest {
         &self,
         films: Vec<PathBuf>,
         tell: Tell,
-    ) -> Result<Vec<(PathBuf, ContentDigest)>, Refused> {
+    ) -> Result<Vec<ReadFile>, Refused> {
         blocking(move || {
             let mut meter = Meter::new("read", &films, tell)?;
             films
                 .into_iter()
                 .map(|film| {
+                    let stamp = stamp_of(&film)?;
                     let digest = meter.copy(&film, io::sink())?;
-                    Ok((film, digest))
+                    held_still(&film, &stamp)?;
+                    Ok(ReadFile {
+                        path: film,
+                        stamp,
+                        digest,
+                    })
                 })
                 .collect()
         })
@@ -126,34 +133,38 @@ impl Ingest {
         asset: &AssetId,
         films: Vec<PathBuf>,
         tell: Tell,
-    ) -> Result<Vec<(PathBuf, ContentDigest)>, Refused> {
+    ) -> Result<Vec<ReadFile>, Refused> {
         let target = self.media_root.join(asset.as_str());
         let staging = self
             .media_root
             .join(format!("{STAGING_PREFIX}{}-{asset}", std::process::id()));
-        let clash = self.media_root.join(format!("{asset}.mp4"));
-        if clash.exists() {
-            return Err(malformed(format!(
-                "{} is an asset of this name already; remove it first",
-                clash.display()
-            )));
-        }
         let packs: Vec<_> = self.packages.packs().values().cloned().collect();
         let (id, catalog) = (asset.clone(), Arc::clone(self.packages.catalog()));
+        let root = self.media_root.clone();
         blocking(move || {
+            no_clash(&root, &id)?;
             let result = gather(&films, &staging, tell).and_then(|files| {
-                let paths: Vec<_> = files.iter().map(|(path, _)| path.clone()).collect();
+                let paths: Vec<_> = files.iter().map(|file| file.path.clone()).collect();
                 let title = catalog
                     .try_out(&id, &paths)
                     .map_err(|error| refused(&error))?;
                 for pack in &packs {
                     assemble(&title, pack).map_err(|error| refused(&error))?;
                 }
+                // Samples may be malformed too, which an index cannot tell.
+                for source in &title.sources {
+                    catalog
+                        .map_protection(&id, source)
+                        .map_err(|error| refused(&error))?;
+                }
                 publish(&staging, &target)?;
                 let moved = |path: &Path| target.join(path.file_name().unwrap_or_default());
                 Ok(files
-                    .iter()
-                    .map(|(path, digest)| (moved(path), *digest))
+                    .into_iter()
+                    .map(|file| ReadFile {
+                        path: moved(&file.path),
+                        ..file
+                    })
                     .collect())
             });
             // After a publish that replaced an asset, the old one lies here.
@@ -265,7 +276,7 @@ fn films(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Refused> {
         if fs::metadata(path).map_err(cannot)?.is_dir() {
             for entry in fs::read_dir(path).map_err(cannot)? {
                 let entry = entry.map_err(cannot)?.path();
-                if crate::catalog::film_stem(&entry).is_some() {
+                if film_stem(&entry).is_some() {
                     films.push(entry);
                 }
             }
@@ -274,6 +285,23 @@ fn films(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Refused> {
         }
     }
     films.sort();
+    for film in &films {
+        // What the catalogue would pass over must not be published: it would be an asset without files.
+        let hidden = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b".");
+        if film_stem(film).is_none() || film.file_name().is_none_or(hidden) {
+            return Err(malformed(format!(
+                "{} is not called like a film, such as film.mp4",
+                film.display()
+            )));
+        }
+        // A pipe or a device has no end.
+        if !fs::metadata(film).is_ok_and(|metadata| metadata.is_file()) {
+            return Err(malformed(format!(
+                "{} is not a regular file",
+                film.display()
+            )));
+        }
+    }
     let mut names: Vec<_> = films.iter().filter_map(|film| film.file_name()).collect();
     names.sort();
     if films.is_empty() {
@@ -288,12 +316,41 @@ fn films(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Refused> {
     Ok(films)
 }
 
+/// Refuses where a file of the media root is the asset already: beside a folder of that name neither is served.
+fn no_clash(media_root: &Path, asset: &AssetId) -> Result<(), Refused> {
+    let here = |error: io::Error| unavailable(format!("{}: {error}", media_root.display()));
+    for entry in fs::read_dir(media_root).map_err(here)? {
+        let path = entry.map_err(here)?.path();
+        if film_stem(&path).is_some_and(|stem| stem == asset.as_str()) {
+            return Err(malformed(format!(
+                "{} is an asset of this name already; remove it first",
+                path.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn stamp_of(film: &Path) -> Result<Stamp, Refused> {
+    let metadata = fs::metadata(film);
+    Ok(Stamp::of(&metadata.map_err(|error| {
+        malformed(format!("{}: {error}", film.display()))
+    })?))
+}
+
+/// Refuses a file that was written to while it was read: what was read is then no film that ever was.
+fn held_still(film: &Path, before: &Stamp) -> Result<(), Refused> {
+    if before.same_content(&stamp_of(film)?) {
+        return Ok(());
+    }
+    Err(malformed(format!(
+        "{} was changed while it was read",
+        film.display()
+    )))
+}
+
 /// Copies `films` into the new folder `staging`, with everything on disk when this returns.
-fn gather(
-    films: &[PathBuf],
-    staging: &Path,
-    tell: Tell,
-) -> Result<Vec<(PathBuf, ContentDigest)>, Refused> {
+fn gather(films: &[PathBuf], staging: &Path, tell: Tell) -> Result<Vec<ReadFile>, Refused> {
     let here = |error: io::Error| unavailable(format!("{}: {error}", staging.display()));
     fs::create_dir(staging).map_err(here)?;
     let mut meter = Meter::new("copy", films, tell)?;
@@ -303,6 +360,7 @@ fn gather(
             .file_name()
             .ok_or_else(|| malformed(format!("{} has no name", film.display())))?;
         let path = staging.join(name);
+        let before = stamp_of(film)?;
         let copy = File::create_new(&path).map_err(here)?;
         let original =
             File::open(film).map_err(|error| malformed(format!("{}: {error}", film.display())))?;
@@ -310,8 +368,14 @@ fn gather(
             Ok(()) => meter.copy(&path, io::sink())?,
             Err(_) => meter.copy(film, &copy)?,
         };
+        held_still(film, &before)?;
         copy.sync_all().map_err(here)?;
-        files.push((path, digest));
+        let stamp = stamp_of(&path)?;
+        files.push(ReadFile {
+            path,
+            stamp,
+            digest,
+        });
     }
     File::open(staging)
         .and_then(|folder| folder.sync_all())

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use keystore_client::SealState;
 use keystore_types::{AssetId, ProtectionPolicy, Scheme};
 use moka::future::Cache;
 use origin_media::identity::{MediaId, MediaIds, Revision};
@@ -216,20 +217,35 @@ impl Packages {
     /// The package of an open title, with good keys.
     async fn of_title(&self, title: Arc<Title>, pack: &str) -> Result<Arc<Package>, Error> {
         let key = (title.serial, pack.to_owned());
-        if let Some(package) = self.cache.get(&key).await {
+        let held = self.cache.get(&key).await;
+        if let Some(package) = &held {
             if package.keys_good() {
-                return Ok(package);
+                return Ok(Arc::clone(package));
             }
             self.cache.invalidate(&key).await;
         }
         let pack = self.packs.get(pack).ok_or(Error::NotFound)?;
-        self.cache
-            .try_get_with(key, self.make(title, pack))
-            .await
-            .map_err(|error: Arc<Error>| (*error).clone())
+        let made = self
+            .cache
+            .try_get_with(key.clone(), self.make(title, pack))
+            .await;
+        match (made, held) {
+            // A lease runs to its term while the keystore is away.
+            (Err(error), Some(package))
+                if matches!(*error, Error::Keystore(_)) && !package.keys_ended() =>
+            {
+                self.cache.insert(key, Arc::clone(&package)).await;
+                Ok(package)
+            }
+            (made, _) => made.map_err(|error: Arc<Error>| (*error).clone()),
+        }
     }
 
     async fn make(&self, title: Arc<Title>, pack: &Pack) -> Result<Arc<Package>, Error> {
+        // Nothing is worked out for a refusal.
+        if pack.scheme.is_some() && self.keys.seal_state() == SealState::Sealed {
+            return Err(Error::Sealed);
+        }
         let (of, under) = (Arc::clone(&title), pack.clone());
         let presentation = self
             .catalog

@@ -76,17 +76,13 @@ impl IndexCache {
         Ok(Self { folder })
     }
 
-    /// The index of `file`, which lies at `path`: from the cache, or built and put there. Blocks: meant for the
+    /// The index of `file`: from the cache, or built and put there. Blocks: meant for the
     /// blocking pool.
     ///
     /// # Errors
     /// [`IndexError`]. That the cache cannot be written is no error: the index then stays in memory.
-    pub(super) fn index(
-        &self,
-        path: &Path,
-        file: &LocalFile,
-    ) -> Result<(Index, IndexFile), IndexError> {
-        let stem = self.stem(path, &file.stamp());
+    pub(super) fn index(&self, file: &LocalFile) -> Result<(Index, IndexFile), IndexError> {
+        let stem = self.stem(&file.stamp());
         let index_path = stem.with_extension("index");
         if let Some(found) = load(&index_path) {
             return Ok((
@@ -120,9 +116,7 @@ impl IndexCache {
 
     /// Deletes what belongs to none of these files.
     pub(super) fn sweep<'a>(&self, files: impl Iterator<Item = &'a AssetFile>) {
-        let live: HashSet<_> = files
-            .map(|file| self.stem(&file.path, &file.stamp))
-            .collect();
+        let live: HashSet<_> = files.map(|file| self.stem(&file.stamp)).collect();
         let Ok(entries) = fs::read_dir(&self.folder) else {
             return;
         };
@@ -135,16 +129,15 @@ impl IndexCache {
         }
     }
 
-    fn stem(&self, path: &Path, stamp: &Stamp) -> PathBuf {
-        self.folder.join(stem_of(path, stamp))
+    fn stem(&self, stamp: &Stamp) -> PathBuf {
+        self.folder.join(stem_of(stamp))
     }
 }
 
-/// One name for one state of one file, so that a changed source finds no old index.
-fn stem_of(path: &Path, stamp: &Stamp) -> String {
+/// One name for one state of one file, so that a changed source finds no old index. Its path is no part of it: what
+/// an ingest made in its hidden folder is found under the asset's name.
+fn stem_of(stamp: &Stamp) -> String {
     let mut context = Context::new(&SHA256);
-    context.update(path.as_os_str().as_encoded_bytes());
-    context.update(&[0]);
     context.update(&stamp.inode.to_be_bytes());
     context.update(&stamp.len.to_be_bytes());
     context.update(&stamp.modified_ns.to_be_bytes());

@@ -11,7 +11,7 @@ mod scan;
 mod store;
 mod title;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -41,6 +41,8 @@ pub struct Catalog {
     slots: Mutex<HashMap<AssetId, Arc<Slot>>>,
     /// One source is read in full at a time, so that the disk is left to viewers.
     reading: tokio::sync::Semaphore,
+    /// The sources that are read in full or wait for it, so that each is only once, however many viewers ask for it.
+    to_read: Mutex<HashSet<(AssetId, String, Stamp)>>,
 }
 
 /// How often index files of sources that are gone are deleted.
@@ -51,6 +53,17 @@ const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 struct Slot {
     title: ArcSwapOption<Title>,
     opening: tokio::sync::Mutex<()>,
+}
+
+/// A file that was read in full.
+#[derive(Clone, Debug)]
+pub struct ReadFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its stat before it was read, and after.
+    pub stamp: Stamp,
+    /// What was read.
+    pub digest: ContentDigest,
 }
 
 /// Where the catalogue lives.
@@ -88,6 +101,7 @@ impl Catalog {
             listing: ArcSwap::from_pointee(Listing::default()),
             slots: Mutex::default(),
             reading: tokio::sync::Semaphore::new(1),
+            to_read: Mutex::default(),
         });
         catalog.scan().await?;
         Ok(catalog)
@@ -238,12 +252,13 @@ impl Catalog {
     ///
     /// # Errors
     /// [`Error`] when a file cannot be opened or the catalogue cannot be written.
-    pub async fn adopt(
-        self: &Arc<Self>,
-        id: &AssetId,
-        files: Vec<(PathBuf, ContentDigest)>,
-    ) -> Result<(), Error> {
-        for (path, digest) in files {
+    pub async fn adopt(self: &Arc<Self>, id: &AssetId, files: Vec<ReadFile>) -> Result<(), Error> {
+        for ReadFile {
+            path,
+            stamp,
+            digest,
+        } in files
+        {
             let (catalog, asset) = (Arc::clone(self), id.clone());
             let source = self
                 .blocking(move || {
@@ -257,7 +272,7 @@ impl Catalog {
                         .unwrap_or_default()
                         .to_string_lossy()
                         .into_owned();
-                    let stamp = Stamp::of(&std::fs::metadata(&path).map_err(Fault::from)?);
+                    // With another stamp it is refused: the digest is then that of other bytes.
                     catalog.open_file(&asset, &AssetFile { name, path, stamp })
                 })
                 .await;
@@ -303,7 +318,7 @@ impl Catalog {
         {
             Standing::Known(number) => number,
             Standing::Quarantined => {
-                self.read_in_full(asset.clone(), &source, None);
+                self.read_in_full(asset, &source, None);
                 return Err(Error::Quarantined {
                     asset: asset.clone(),
                 });
@@ -315,7 +330,7 @@ impl Catalog {
             .await
             .map_err(Error::internal)?;
         if digest.is_none() {
-            self.read_in_full(asset.clone(), &source, Some(number));
+            self.read_in_full(asset, &source, Some(number));
         }
         source.number = number;
         Ok(source)
@@ -330,7 +345,7 @@ impl Catalog {
         if file.stamp() != wanted.stamp && !is_same_but_for_links(&file.stamp(), &wanted.stamp) {
             return Err(settling());
         }
-        let (index, index_file) = match self.indexes.index(&wanted.path, &file) {
+        let (index, index_file) = match self.indexes.index(&file) {
             Ok(found) => found,
             Err(IndexError::Unfit(error)) if error.kind() == ParseErrorKind::Incomplete => {
                 let reason = format!("not complete yet: {error}");
@@ -430,41 +445,49 @@ impl Catalog {
     }
 
     /// Reads a source in full in the background: to end its quarantine, or to know its content by later.
-    fn read_in_full(self: &Arc<Self>, asset: AssetId, source: &OpenSource, number: Option<u32>) {
+    fn read_in_full(self: &Arc<Self>, asset: &AssetId, source: &OpenSource, number: Option<u32>) {
+        let (name, stamp) = (source.name.clone(), source.file.stamp());
+        let wanted = (asset.clone(), name.clone(), stamp);
+        let to_read = || self.to_read.lock().unwrap_or_else(PoisonError::into_inner);
+        if !to_read().insert(wanted.clone()) {
+            return;
+        }
         let catalog = Arc::clone(self);
-        let (name, identity, file) = (
-            source.name.clone(),
-            source.identity,
-            Arc::clone(&source.file),
-        );
+        let (identity, file) = (*source.identity.as_bytes(), Arc::clone(&source.file));
         self.control.spawn(async move {
-            let Ok(_turn) = catalog.reading.acquire().await else { return };
-            let sighting = Sighting { asset: &asset, name: &name, identity: *identity.as_bytes(), stamp: file.stamp() };
-            // Another caller may have waited for the same turn.
-            let known = match number {
-                Some(number) => catalog.store.digest(&sighting, number).await.map(|digest| digest.is_some()),
-                None => catalog.store.sight(&sighting).await.map(|standing| standing != Standing::Quarantined),
-            };
-            if known.unwrap_or(false) {
-                return;
-            }
-            let reader = Arc::clone(&file);
-            let digest = match catalog.blocking(move || Ok(content::digest(&reader)?)).await {
-                Ok(digest) => digest,
-                Err(error) => {
-                    tracing::warn!(asset = %asset, file = name, %error, "a source could not be read in full");
-                    return;
+            let sighting = Sighting { asset: &wanted.0, name: &name, identity, stamp };
+            match catalog.learn_content(&sighting, &file, number).await {
+                Ok(number) => {
+                    tracing::info!(asset = %wanted.0, file = name, number, "a source was read in full");
                 }
-            };
-            let noted = match number {
-                Some(number) => catalog.store.learn(&sighting, number, digest).await.map(|()| number),
-                None => catalog.store.settle(&sighting, digest).await,
-            };
-            match noted {
-                Ok(number) => tracing::info!(asset = %asset, file = name, number, "a source was read in full"),
-                Err(error) => tracing::error!(asset = %asset, %error, "the catalogue cannot be written"),
+                Err(error) => {
+                    tracing::warn!(asset = %wanted.0, file = name, %error, "a source could not be read in full");
+                }
             }
+            let mut to_read = catalog.to_read.lock().unwrap_or_else(PoisonError::into_inner);
+            to_read.remove(&wanted);
         });
+    }
+
+    /// Reads a source in full and notes its digest: of content `number`, or to find which content it is.
+    async fn learn_content(
+        &self,
+        sighting: &Sighting<'_>,
+        file: &Arc<LocalFile>,
+        number: Option<u32>,
+    ) -> Result<u32, Error> {
+        let _turn = self.reading.acquire().await.map_err(Error::internal)?;
+        let reader = Arc::clone(file);
+        let digest = self.blocking(move || Ok(content::digest(&reader)?)).await?;
+        let noted = match number {
+            Some(number) => self
+                .store
+                .learn(sighting, number, digest)
+                .await
+                .map(|()| number),
+            None => self.store.settle(sighting, digest).await,
+        };
+        noted.map_err(Error::internal)
     }
 
     /// Runs something that blocks on the control runtime's blocking pool.

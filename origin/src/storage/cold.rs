@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::{Arc, Weak, mpsc as std_mpsc};
 use std::thread;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -166,9 +167,6 @@ fn length(range: &Range<u64>) -> Result<usize, Fault> {
 struct Handles(HashMap<usize, (Weak<File>, Rc<tokio_uring::fs::File>)>);
 
 impl Handles {
-    /// Duplicates kept before those whose sources have gone are looked for.
-    const SWEEP_AT: usize = 256;
-
     fn of(&mut self, file: &Arc<File>) -> io::Result<Rc<tokio_uring::fs::File>> {
         let address = Arc::as_ptr(file) as usize;
         // While the weak reference lives, its allocation is not given to another file.
@@ -179,25 +177,41 @@ impl Handles {
         {
             return Ok(Rc::clone(handle));
         }
-        if self.0.len() >= Self::SWEEP_AT {
-            self.0.retain(|_, (weak, _)| weak.strong_count() > 0);
-        }
+        self.sweep();
         let handle = Rc::new(tokio_uring::fs::File::from_std(file.try_clone()?));
         self.0
             .insert(address, (Arc::downgrade(file), Rc::clone(&handle)));
         Ok(handle)
     }
+
+    fn sweep(&mut self) {
+        self.0.retain(|_, (weak, _)| weak.strong_count() > 0);
+    }
 }
+
+/// How often handles of sources that have gone are closed: until then the space of a deleted file is not free.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
 async fn serve_ring(mut requests: mpsc::Receiver<Request>) {
     let mut handles = Handles::default();
-    while let Some(Request {
-        file,
-        range,
-        buffer,
-        reply,
-    }) = requests.recv().await
-    {
+    let mut sweeps = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        let request = tokio::select! {
+            request = requests.recv() => request,
+            _ = sweeps.tick() => {
+                handles.sweep();
+                continue;
+            }
+        };
+        let Some(Request {
+            file,
+            range,
+            buffer,
+            reply,
+        }) = request
+        else {
+            return;
+        };
         if reply.is_closed() {
             continue;
         }
