@@ -11,11 +11,11 @@ mod appliance;
 #[path = "../../origin/media/tests/cenc/mod.rs"]
 mod cenc;
 mod ffmpeg;
+mod media;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -100,7 +100,7 @@ fn the_title_decrypts_to_its_sources_in_every_policy() {
 
 #[test]
 fn shared_media_decrypts_to_its_sources_in_both_schemes() {
-    let Some(media) = shared_media() else {
+    let Some(media) = media::shared() else {
         return;
     };
     library_decrypts(&media, &FIT_SHARED);
@@ -108,7 +108,7 @@ fn shared_media_decrypts_to_its_sources_in_both_schemes() {
 
 #[test]
 fn made_media_decrypts_to_its_sources_in_both_schemes() {
-    library_decrypts(&made_media(), &FIT_MADE);
+    library_decrypts(&media::made(), &FIT_MADE);
 }
 
 fn library_decrypts(media: &Path, fit: &[&str]) {
@@ -208,7 +208,11 @@ fn decrypts<'a>(
     let folder = tempfile::tempdir().unwrap();
     let read = |by: &Ffmpeg, segments: &[Vec<u8>], decode: bool| {
         let file = folder.path().join("track.mp4");
-        fs::write(&file, [std::slice::from_ref(&init), segments].concat().concat()).unwrap();
+        fs::write(
+            &file,
+            [std::slice::from_ref(&init), segments].concat().concat(),
+        )
+        .unwrap();
         by.digests(&file, 0, key, decode)
     };
 
@@ -350,8 +354,8 @@ fn unfit_files_are_refused_with_place_and_reason() {
             }
         }
     };
-    refused(&made_media().join("refused"), &[]);
-    if let Some(media) = shared_media() {
+    refused(&media::made().join("refused"), &[]);
+    if let Some(media) = media::shared() {
         refused(&media, &FIT_SHARED);
     }
     assert!(checked >= 4, "{checked}");
@@ -359,7 +363,7 @@ fn unfit_files_are_refused_with_place_and_reason() {
 
 #[test]
 fn files_of_one_folder_are_one_ladder() {
-    let Some(shared) = shared_media() else {
+    let Some(shared) = media::shared() else {
         return;
     };
     let _alone = alone();
@@ -374,7 +378,7 @@ fn files_of_one_folder_are_one_ladder() {
         let name = format!("{name}.mp4");
         fs::copy(shared.join(&name), film.join(&name)).unwrap();
     }
-    let made = made_media();
+    let made = media::made();
     let misaligned = made.join("refused/misaligned");
     copy_folder(&misaligned, &folder.path().join("media/misaligned"));
     fs::copy(
@@ -424,7 +428,7 @@ fn files_of_one_folder_are_one_ladder() {
 
 #[test]
 fn a_turned_picture_stays_turned() {
-    let Some(shared) = shared_media() else {
+    let Some(shared) = media::shared() else {
         return;
     };
     let _alone = alone();
@@ -505,28 +509,6 @@ fn copy_folder(from: &Path, to: &Path) {
     for file in mp4_files(from) {
         fs::copy(&file, to.join(file.file_name().unwrap())).unwrap();
     }
-}
-
-/// The files that developers share beside the project, or none, said aloud.
-fn shared_media() -> Option<PathBuf> {
-    let folder = project().join("../shared/media");
-    if folder.exists() {
-        return Some(folder);
-    }
-    eprintln!("skipped: no {}", folder.display());
-    None
-}
-
-/// The files that the tests make for themselves.
-fn made_media() -> PathBuf {
-    let script = project().join("packaging/tests/media/make-test-media.sh");
-    let output = Command::new(script).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
 }
 
 fn alone() -> std::sync::MutexGuard<'static, ()> {
