@@ -440,7 +440,11 @@ fn m4_groups_have_one_default_and_distinct_names() {
 #[test]
 fn m5_open_gops_are_not_called_independent() {
     let closed = Title::new(&film(), None);
-    assert!(closed.multivariant().contains("#EXT-X-INDEPENDENT-SEGMENTS"));
+    assert!(
+        closed
+            .multivariant()
+            .contains("#EXT-X-INDEPENDENT-SEGMENTS")
+    );
     assert!(!closed.mpd().contains("startWithSAP=\"3\""));
 
     let mut open = Spec::video(Made::Small, 130, 25);
@@ -455,7 +459,10 @@ fn m5_open_gops_are_not_called_independent() {
     let open = Title::new(&[("open", vec![open, Spec::audio(245, b"eng")])], None);
     assert!(!open.multivariant().contains("#EXT-X-INDEPENDENT-SEGMENTS"));
     let mpd = open.mpd();
-    assert_eq!(attributes(&mpd, "AdaptationSet", "startWithSAP"), ["3", "1"]);
+    assert_eq!(
+        attributes(&mpd, "AdaptationSet", "startWithSAP"),
+        ["3", "1"]
+    );
 }
 
 #[test]
