@@ -74,10 +74,6 @@ pub struct OriginSettings {
 pub struct LicenseSettings {
     /// What must survive: the decision log, a self-signed certificate.
     pub state_dir: PathBuf,
-    /// The Unix socket on which the verbs are taken.
-    pub control_socket: PathBuf,
-    /// The keystore's Unix socket, when it runs in another process.
-    pub keystore_socket: PathBuf,
     /// The base of its own URLs, without a trailing slash.
     pub public_url: String,
     /// Worker threads, each with its own sockets and runtime.
@@ -282,8 +278,6 @@ pub struct RequestLimits {
 pub struct CacheLimits {
     /// Planned responses and their generated headers.
     pub layouts: u64,
-    /// Index files held open and mapped.
-    pub indexes: u64,
     /// Rendered manifests.
     pub manifests: u64,
 }

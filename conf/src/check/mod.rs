@@ -184,7 +184,6 @@ impl Check<'_> {
             },
             cache: CacheLimits {
                 layouts: origin.cache.layouts.0,
-                indexes: origin.cache.indexes.0,
                 manifests: origin.cache.manifests.0,
             },
             state_dir,
@@ -209,8 +208,6 @@ impl Check<'_> {
         let state_dir = self.absolute("license.state_dir", license.state_dir);
         let limits = license.limits;
         LicenseSettings {
-            control_socket: shared.control_socket("license"),
-            keystore_socket: shared.keystore_socket(),
             public_url: shared.license_url.clone(),
             workers: self.workers("license.workers", license.workers),
             listeners: self.listeners(

@@ -137,8 +137,6 @@ impl Stage {
 
         let license = &mut settings.license;
         license.state_dir = state("license");
-        license.control_socket = socket("license", "control.sock");
-        license.keystore_socket = socket("keystore", "keystore.sock");
         license.listeners = listeners(ports.license_tls, ports.license_plain, false);
         license.tenant = settings.origin.tenant.clone();
         license.drain = drain;
