@@ -377,3 +377,54 @@ async fn write<T: Serialize>(
         timeout(WRITE_TIMEOUT, frame::write(&mut stream, &frame)).await??;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// A session that is asked nothing.
+    struct Mute;
+
+    impl Session for Mute {
+        type Call = ();
+        type Reply = ();
+
+        async fn answer(&self, (): (), _: Secret) -> Result<Frame<()>, Fault> {
+            Ok(Frame::open(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn strangers_that_say_nothing_take_no_place_from_callers() {
+        const STRANGERS: usize = MAX_CONNECTIONS + MAX_REFUSALS;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keystore.sock");
+        let bound = Bound::open(&path).unwrap();
+        let (_seal, state) = watch::channel(SealState::Unsealed);
+        let came = AtomicUsize::new(0);
+        let admit = move |_| (came.fetch_add(1, Ordering::Relaxed) >= STRANGERS).then_some(Mute);
+        let forever = std::future::pending();
+        let hello = Hello::keystore();
+        tokio::spawn(serve(
+            bound,
+            hello.clone(),
+            admit,
+            state,
+            forever,
+            Duration::ZERO,
+        ));
+
+        let mut strangers = Vec::new();
+        for _ in 0..STRANGERS {
+            strangers.push(UnixStream::connect(&path).await.unwrap());
+        }
+        let mut caller = UnixStream::connect(&path).await.unwrap();
+        frame::write(&mut caller, &Frame::open(hello.clone()))
+            .await
+            .unwrap();
+        let greeting = frame::read::<Greeting>(&mut caller).await.unwrap().unwrap();
+        assert_eq!(greeting.header, Greeting::Hello(hello));
+    }
+}
