@@ -28,6 +28,20 @@ fn run(args: &[&str]) -> Output {
     castellum().args(args).output().unwrap()
 }
 
+fn run_with_input(args: &[&str], input: &str) -> Output {
+    let mut child = castellum()
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(input.as_bytes()).unwrap();
+    drop(stdin);
+    child.wait_with_output().unwrap()
+}
+
 fn code(output: &Output) -> i32 {
     output.status.code().unwrap()
 }
@@ -289,20 +303,8 @@ fn a_token_is_minted_and_judged() {
         json(&run(&args))["token"].as_str().unwrap().to_owned()
     };
     let inspect = |token: &str| {
-        let mut child = castellum()
-            .args(["token", "inspect", "--json", "-c", config.to_str().unwrap()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(token.as_bytes())
-            .unwrap();
-        child.wait_with_output().unwrap()
+        let args = ["token", "inspect", "--json", "-c", config.to_str().unwrap()];
+        run_with_input(&args, token)
     };
     let good = inspect(&mint("castellum"));
     assert_eq!(code(&good), 0, "{}", String::from_utf8_lossy(&good.stderr));
@@ -558,14 +560,13 @@ fn the_daemon_is_sealed_until_it_is_unsealed_and_drains_on_sigterm() {
         ])),
         1
     );
+    let typed = fs::read_to_string(passphrase).unwrap();
+    let unsealed = run_with_input(&["keystore", "unseal", "-c", config], &typed);
     assert_eq!(
-        code(&verb(&[
-            "keystore",
-            "unseal",
-            "--passphrase-file",
-            passphrase
-        ])),
-        0
+        code(&unsealed),
+        0,
+        "{}",
+        String::from_utf8_lossy(&unsealed.stderr)
     );
 
     running.signal("-TERM");

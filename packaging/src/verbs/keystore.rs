@@ -1,6 +1,8 @@
 //! `castellum keystore`: how the keystore stands, and opening and closing it.
 
-use std::io::{self, BufRead as _, IsTerminal as _};
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Read as _};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
 use clap::Subcommand;
@@ -9,7 +11,7 @@ use keystore_client::admin::{Admin, Report, Status};
 use keystore_client::socket::AdminSocket;
 use secrecy::SecretString;
 use serde::Serialize;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::{ConfigFile, converse};
 use crate::failure::{Exit, Failure};
@@ -134,6 +136,7 @@ fn report_text(report: &Report) -> String {
 impl Passphrase {
     /// Reads the passphrase: from the file, or one line of standard input, which a terminal does not show.
     fn read(&self, twice: bool) -> Result<SecretString, Failure> {
+        keystore::harden_process();
         let bytes = match &self.passphrase_file {
             Some(path) => conf::SecretSource::file(path)
                 .read_line()
@@ -180,19 +183,20 @@ fn prompt(question: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
 const MAX_PASSPHRASE_LINE: usize = 4096;
 
 fn line_of_stdin() -> Result<Zeroizing<Vec<u8>>, Failure> {
+    // Not by `io::stdin` itself, whose buffer keeps what it held.
+    let stdin = io::stdin().as_fd().try_clone_to_owned();
+    let mut stdin = File::from(stdin.map_err(Failure::failed)?);
     let mut line = Zeroizing::new(Vec::with_capacity(MAX_PASSPHRASE_LINE));
-    let mut stdin = io::stdin().lock();
-    let mut limited = io::Read::take(&mut stdin, MAX_PASSPHRASE_LINE as u64);
-    limited
-        .read_until(b'\n', &mut line)
-        .map_err(Failure::failed)?;
-    if line.len() == MAX_PASSPHRASE_LINE {
-        line.zeroize();
-        return Err(Failure::usage(format!(
-            "a passphrase has fewer than {MAX_PASSPHRASE_LINE} bytes"
-        )));
+    let mut byte = Zeroizing::new([0]);
+    while stdin.read(&mut *byte).map_err(Failure::failed)? > 0 && byte[0] != b'\n' {
+        if line.len() == MAX_PASSPHRASE_LINE {
+            return Err(Failure::usage(format!(
+                "a passphrase has at most {MAX_PASSPHRASE_LINE} bytes"
+            )));
+        }
+        line.push(byte[0]);
     }
-    while matches!(line.last(), Some(b'\n' | b'\r')) {
+    if line.last() == Some(&b'\r') {
         line.pop();
     }
     Ok(line)
