@@ -27,3 +27,4 @@ pub mod packages;
 pub mod report;
 pub mod run;
 pub mod storage;
+mod telemetry;

@@ -14,6 +14,7 @@ use ring::digest::{Context, SHA256};
 
 use super::AssetFile;
 use crate::storage::{Fault, LocalFile, MappedFile, Source as _, Stamp};
+use crate::telemetry;
 
 /// The folder of index files.
 pub(super) struct IndexCache {
@@ -73,6 +74,16 @@ impl IndexCache {
     pub(super) fn open(cache_dir: &Path) -> io::Result<Self> {
         let folder = cache_dir.join("index");
         fs::create_dir_all(&folder)?;
+        for entry in fs::read_dir(&folder)?.flatten() {
+            // A process that was killed while it wrote left these.
+            if entry
+                .path()
+                .extension()
+                .is_some_and(|ending| ending == "part")
+            {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
         Ok(Self { folder })
     }
 
@@ -93,7 +104,11 @@ impl IndexCache {
                 },
             ));
         }
-        let index = build_from(file)?;
+        let index = build_from(file).inspect_err(|error| {
+            if let IndexError::Unfit(error) = error {
+                telemetry::rejected(error.kind());
+            }
+        })?;
         file.unchanged()?;
         match write(&index_path, index.as_bytes()) {
             Ok(()) => {

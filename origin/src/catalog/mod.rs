@@ -341,7 +341,14 @@ impl Catalog {
         let settling = || Error::Settling {
             asset: asset.clone(),
         };
-        let file = self.storage.open(&wanted.path)?;
+        let file = self
+            .storage
+            .open(&wanted.path)
+            .map_err(|fault| match fault {
+                // Deleted since the folder was looked through.
+                Fault::Io(error) if error.kind() == std::io::ErrorKind::NotFound => Error::NotFound,
+                fault => Error::Storage(fault),
+            })?;
         if file.stamp() != wanted.stamp && !is_same_but_for_links(&file.stamp(), &wanted.stamp) {
             return Err(settling());
         }

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Instant;
 
 use keystore_types::Scheme;
 use moka::future::Cache;
@@ -13,6 +14,7 @@ use crate::catalog::OpenSource;
 use crate::error::Error;
 use crate::package::Package;
 use crate::storage::{Fault, Source as _};
+use crate::telemetry::{self, Made};
 
 /// Plans segments, each once for all workers, and keeps the plans.
 pub struct Planner {
@@ -34,7 +36,11 @@ impl Planner {
                 .saturating_add(LAYOUT_OVERHEAD)
         };
         Self {
-            layouts: Cache::builder().max_capacity(bytes).weigher(weight).build(),
+            layouts: Cache::builder()
+                .max_capacity(bytes)
+                .weigher(weight)
+                .eviction_listener(|_, _, _| telemetry::layout_evicted())
+                .build(),
         }
     }
 
@@ -50,8 +56,10 @@ impl Planner {
     ) -> Result<Layout, Error> {
         let key = (package.media_ids[at].segments, number);
         if let Some(layout) = self.layouts.get(&key).await {
+            telemetry::layout_hit();
             return Ok(layout);
         }
+        telemetry::layout_missed();
         self.layouts
             .try_get_with(key, plan(package, at, number))
             .await
@@ -60,6 +68,7 @@ impl Planner {
 }
 
 async fn plan(package: &Package, at: usize, number: u32) -> Result<Layout, Error> {
+    let begun = Instant::now();
     let track = &package.presentation.tracks()[at];
     let segment = track.timeline().segment(number).ok_or(Error::NotFound)?;
     let subsamples = match package.presentation.pack().scheme {
@@ -70,7 +79,7 @@ async fn plan(package: &Package, at: usize, number: u32) -> Result<Layout, Error
         }
         _ => None,
     };
-    layout::segment(
+    let layout = layout::segment(
         &package.presentation,
         track,
         number,
@@ -78,7 +87,9 @@ async fn plan(package: &Package, at: usize, number: u32) -> Result<Layout, Error
         subsamples,
     )
     .map_err(Error::internal)?
-    .ok_or(Error::NotFound)
+    .ok_or(Error::NotFound)?;
+    telemetry::packaged(Made::Segment, begun.elapsed());
+    Ok(layout)
 }
 
 /// Why samples have no subsamples.

@@ -280,6 +280,9 @@ fn number(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use origin_media::identity::{MediaId, Revision};
+    use origin_media::manifest::{ManifestKind, MediaObject, Resource};
+
     use super::*;
 
     fn object(path: &str) -> Object<'_> {
@@ -425,6 +428,119 @@ mod tests {
             "/v1/film/a/b/c/d/e/f/g/h",
         ] {
             assert_eq!(Route::parse(path), Err(RouteError::Unknown), "{path}");
+        }
+    }
+
+    /// The `Resource` that a route is read from, as this version can make one.
+    fn resource(route: &Route<'_>) -> Option<Resource> {
+        let asset = route.asset.clone();
+        let kind = |format| match format {
+            Format::Hls => ManifestKind::Hls,
+            Format::Dash => ManifestKind::Dash,
+        };
+        Some(match route.object {
+            Object::Alias {
+                policy,
+                filter: None,
+                format,
+            } => Resource::Alias {
+                asset,
+                policy: policy.to_owned(),
+                kind: kind(format),
+            },
+            Object::Manifest {
+                policy,
+                revision,
+                filter: None,
+                format,
+            } => Resource::Manifest {
+                asset,
+                policy: policy.to_owned(),
+                revision: revision.parse().ok()?,
+                kind: kind(format),
+            },
+            Object::Playlist {
+                policy,
+                revision,
+                filter: None,
+                clip: None,
+                rep,
+                key_frames: false,
+            } => Resource::Playlist {
+                asset,
+                policy: policy.to_owned(),
+                revision: revision.parse().ok()?,
+                rep: rep.to_owned(),
+            },
+            Object::Media {
+                pack,
+                rep,
+                media_id,
+                file,
+            } => Resource::Media {
+                asset,
+                pack: pack.to_owned(),
+                rep: rep.to_owned(),
+                media: media_id.parse().ok()?,
+                object: match file {
+                    MediaFile::Init => MediaObject::Init,
+                    MediaFile::Segment(number) => MediaObject::Segment(number.try_into().ok()?),
+                    MediaFile::KeyFrame(_) | MediaFile::Text(_) | MediaFile::Whole => return None,
+                },
+            },
+            Object::Alias { .. }
+            | Object::Manifest { .. }
+            | Object::Playlist { .. }
+            | Object::Image { .. } => return None,
+        })
+    }
+
+    #[test]
+    fn what_manifests_name_is_read_back_as_it_was_meant() {
+        let asset: AssetId = "film".parse().unwrap();
+        let policy = "cbcs-identity".to_owned();
+        let revision = Revision::compute([&b"documents"[..]], std::iter::empty());
+        let media: MediaId = revision.to_string().parse().unwrap();
+        let mut named = Vec::new();
+        for kind in [ManifestKind::Dash, ManifestKind::Hls] {
+            named.push(Resource::Alias {
+                asset: asset.clone(),
+                policy: policy.clone(),
+                kind,
+            });
+            named.push(Resource::Manifest {
+                asset: asset.clone(),
+                policy: policy.clone(),
+                revision,
+                kind,
+            });
+        }
+        for rep in ["v720-1200k", "a-en-128k-2"].map(str::to_owned) {
+            named.push(Resource::Playlist {
+                asset: asset.clone(),
+                policy: policy.clone(),
+                revision,
+                rep: rep.clone(),
+            });
+            for object in [
+                MediaObject::Init,
+                MediaObject::Segment(1),
+                MediaObject::Segment(u32::MAX),
+            ] {
+                let (asset, pack, rep) = (asset.clone(), "cbcs".to_owned(), rep.clone());
+                named.push(Resource::Media {
+                    asset,
+                    pack,
+                    rep,
+                    media,
+                    object,
+                });
+            }
+        }
+        for named in named {
+            let path = named.to_string();
+            let route = Route::parse(&path).unwrap_or_else(|error| panic!("{path}: {error:?}"));
+            assert_eq!(resource(&route), Some(named), "{path}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, StatusCode, request};
@@ -19,6 +19,7 @@ use crate::delivery::{BufferPool, Planner};
 use crate::error::Error;
 use crate::package::Package;
 use crate::packages::{Packages, Policy};
+use crate::telemetry::{self, Made};
 
 /// Answers the public listeners. Each worker has its own, with its own buffers.
 #[derive(Clone)]
@@ -290,7 +291,17 @@ impl OriginService {
         let bytes = match self.views.manifests.get(&(revision, text.clone())).await {
             Some(bytes) => bytes,
             None => {
+                let begun = Instant::now();
                 let bytes = Bytes::from(write(policy, package, revision, &text)?);
+                let made = match &text {
+                    Text::Alias(ManifestKind::Dash) | Text::Manifest(ManifestKind::Dash) => {
+                        Made::Dash
+                    }
+                    Text::Alias(ManifestKind::Hls)
+                    | Text::Manifest(ManifestKind::Hls)
+                    | Text::Playlist(_) => Made::Hls,
+                };
+                telemetry::packaged(made, begun.elapsed());
                 let published = (
                     self.views.packages.catalog(),
                     package.title.asset.id.clone(),

@@ -12,6 +12,7 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use super::cold::ColdReader;
 use super::map::Mapping;
 use super::{Fault, Stamp, Storage};
+use crate::telemetry::{self, ReadFrom};
 
 /// The bytes of one mezzanine file, wherever they lie.
 ///
@@ -147,6 +148,7 @@ impl LocalFile {
                 }
             }
             use_bytes(scratch);
+            telemetry::mezzanine_read(ReadFrom::PageCache, filled as u64);
             Ok(true)
         })
     }
@@ -165,9 +167,11 @@ impl Source for LocalFile {
         }
         match (self.residency, &self.mapping) {
             (Residency::Mincore, Some(mapping)) if mapping.resident(range.clone()) => {
+                let len = range.len() as u64;
                 mapping
                     .with(range, use_bytes)
                     .map_err(|_| Fault::Truncated)?;
+                telemetry::mezzanine_read(ReadFrom::Mapping, len);
                 Ok(true)
             }
             (Residency::Mincore, _) => Ok(false),
@@ -177,7 +181,10 @@ impl Source for LocalFile {
 
     fn read(&self, range: Range<u64>, buffer: Vec<u8>) -> Read {
         match self.checked(&range) {
-            Ok(_) => self.cold.read(Arc::clone(&self.file), range, buffer),
+            Ok(_) => {
+                telemetry::mezzanine_read(ReadFrom::Disk, range.end - range.start);
+                self.cold.read(Arc::clone(&self.file), range, buffer)
+            }
             Err(fault) => Box::pin(std::future::ready(Err(fault))),
         }
     }
