@@ -271,14 +271,7 @@ fn licenses(curl: &dyn Fn(&[&str]) -> Output, license: &str, asset: &str, kid: [
     let body = format!(r#"{{"kids":["{kid}"],"type":"temporary"}}"#);
     let url = format!("{license}/license/clearkey/{asset}");
     let ask = |header: &str| {
-        // Not HTTP/2: a refusal does not wait for the body (RFC 9113 8.1), and Debian's curl 7.88 then loses it.
-        let request = [
-            "--silent",
-            "--insecure",
-            "--http1.1",
-            "--write-out",
-            "\n%{http_code}",
-        ];
+        let request = ["--silent", "--insecure", "--write-out", "\n%{http_code}"];
         let content = [
             "--header",
             header,

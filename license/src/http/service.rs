@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, header};
+use http::{HeaderName, HeaderValue, Method, header, request};
 use keystore_client::Keystore;
 use keystore_types::{AssetId, KeyId};
-use origin_front::{Body, BodyError, Request, RequestBody, Response, Service, cors};
+use origin_front::{Body, BodyError, Request, Response, Service, cors};
 
 use super::bearer;
 use super::rescue::{method_not_allowed, not_found, rescue};
@@ -53,23 +53,33 @@ impl LicenseService {
         }
     }
 
+    /// The longest body that is read.
+    pub(super) fn body_limit(&self) -> usize {
+        self.parts.body_bytes
+    }
+
     /// Answers, without what the stack adds.
-    pub(super) async fn answer(&self, route: Option<Route>, request: Request) -> Response {
+    pub(super) async fn answer(
+        &self,
+        route: Option<Route>,
+        head: &request::Parts,
+        body: Result<Bytes, BodyError>,
+    ) -> Response {
         let Some(route) = route else {
             return not_found();
         };
         // On URLs that are not answered yet, too: without it a page could not read the 404.
-        if request.method() == Method::OPTIONS {
+        if head.method == Method::OPTIONS {
             return self.preflight();
         }
         let Some(ask) = Ask::of(route) else {
             return not_found();
         };
-        match (request.method(), &ask.kind) {
+        match (&head.method, &ask.kind) {
             // The front sends no body with the answer to HEAD. A key is exported and audited for it all the same:
             // whoever may see the status may have the key.
             (&Method::GET | &Method::HEAD, Kind::HlsKey(_)) | (&Method::POST, Kind::ClearKey) => {
-                self.decide_and_record(ask, request).await
+                self.decide_and_record(ask, head, body).await
             }
             (_, Kind::HlsKey(_)) => method_not_allowed("GET, HEAD, OPTIONS"),
             (_, Kind::ClearKey) => method_not_allowed("POST, OPTIONS"),
@@ -90,7 +100,12 @@ impl LicenseService {
         response
     }
 
-    async fn decide_and_record(&self, ask: Ask, request: Request) -> Response {
+    async fn decide_and_record(
+        &self,
+        ask: Ask,
+        head: &request::Parts,
+        body: Result<Bytes, BodyError>,
+    ) -> Response {
         let begun = Instant::now();
         let mut draft = Draft {
             time: self.parts.clock.now(),
@@ -99,7 +114,7 @@ impl LicenseService {
             key_ids: ask.named_key().into_iter().collect(),
             bearer: None,
         };
-        let result = self.license(ask, request, &mut draft).await;
+        let result = self.license(ask, head, body, &mut draft).await;
         let outcome = match &result {
             Ok(_) => Outcome::Granted,
             Err(refusal) => Outcome::from(refusal),
@@ -116,18 +131,16 @@ impl LicenseService {
     async fn license(
         &self,
         ask: Ask,
-        request: Request,
+        head: &request::Parts,
+        body: Result<Bytes, BodyError>,
         draft: &mut Draft,
     ) -> Result<Reply, Refusal> {
         let Parts {
             verifier,
             rules,
             keystore,
-            body_bytes,
             ..
         } = &*self.parts;
-        let (head, body) = request.into_parts();
-
         let token = bearer::token(&head.headers, &self.parts.token_header)?;
         let entitlement = verifier.verify(token, draft.time).map_err(|rejection| {
             draft.bearer = rejection.bearer;
@@ -135,8 +148,8 @@ impl LicenseService {
         })?;
         draft.bearer = Some(entitlement.bearer().clone());
 
-        // Only now: whoever has no token need not be listened to.
-        let (challenge, form) = ask.read(body, *body_bytes).await?;
+        // Judged after the token: whoever has none is told that and no more.
+        let (challenge, form) = ask.read(body)?;
         draft.key_ids.clone_from(&challenge.key_ids);
 
         let grant = match decide(&entitlement, &challenge, rules) {
@@ -155,7 +168,7 @@ impl Service for LicenseService {
     }
 }
 
-/// A request to a licence URL that is answered, its body unread.
+/// A request to a licence URL that is answered, its body unjudged.
 struct Ask {
     asset: AssetId,
     kind: Kind,
@@ -200,11 +213,11 @@ impl Ask {
     }
 
     /// What is asked for, and the form in which it is to be given.
-    async fn read(self, body: RequestBody, limit: usize) -> Result<(Challenge, Form), Refusal> {
+    fn read(self, body: Result<Bytes, BodyError>) -> Result<(Challenge, Form), Refusal> {
         let system = self.system();
         let (key_ids, form) = match self.kind {
             Kind::ClearKey => {
-                let body = body.read(limit).await.map_err(unread)?;
+                let body = body.map_err(unread)?;
                 let request = clearkey::Request::read(&body)?;
                 (request.key_ids, Form::JwkSet(request.session))
             }

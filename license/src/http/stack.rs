@@ -10,7 +10,11 @@ pub(super) async fn call(service: &LicenseService, request: Request) -> Response
     let route = Route::parse(request.uri().path());
     let name = route.as_ref().map_or("unknown", Route::name);
     let page = request.headers().get(header::ORIGIN).cloned();
-    let response = service.answer(route, request).await;
+    let (head, body) = request.into_parts();
+    // Before anything is answered: curl 7.88 loses an answer over HTTP/2 that comes while it still sends, which
+    // RFC 9113 8.1 allows. A body too long to be a licence request is not waited for.
+    let body = body.read(service.body_limit()).await;
+    let response = service.answer(route, &head, body).await;
     // Outermost, so that metrics know the route of refusals too.
     let response = named(response, name);
     // On refusals too: a page that may not read a 403 can tell its viewer nothing.
