@@ -18,7 +18,6 @@ mod title;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 
 use keystore_types::{
     AssetId, ConstantIv, DrmSystem, HlsClearKeyFlavour, KeyId, Label, ProtectionPolicy, Scheme,
