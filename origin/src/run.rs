@@ -209,3 +209,52 @@ fn drm_system(system: conf::System) -> DrmSystem {
         conf::System::FairPlay => DrmSystem::FairPlay,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names of packs and policies that a tenant is given.
+    fn given(allow_clear: bool, allow_clear_key: bool) -> (Vec<String>, Vec<String>) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("castellum.toml");
+        let text = format!(
+            r#"
+[license]
+public_url = "http://license.invalid"
+[packs.cbcs]
+scheme = "cbcs"
+[packs.clear]
+scheme = "clear"
+[policies.browser]
+pack = "cbcs"
+systems = ["clearkey"]
+[policies.television]
+pack = "cbcs"
+systems = ["widevine"]
+[policies.clear]
+pack = "clear"
+[tenants.default]
+allow_clear = {allow_clear}
+allow_clear_key = {allow_clear_key}
+"#
+        );
+        std::fs::write(&path, text).unwrap();
+        let settings = conf::load(Some(&path)).unwrap().origin;
+        let packs = packs(&settings).into_keys().collect();
+        (packs, policies(&settings).into_keys().collect())
+    }
+
+    #[test]
+    fn a_tenant_has_the_policies_that_it_allows() {
+        let (packs, policies) = given(true, true);
+        assert_eq!(packs, ["cbcs", "clear"]);
+        assert_eq!(policies, ["browser", "clear", "television"]);
+        let (packs, policies) = given(false, true);
+        assert_eq!(packs, ["cbcs"], "no clear segment by any name");
+        assert_eq!(policies, ["browser", "television"]);
+        let (packs, policies) = given(true, false);
+        assert_eq!(packs, ["cbcs", "clear"]);
+        assert_eq!(policies, ["clear", "television"]);
+    }
+}

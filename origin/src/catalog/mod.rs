@@ -52,6 +52,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 #[derive(Default)]
 struct Slot {
     title: ArcSwapOption<Title>,
+    /// Why the asset cannot be packaged, so that its files are not parsed again for each request.
+    unfit: ArcSwapOption<(Arc<Asset>, Error)>,
     opening: tokio::sync::Mutex<()>,
 }
 
@@ -193,24 +195,35 @@ impl Catalog {
     /// # Errors
     /// [`Error::NotFound`], [`Error::Unfit`], [`Error::Settling`], [`Error::Quarantined`], [`Error::Storage`].
     pub async fn title(self: &Arc<Self>, id: &AssetId) -> Result<Arc<Title>, Error> {
-        let listing = self.listing.load();
-        let asset = listing.assets.get(id).ok_or(Error::NotFound)?;
+        let listing = self.listing.load_full();
+        let asset = Arc::clone(listing.assets.get(id).ok_or(Error::NotFound)?);
         let slot = self.slot(id);
-        if let Some(title) = fresh(&slot, asset) {
-            return Ok(title);
+        if let Some(known) = known(&slot, &asset) {
+            return known;
         }
+        // A task of its own: a viewer who goes away must not leave a half-made opening that the next one repeats.
+        let catalog = Arc::clone(self);
+        self.control
+            .spawn(async move { catalog.open_in(&slot, asset).await })
+            .await
+            .map_err(Error::internal)?
+    }
+
+    /// Opens the title of a slot, unless another task did while this one waited.
+    async fn open_in(
+        self: &Arc<Self>,
+        slot: &Slot,
+        asset: Arc<Asset>,
+    ) -> Result<Arc<Title>, Error> {
         let _opening = slot.opening.lock().await;
-        if let Some(title) = fresh(&slot, asset) {
-            return Ok(title);
+        if let Some(known) = known(slot, &asset) {
+            return known;
         }
-        let (catalog, wanted) = (Arc::clone(self), Arc::clone(asset));
-        let opened = self
-            .control
-            .spawn(async move { catalog.open_title(wanted).await });
-        match opened.await.map_err(Error::internal)? {
+        match self.open_title(Arc::clone(&asset)).await {
             Ok(title) => {
                 let title = Arc::new(title);
                 slot.title.store(Some(Arc::clone(&title)));
+                slot.unfit.store(None);
                 self.map_in_full(Arc::clone(&title));
                 Ok(title)
             }
@@ -223,6 +236,10 @@ impl Catalog {
                 (Some(title), _) if title.standing() == TitleStanding::Deleted => {
                     slot.title.store(None);
                     Err(Error::NotFound)
+                }
+                (_, Error::Unfit { .. }) => {
+                    slot.unfit.store(Some(Arc::new((asset, error.clone()))));
+                    Err(error)
                 }
                 _ => Err(error),
             },
@@ -512,6 +529,15 @@ impl Catalog {
 /// A hard link made or removed since the look through the folder changes nothing.
 fn is_same_but_for_links(now: &Stamp, then: &Stamp) -> bool {
     now.links != then.links && then.same_content(now)
+}
+
+/// What is known of an asset as it is listed, if anything is.
+fn known(slot: &Slot, asset: &Arc<Asset>) -> Option<Result<Arc<Title>, Error>> {
+    if let Some(title) = fresh(slot, asset) {
+        return Some(Ok(title));
+    }
+    let unfit = slot.unfit.load_full()?;
+    (unfit.0.files == asset.files).then(|| Err(unfit.1.clone()))
 }
 
 /// The title of a slot if it is open, of this very listing and unchanged on disk.
