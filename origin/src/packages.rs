@@ -67,13 +67,14 @@ pub struct Packages {
     tenant: String,
     hold: Duration,
     cache: Cache<(u64, String), Arc<Package>>,
-    held: Mutex<HashMap<AssetId, History>>,
+    /// The titles that assets were before, newest first.
+    held: Mutex<HashMap<AssetId, Vec<Superseded>>>,
 }
 
-/// The titles that one asset has been.
-struct History {
-    current: Arc<Title>,
-    superseded: Vec<(Instant, Arc<Title>)>,
+/// A title that another took the place of.
+struct Superseded {
+    since: Instant,
+    title: Arc<Title>,
 }
 
 /// Superseded titles held of one asset: each keeps its files open.
@@ -141,7 +142,7 @@ impl Packages {
             return Err(Error::NotFound);
         }
         let title = self.catalog.title(asset).await?;
-        self.remember(&title);
+        self.hold_superseded(asset);
         self.of_title(title, pack).await
     }
 
@@ -272,21 +273,19 @@ impl Packages {
         Ok(package)
     }
 
-    /// Makes `title` the asset's current one; the one before is held.
-    fn remember(&self, title: &Arc<Title>) {
+    /// Holds the title that the asset's present one took the place of, if it did just now.
+    fn hold_superseded(&self, asset: &AssetId) {
+        let Some(before) = self.catalog.take_superseded(asset) else {
+            return;
+        };
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let history = held
-            .entry(title.asset.id.clone())
-            .or_insert_with(|| History {
-                current: Arc::clone(title),
-                superseded: Vec::new(),
-            });
-        // A slow worker may still hand in the title before.
-        if history.current.serial < title.serial {
-            let before = std::mem::replace(&mut history.current, Arc::clone(title));
-            history.superseded.insert(0, (Instant::now(), before));
-            history.superseded.truncate(HELD_PER_ASSET);
-        }
+        let titles = held.entry(asset.clone()).or_default();
+        let superseded = Superseded {
+            since: Instant::now(),
+            title: before,
+        };
+        titles.insert(0, superseded);
+        titles.truncate(HELD_PER_ASSET);
     }
 
     /// Lets go of titles again and again, until dropped.
@@ -304,28 +303,22 @@ impl Packages {
     fn sweep(&self) {
         let listing = self.catalog.listing();
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.retain(|asset, history| {
-            history
-                .superseded
-                .retain(|(since, _)| since.elapsed() < self.hold);
-            listing.assets.contains_key(asset)
+        held.retain(|asset, titles| {
+            titles.retain(|held| held.since.elapsed() < self.hold);
+            !titles.is_empty() && listing.assets.contains_key(asset)
         });
     }
 
     /// Titles that the asset was within the hold, newest first, whose open files are still whole.
     fn superseded(&self, asset: &AssetId) -> Vec<Arc<Title>> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(history) = held.get_mut(asset) else {
+        let Some(titles) = held.get_mut(asset) else {
             return Vec::new();
         };
-        history.superseded.retain(|(since, title)| {
-            since.elapsed() < self.hold && title.standing() < TitleStanding::Overwritten
+        titles.retain(|held| {
+            held.since.elapsed() < self.hold && held.title.standing() < TitleStanding::Overwritten
         });
-        history
-            .superseded
-            .iter()
-            .map(|(_, title)| Arc::clone(title))
-            .collect()
+        titles.iter().map(|held| Arc::clone(&held.title)).collect()
     }
 }
 

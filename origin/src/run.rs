@@ -9,6 +9,7 @@ use keystore_client::Keystore;
 use keystore_types::{DrmSystem, HlsClearKeyFlavour, ProtectionPolicy};
 use origin_front::{Bound, Drain, Limits, Tls, Workers};
 use origin_media::presentation::Pack;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Handle;
 
 use crate::catalog::{Catalog, CatalogPaths};
@@ -39,6 +40,7 @@ pub async fn start(
     keystore: Arc<dyn Keystore>,
     drain: &Drain,
 ) -> Result<Origin, Error> {
+    raise_descriptor_limit();
     let control = Handle::current();
     let choice = match settings.storage {
         StorageMode::Auto => ColdChoice::Auto,
@@ -133,6 +135,18 @@ impl Origin {
     /// Resolves when the drain has run its course and every worker has ended.
     pub async fn ended(self) {
         self.workers.ended().await;
+    }
+}
+
+/// Lets the process have as many descriptors as it may: the soft limit is 1,024 for programs that use select(2).
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
     }
 }
 

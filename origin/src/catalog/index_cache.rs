@@ -204,6 +204,10 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
         NEXT.fetch_add(1, Ordering::Relaxed)
     );
     let part = path.with_extension(unique);
+    // The cache may be deleted at any time, its folder too.
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
     let written = fs::File::create_new(&part).and_then(|mut file| file.write_all(bytes));
     let renamed = written.and_then(|()| fs::rename(&part, path));
     if renamed.is_err() {

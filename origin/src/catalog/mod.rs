@@ -8,15 +8,16 @@ mod content;
 mod index_cache;
 mod protection;
 mod scan;
+mod shelf;
 mod store;
 mod title;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use keystore_types::AssetId;
 use origin_media::error::ParseErrorKind;
 use origin_media::identity::{SourceIdentity, probe_ranges};
@@ -27,6 +28,7 @@ use crate::storage::{Fault, LocalFile, Source as _, Stamp, Storage};
 use index_cache::{IndexCache, IndexError};
 pub(crate) use scan::film_stem;
 pub use scan::{Asset, AssetFile, LeftOut, Listing};
+use shelf::{Shelf, Slot};
 pub use store::{ContentDigest, Sighting, Standing, Store};
 pub use title::{OpenSource, Standing as TitleStanding, Title};
 
@@ -38,7 +40,7 @@ pub struct Catalog {
     indexes: IndexCache,
     scanner: Mutex<scan::Scanner>,
     listing: ArcSwap<Listing>,
-    slots: Mutex<HashMap<AssetId, Arc<Slot>>>,
+    shelf: Shelf,
     /// One source is read in full at a time, so that the disk is left to viewers.
     reading: tokio::sync::Semaphore,
     /// The sources that are read in full or wait for it, so that each is only once, however many viewers ask for it.
@@ -47,15 +49,6 @@ pub struct Catalog {
 
 /// How often index files of sources that are gone are deleted.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
-
-/// Where an open title is kept, and who may open it.
-#[derive(Default)]
-struct Slot {
-    title: ArcSwapOption<Title>,
-    /// Why the asset cannot be packaged, so that its files are not parsed again for each request.
-    unfit: ArcSwapOption<(Arc<Asset>, Error)>,
-    opening: tokio::sync::Mutex<()>,
-}
 
 /// A file that was read in full.
 #[derive(Clone, Debug)]
@@ -101,7 +94,7 @@ impl Catalog {
             indexes,
             scanner: Mutex::new(scan::Scanner::new(paths.media_root.clone(), settle)),
             listing: ArcSwap::from_pointee(Listing::default()),
-            slots: Mutex::default(),
+            shelf: Shelf::new(),
             reading: tokio::sync::Semaphore::new(1),
             to_read: Mutex::default(),
         });
@@ -122,7 +115,11 @@ impl Catalog {
                 .unwrap_or_else(PoisonError::into_inner);
             let listing = scanner.look(SystemTime::now()).map_err(Error::internal)?;
             let before = catalog.listing.load();
-            catalog.listing.store(Arc::new(listing.following(&before)));
+            let listing = listing.following(&before);
+            for left in listing.left_out.iter().filter(|left| !before.left_out.contains(left)) {
+                tracing::warn!(path = %left.path.display(), reason = left.reason, "left out of the media root");
+            }
+            catalog.listing.store(Arc::new(listing));
             Ok(())
         })
         .await
@@ -148,7 +145,7 @@ impl Catalog {
             if let Err(error) = self.scan().await {
                 tracing::error!(%error, "the media root cannot be listed; what was there before is served on");
             }
-            self.forget_the_unlisted();
+            self.shelf.tidy(&self.listing.load());
         }
     }
 
@@ -197,8 +194,8 @@ impl Catalog {
     pub async fn title(self: &Arc<Self>, id: &AssetId) -> Result<Arc<Title>, Error> {
         let listing = self.listing.load_full();
         let asset = Arc::clone(listing.assets.get(id).ok_or(Error::NotFound)?);
-        let slot = self.slot(id);
-        if let Some(known) = known(&slot, &asset) {
+        let slot = self.shelf.slot(id);
+        if let Some(known) = slot.known(&asset) {
             return known;
         }
         // A task of its own: a viewer who goes away must not leave a half-made opening that the next one repeats.
@@ -209,6 +206,11 @@ impl Catalog {
             .map_err(Error::internal)?
     }
 
+    /// The title that the asset's present one took the place of, once.
+    pub fn take_superseded(&self, id: &AssetId) -> Option<Arc<Title>> {
+        self.shelf.slot(id).take_superseded()
+    }
+
     /// Opens the title of a slot, unless another task did while this one waited.
     async fn open_in(
         self: &Arc<Self>,
@@ -216,45 +218,35 @@ impl Catalog {
         asset: Arc<Asset>,
     ) -> Result<Arc<Title>, Error> {
         let _opening = slot.opening.lock().await;
-        if let Some(known) = known(slot, &asset) {
+        if let Some(known) = slot.known(&asset) {
             return known;
         }
         match self.open_title(Arc::clone(&asset)).await {
             Ok(title) => {
                 let title = Arc::new(title);
-                slot.title.store(Some(Arc::clone(&title)));
-                slot.unfit.store(None);
+                title.announce();
+                slot.put(&title);
                 self.map_in_full(Arc::clone(&title));
                 Ok(title)
             }
-            Err(error) => match (slot.title.load_full(), &error) {
+            Err(error) => match (slot.title(), &error) {
                 (Some(title), Error::Settling { .. } | Error::Quarantined { .. })
                     if title.standing() == TitleStanding::Replaced =>
                 {
                     Ok(title)
                 }
                 (Some(title), _) if title.standing() == TitleStanding::Deleted => {
-                    slot.title.store(None);
+                    slot.clear();
                     Err(Error::NotFound)
                 }
                 (_, Error::Unfit { .. }) => {
-                    slot.unfit.store(Some(Arc::new((asset, error.clone()))));
+                    tracing::warn!(%error, "an asset is not served");
+                    slot.refuse(asset, error.clone());
                     Err(error)
                 }
                 _ => Err(error),
             },
         }
-    }
-
-    fn slot(&self, id: &AssetId) -> Arc<Slot> {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(slots.entry(id.clone()).or_default())
-    }
-
-    fn forget_the_unlisted(&self) {
-        let listing = self.listing.load();
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.retain(|id, _| listing.assets.contains_key(id));
     }
 
     async fn open_title(self: &Arc<Self>, asset: Arc<Asset>) -> Result<Title, Error> {
@@ -529,22 +521,6 @@ impl Catalog {
 /// A hard link made or removed since the look through the folder changes nothing.
 fn is_same_but_for_links(now: &Stamp, then: &Stamp) -> bool {
     now.links != then.links && then.same_content(now)
-}
-
-/// What is known of an asset as it is listed, if anything is.
-fn known(slot: &Slot, asset: &Arc<Asset>) -> Option<Result<Arc<Title>, Error>> {
-    if let Some(title) = fresh(slot, asset) {
-        return Some(Ok(title));
-    }
-    let unfit = slot.unfit.load_full()?;
-    (unfit.0.files == asset.files).then(|| Err(unfit.1.clone()))
-}
-
-/// The title of a slot if it is open, of this very listing and unchanged on disk.
-fn fresh(slot: &Slot, asset: &Arc<Asset>) -> Option<Arc<Title>> {
-    let title = slot.title.load_full()?;
-    (title.asset.files == asset.files && title.standing() == TitleStanding::Current)
-        .then_some(title)
 }
 
 /// The source identity, from probes that are read and never mapped. Blocks.

@@ -9,10 +9,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use keystore_types::AssetId;
-use sqlx::Row as _;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
+use sqlx::{Connection as _, Row as _};
 
 use crate::storage::Stamp;
 
@@ -61,7 +61,12 @@ impl Store {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(10));
         // One connection: SQLite has one writer, and what is read here is read once per opened title.
+        // A transaction that met a full disk may not have been rolled back: such a connection is not used again.
         let pool = SqlitePoolOptions::new()
+            .before_acquire(|connection, _| {
+                let clean = !connection.is_in_transaction();
+                Box::pin(async move { Ok(clean) })
+            })
             .max_connections(1)
             .connect_with(options)
             .await?;

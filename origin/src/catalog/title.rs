@@ -100,6 +100,26 @@ impl Title {
         })
     }
 
+    /// Says what was taken up and what was not, once for each opening.
+    pub(super) fn announce(&self) {
+        let asset = &self.asset.id;
+        for (file, reason) in &self.refused {
+            tracing::warn!(%asset, file, reason, "a file is left out");
+        }
+        for source in &self.sources {
+            for track in source.index.ignored() {
+                let (file, what) = (&source.name, &track.what);
+                tracing::info!(%asset, file, track = track.track_id, what, reason = track.reason, "a track is ignored");
+            }
+        }
+        let tracks: usize = self
+            .sources
+            .iter()
+            .map(|source| source.index.tracks().len())
+            .sum();
+        tracing::info!(%asset, files = self.sources.len(), tracks, "an asset is served");
+    }
+
     /// Looks at every file.
     pub fn standing(&self) -> Standing {
         self.sources

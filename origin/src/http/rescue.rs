@@ -26,12 +26,12 @@ pub(super) fn response(error: &Error) -> Response {
             "gone",
             "This was superseded; begin again at the manifest",
         ),
-        Error::Unfit { reason, .. } => Problem::new(
+        // Why is for the log and the admin API: it may quote the file.
+        Error::Unfit { .. } => Problem::new(
             StatusCode::NOT_FOUND,
             "unfit",
             "The asset cannot be packaged",
-        )
-        .detail(reason.clone()),
+        ),
         Error::Settling { .. } => Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "settling",
