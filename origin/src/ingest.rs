@@ -74,6 +74,7 @@ impl Ingest {
         let _turn = self.turn.lock().await;
         let films = blocking(move || films(&paths)).await?;
         let in_place = self.in_place(&asset, &films);
+        let replaces = !in_place && self.media_root.join(asset.as_str()).exists();
         let files = if in_place {
             self.digest_in_place(films, tell.clone()).await?
         } else {
@@ -90,7 +91,12 @@ impl Ingest {
             .await
             .map_err(|error| refused(&error))?;
         step(&tell, "index", 1, 1);
-        self.report(&asset, &title, &tell).await
+        let mut report = self.report(&asset, &title, &tell).await?;
+        if replaces {
+            let warning = "an asset of this name was there before; its files are gone";
+            report.warnings.insert(0, warning.to_owned());
+        }
+        Ok(report)
     }
 
     /// Whether the files lie where the folder scan would find them as this asset.

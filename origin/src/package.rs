@@ -20,7 +20,7 @@ pub struct Package {
     /// The open files.
     pub title: Arc<Title>,
     /// Tracks and timelines.
-    pub presentation: Presentation,
+    pub presentation: Arc<Presentation>,
     /// What is public about the keys; empty when the pack is clear.
     pub track_keys: BTreeMap<Label, TrackKey>,
     keys: Option<HeldKeys>,
@@ -64,7 +64,7 @@ impl Package {
     /// [`Error::Internal`] when a key is missing.
     pub fn new(
         title: Arc<Title>,
-        presentation: Presentation,
+        presentation: Arc<Presentation>,
         keys: Option<HeldKeys>,
     ) -> Result<Self, Error> {
         let track_keys: BTreeMap<Label, TrackKey> = keys

@@ -8,7 +8,7 @@ use keystore_client::SealState;
 use keystore_types::{AssetId, ProtectionPolicy, Scheme};
 use moka::future::Cache;
 use origin_media::identity::{MediaId, MediaIds, Revision};
-use origin_media::presentation::Pack;
+use origin_media::presentation::{Pack, Presentation};
 
 use crate::catalog::{Catalog, Title, TitleStanding};
 use crate::error::Error;
@@ -66,6 +66,8 @@ pub struct Packages {
     packs: BTreeMap<String, Pack>,
     tenant: String,
     hold: Duration,
+    /// By title and pack. A lease ends sooner than what was worked out of the title.
+    presentations: Cache<(u64, String), Result<Arc<Presentation>, Error>>,
     cache: Cache<(u64, String), Arc<Package>>,
     /// The titles that assets were before, newest first.
     held: Mutex<HashMap<AssetId, Vec<Superseded>>>,
@@ -105,6 +107,10 @@ impl Packages {
             packs,
             tenant,
             hold,
+            presentations: Cache::builder()
+                .max_capacity(CACHED)
+                .time_to_idle(IDLE)
+                .build(),
             cache: Cache::builder()
                 .max_capacity(CACHED)
                 .time_to_idle(IDLE)
@@ -242,18 +248,31 @@ impl Packages {
         }
     }
 
+    /// The tracks of a title under a pack, or why there are none, which is said once.
+    async fn assemble(&self, title: &Arc<Title>, pack: &Pack) -> Result<Arc<Presentation>, Error> {
+        let (of, under) = (Arc::clone(title), pack.clone());
+        let assembled = self
+            .catalog
+            .control()
+            .spawn_blocking(move || assemble(&of, &under))
+            .await
+            .map_err(Error::internal)?;
+        if let Err(error) = &assembled {
+            tracing::warn!(pack = pack.name, %error, "an asset is not served");
+        }
+        assembled.map(Arc::new)
+    }
+
     async fn make(&self, title: Arc<Title>, pack: &Pack) -> Result<Arc<Package>, Error> {
         // Nothing is worked out for a refusal.
         if pack.scheme.is_some() && self.keys.seal_state() == SealState::Sealed {
             return Err(Error::Sealed);
         }
-        let (of, under) = (Arc::clone(&title), pack.clone());
+        let key = (title.serial, pack.name.clone());
         let presentation = self
-            .catalog
-            .control()
-            .spawn_blocking(move || assemble(&of, &under))
-            .await
-            .map_err(Error::internal)??;
+            .presentations
+            .get_with(key, self.assemble(&title, pack))
+            .await?;
         let contexts = presentation.key_contexts(&self.tenant, &title.asset.id);
         let keys = if contexts.is_empty() {
             None
@@ -296,6 +315,7 @@ impl Packages {
             ticks.tick().await;
             self.sweep();
             self.cache.run_pending_tasks().await;
+            self.presentations.run_pending_tasks().await;
         }
     }
 

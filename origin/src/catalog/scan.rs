@@ -18,6 +18,8 @@ pub struct Listing {
     pub assets: BTreeMap<AssetId, Arc<Asset>>,
     /// What lies in the root and is not served, with the reason.
     pub left_out: Vec<LeftOut>,
+    /// How many assets are not listed, or not as they will be, since a file of theirs is still being written.
+    pub settling: usize,
 }
 
 impl Listing {
@@ -28,6 +30,7 @@ impl Listing {
             .assets
             .extract_if(.., |_, asset| asset.unsettled > 0)
             .collect();
+        self.settling = unsettled.len();
         for (id, asset) in unsettled {
             match before.assets.get(&id) {
                 Some(earlier) => {

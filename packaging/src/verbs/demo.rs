@@ -171,30 +171,26 @@ fn api(describe: Arc<Describe>) -> Router {
         .merge(page::routes(PAGE))
 }
 
-/// The assets of the media root, once nothing in it is still being written.
+/// The assets of the media root, once nothing in it is still being written. What is left out is said.
 async fn settled(catalog: &Catalog) -> Result<Vec<AssetId>, Failure> {
     let deadline = Instant::now() + START_TIMEOUT;
-    loop {
+    let listing = loop {
         let listing = catalog.listing();
-        if !listing.assets.is_empty() || Instant::now() > deadline {
-            for left_out in &listing.left_out {
-                eprintln!(
-                    "{} is not served: {}",
-                    left_out.path.display(),
-                    left_out.reason
-                );
-            }
-        }
-        if !listing.assets.is_empty() {
-            return Ok(listing.assets.keys().cloned().collect());
-        }
-        if Instant::now() > deadline {
-            return Err(Failure::failed(
-                "there is no title to play: ROOT/NAME.mp4, or ROOT/NAME/*.mp4",
-            ));
+        if listing.settling == 0 || Instant::now() > deadline {
+            break listing;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    for left_out in &listing.left_out {
+        let (path, reason) = (left_out.path.display(), &left_out.reason);
+        eprintln!("{path} is not served: {reason}");
     }
+    if listing.assets.is_empty() {
+        return Err(Failure::failed(
+            "there is no title to play: ROOT/NAME.mp4, or ROOT/NAME/*.mp4",
+        ));
+    }
+    Ok(listing.assets.keys().cloned().collect())
 }
 
 /// Those of `assets` whose every manifest answers; the others are named on standard error.
