@@ -40,6 +40,19 @@ pub struct Source {
     pub text: String,
 }
 
+impl Fault {
+    /// What is wrong with a key's value.
+    pub fn of(key: impl Into<String>, message: impl fmt::Display) -> Self {
+        Self {
+            key: key.into(),
+            message: message.to_string(),
+            help: None,
+            place: None,
+            unreadable: false,
+        }
+    }
+}
+
 impl Place {
     /// Line and column, from 1; columns count characters.
     pub fn line_column(&self) -> (usize, usize) {

@@ -17,7 +17,7 @@ mod written;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::{env, fs, thread};
+use std::{env, fs, io, thread};
 
 pub use document::Document;
 pub use fault::{Fault, Faults, Place, Source};
@@ -26,10 +26,14 @@ pub use settings::*;
 pub use units::Span;
 pub use user::User;
 
-/// The installed default, with every key and its default. Where no file is named, this is the file.
+/// The file that is read where none is named, if it exists.
+pub const INSTALLED: &str = "/etc/castellum/castellum.toml";
+
+/// The installed default, with every key and its default. Where there is no file at all, this is the file.
 pub const DEFAULT: &str = include_str!("../castellum.toml");
 
-/// Reads `file`, or the built-in default without one, and what the environment overrides.
+/// Reads `file`, and what the environment overrides. Without one it is [`INSTALLED`], or where that does not exist
+/// the built-in [`DEFAULT`].
 ///
 /// A variable `CASTELLUM__ORIGIN__TLS__LISTEN` is the key `origin.tls.listen`; its value is TOML where it
 /// parses as that, else a string.
@@ -39,6 +43,27 @@ pub const DEFAULT: &str = include_str!("../castellum.toml");
 pub fn load(file: Option<&Path>) -> Result<Settings, Faults> {
     let (written, host) = read(file)?;
     check::check(written, &host).map_err(in_order)
+}
+
+/// As [`load`], and then what `more` finds wrong with sound settings, each fault placed where its key is written.
+///
+/// # Errors
+/// Everything that is wrong, at once.
+pub fn load_and(
+    file: Option<&Path>,
+    more: impl FnOnce(&Settings) -> Vec<Fault>,
+) -> Result<Settings, Faults> {
+    let (written, host) = read(file)?;
+    let places = written.places.clone();
+    let settings = check::check(written, &host).map_err(in_order)?;
+    let mut faults = more(&settings);
+    for fault in &mut faults {
+        fault.place = places.find(&fault.key);
+    }
+    match faults.is_empty() {
+        true => Ok(settings),
+        false => Err(in_order(faults)),
+    }
 }
 
 /// What is in force: the file, the environment on top of it and defaults below, as a document.
@@ -74,16 +99,7 @@ pub fn parse(name: &str, text: &str) -> Result<Settings, Faults> {
 }
 
 fn read(file: Option<&Path>) -> Result<(written::Written, check::Host), Faults> {
-    let source = match file {
-        Some(path) => Source {
-            name: path.display().to_string(),
-            text: fs::read_to_string(path).map_err(|error| Faults::cannot_read(path, &error))?,
-        },
-        None => Source {
-            name: "built-in castellum.toml".to_owned(),
-            text: DEFAULT.to_owned(),
-        },
-    };
+    let source = source(file, Path::new(INSTALLED))?;
     let variables = env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let host = check::Host {
@@ -93,6 +109,22 @@ fn read(file: Option<&Path>) -> Result<(written::Written, check::Host), Faults> 
     Ok((written::read(source, variables), host))
 }
 
+/// The text of `named`, else of `installed` if it exists, else the built-in one.
+fn source(named: Option<&Path>, installed: &Path) -> Result<Source, Faults> {
+    let path = named.unwrap_or(installed);
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Source {
+            name: path.display().to_string(),
+            text,
+        }),
+        Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => Ok(Source {
+            name: "built-in castellum.toml".to_owned(),
+            text: DEFAULT.to_owned(),
+        }),
+        Err(error) => Err(Faults::cannot_read(path, &error)),
+    }
+}
+
 /// As a reader meets them: by source and place, then those of defaults.
 fn in_order(mut faults: Vec<Fault>) -> Faults {
     faults.sort_by_key(|fault| match &fault.place {
@@ -100,4 +132,27 @@ fn in_order(mut faults: Vec<Fault>) -> Faults {
         None => (true, String::new(), 0),
     });
     Faults(faults)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_named_file_is_read_then_the_installed_one_then_the_built_in_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let named = folder.path().join("named.toml");
+        let installed = folder.path().join("installed.toml");
+        fs::write(&named, "# named").unwrap();
+        assert_eq!(source(None, &installed).unwrap().text, DEFAULT);
+        fs::write(&installed, "# installed").unwrap();
+        assert_eq!(source(None, &installed).unwrap().text, "# installed");
+        assert_eq!(source(Some(&named), &installed).unwrap().text, "# named");
+        fs::remove_file(&named).unwrap();
+        assert!(source(Some(&named), &installed).unwrap_err().unreadable());
+        // What is there and cannot be read must not be passed over in silence.
+        fs::remove_file(&installed).unwrap();
+        fs::create_dir(&installed).unwrap();
+        assert!(source(None, &installed).unwrap_err().unreadable());
+    }
 }

@@ -23,7 +23,7 @@ pub(crate) struct Written {
 }
 
 /// Where each key is written, by its dotted path.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Places(BTreeMap<String, Place>);
 
 impl Places {
@@ -285,10 +285,12 @@ fn reworded(message: &str) -> (String, Option<String>) {
         .min()
         .filter(|(distance, name)| *distance <= name.len().div_ceil(3));
     let help = match nearest {
-        Some((_, name)) => format!("did you mean `{name}`?"),
-        None => format!("there are: {}", known.join(", ")),
+        Some((_, name)) => Some(format!("did you mean `{name}`?")),
+        // serde describes what it cannot list.
+        None if known.is_empty() => None,
+        None => Some(format!("there are: {}", known.join(", "))),
     };
-    (format!("there is no {noun} `{unknown}` here"), Some(help))
+    (format!("there is no {noun} `{unknown}` here"), help)
 }
 
 /// serde's words for types, in an operator's.
@@ -355,6 +357,8 @@ mod tests {
         assert_eq!(help.unwrap(), "did you mean `settle`?");
         let (_, help) = reworded("unknown variant `abcdef`, expected `json` or `text`");
         assert_eq!(help.unwrap(), "there are: json, text");
+        let (_, help) = reworded("unknown variant `abcdef`, expected a word");
+        assert_eq!(help, None);
         assert_eq!(reworded("invalid type"), ("invalid type".to_owned(), None));
     }
 

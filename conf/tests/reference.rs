@@ -110,10 +110,12 @@ fn render() -> String {
     let mut out = String::from(
         "# Configuration\n\n\
          Rendered from the comments in `src/document.rs`; `CASTELLUM_UPDATE_GOLDEN=1 cargo test -p conf` writes it anew.\n\n\
-         One TOML file, by default `/etc/castellum/castellum.toml` where the packages put it; `castellum.toml` here is that file.\n\
+         One TOML file: the one that `-c FILE` or the variable `CASTELLUM_CONFIG` names, else `/etc/castellum/castellum.toml` if it\n\
+         exists, else built-in defaults. `castellum.toml` here is what the packages install there, and also the built-in one.\n\
          A variable overrides a key: `CASTELLUM__ORIGIN__TLS__LISTEN` is `origin.tls.listen`. Unknown keys are faults, and all\n\
          faults are reported at once. Spans of time are written `250ms`, `4s`, `10m`, `24h`; sizes `16KiB`, `64MiB`, `1GiB`.\n\
-         Secrets are named by file or by systemd credential; none stands in the file.\n",
+         Secrets are named by file or by systemd credential; none stands in the file.\n\n\
+         An admin listener answers `/livez`, `/readyz` (with `?verbose`, part by part), `/startupz` and `/metrics`.\n",
     );
     walk(&mut |path, doc, keys| {
         let (doc, _) = split_default(doc);

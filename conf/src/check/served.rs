@@ -60,8 +60,16 @@ impl Check<'_> {
                 continue;
             };
             let Some(PackSettings { scheme, .. }) = packs.get(&pack) else {
+                // It is there, but its own fault left it out.
+                let unsound = format!("packs.{pack}.scheme");
+                if self.faults.iter().any(|fault| fault.key == unsound) {
+                    continue;
+                }
                 let known: Vec<&str> = packs.keys().map(String::as_str).collect();
-                let help = format!("there are: {}", known.join(", "));
+                let help = match &known[..] {
+                    [] => format!("write one as [packs.{pack}]"),
+                    known => format!("there are: {}", known.join(", ")),
+                };
                 self.fault(
                     &format!("{key}.pack"),
                     &format!("there is no pack `{pack}`"),
