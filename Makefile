@@ -23,7 +23,7 @@ demo: ## Set up, build in release, and play the demo on loopback
 
 .PHONY: test
 test: setup lint ## Set up and run every test, the browser tests included
-	CASTELLUM_NO_SKIP=1 $(CARGO) test --workspace --locked
+	CASTELLUM_NO_SKIP=1 $(CARGO) test --workspace --locked --no-fail-fast
 	@packaging/tests/fuzz.sh
 
 .PHONY: lint
