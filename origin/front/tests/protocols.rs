@@ -133,6 +133,48 @@ async fn an_http3_request_is_answered_before_it_ends() {
     }
 }
 
+/// A GET of `/hello`, which reads no body, in octets: a HEADERS frame of static and literal fields (RFC 9204 B).
+const HEAD: &[u8] = b"\x01\x17\x00\x00\xd1\xd7\x50\x09localhost\x51\x06/hello";
+
+/// The beginning of a DATA frame of a mebibyte.
+const DATA: &[u8] = b"\x00\x80\x10\x00\x00beginning";
+
+/// Whether a response holds a DATA frame of `hello`; frames that only grease may follow.
+fn answers_hello(answer: &[u8]) -> bool {
+    answer.windows(7).any(|frame| frame == b"\0\x05hello")
+}
+
+#[tokio::test]
+async fn an_http3_request_that_ends_late_is_not_stopped() {
+    let server = Server::start(support::TLS);
+    let client = support::H3Client::connect(&server).await.unwrap();
+    // The end comes after the head, after DATA that came with it, and after trailers: `te: trailers` as literals.
+    for rest in ["", "\0\x03abc", "\0\x03abc\x01\x0e\0\0\x22te\x08trailers"] {
+        let begun = [HEAD, rest.as_bytes()].concat();
+        let (mut send, mut receive) = client.quic.open_bi().await.unwrap();
+        send.write_all(&begun).await.unwrap();
+        let answer = receive.read_to_end(4096).await.unwrap();
+        assert!(answers_hello(&answer), "{answer:?}");
+        send.finish().unwrap();
+        assert_eq!(send.stopped().await, Ok(None));
+    }
+}
+
+#[tokio::test]
+async fn an_http3_body_that_nobody_reads_is_not_read_for_ever() {
+    let server = Server::start(support::TLS);
+    let client = support::H3Client::connect(&server).await.unwrap();
+    let (mut send, mut receive) = client.quic.open_bi().await.unwrap();
+    send.write_all(&[HEAD, DATA].concat()).await.unwrap();
+    let answer = receive.read_to_end(4096).await.unwrap();
+    assert!(answers_hello(&answer), "{answer:?}");
+    let sent = send.write_all(&[0; 1 << 20]).await;
+    assert!(
+        matches!(sent, Err(quinn::WriteError::Stopped(_))),
+        "{sent:?}"
+    );
+}
+
 #[tokio::test]
 async fn a_head_of_anything_has_the_length_and_no_body() {
     for way in WAYS {

@@ -14,7 +14,7 @@ use crate::tls::Tls;
 const SEND_WINDOW: u64 = 4 << 20;
 
 /// What a client may send on one stream before it is read: licence challenges at most.
-const STREAM_RECEIVE_WINDOW: u32 = 64 << 10;
+pub(super) const STREAM_RECEIVE_WINDOW: u32 = 64 << 10;
 
 /// The same for all streams of a connection.
 const RECEIVE_WINDOW: u32 = 512 << 10;

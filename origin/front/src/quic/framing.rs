@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use futures_util::FutureExt as _;
@@ -10,6 +11,7 @@ use h3::server::{RequestResolver, RequestStream};
 use http::{Response, header};
 use http_body::{Frame, SizeHint};
 
+use super::endpoint::STREAM_RECEIVE_WINDOW;
 use super::{Broken, Connection, Reply, Stream};
 use crate::body::RequestBody;
 use crate::service::Request;
@@ -61,9 +63,8 @@ impl Stream for Unresolved {
             .get(header::CONTENT_LENGTH)
             .and_then(|length| length.to_str().ok()?.parse().ok());
         let body = Receiving {
-            stream: receiving,
+            stream: Some(receiving),
             left: declared,
-            state: Reading::Idle,
         }
         .into_body();
         Ok((request.map(|()| body), Sending(Some(sending))))
@@ -106,20 +107,14 @@ impl Drop for Sending {
     }
 }
 
+type Incoming = RequestStream<h3_quinn::RecvStream, Bytes>;
+
 /// The receiving half, as a request's body.
 struct Receiving {
-    stream: RequestStream<h3_quinn::RecvStream, Bytes>,
+    /// None once the body is over.
+    stream: Option<Incoming>,
     /// What `Content-Length` still promises.
     left: Option<u64>,
-    state: Reading,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Reading {
-    Idle,
-    /// A read is under way, and the stream within it: `h3_quinn` panics if it is stopped then.
-    Waiting,
-    Done,
 }
 
 impl Receiving {
@@ -139,11 +134,10 @@ impl Receiving {
     }
 
     fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Fault>>> {
-        if self.state == Reading::Done {
+        let Some(stream) = &mut self.stream else {
             return Poll::Ready(None);
-        }
-        self.state = Reading::Waiting;
-        let received = match ready!(self.stream.poll_recv_data(context)) {
+        };
+        let received = match ready!(stream.poll_recv_data(context)) {
             Ok(Some(mut data)) => Ok(Some(data.copy_to_bytes(data.remaining()))),
             Ok(None) => Ok(None),
             Err(fault) => Err(fault),
@@ -156,10 +150,9 @@ impl Receiving {
             },
             Err(fault) => Err(Fault::from(fault)),
         };
-        self.state = match outcome {
-            Ok(Some(_)) => Reading::Idle,
-            Ok(None) | Err(_) => Reading::Done,
-        };
+        if !matches!(outcome, Ok(Some(_))) {
+            self.let_go();
+        }
         Poll::Ready(outcome.transpose())
     }
 
@@ -171,14 +164,46 @@ impl Receiving {
         }
         Ok(data)
     }
+
+    /// Reads what is left of the request, since a client may take a stream that is stopped for a request that has
+    /// failed. What has come already is read at once, the rest on a task that ends with the connection.
+    fn let_go(&mut self) {
+        let Some(stream) = self.stream.take() else {
+            return;
+        };
+        let mut rest = Box::pin(discard(stream));
+        if rest.as_mut().now_or_never().is_none()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move {
+                // Beyond this the end is not late but missing.
+                let _ = tokio::time::timeout(REST_TIMEOUT, rest).await;
+            });
+        }
+    }
 }
 
 impl Drop for Receiving {
     fn drop(&mut self) {
-        // RFC 9114 4.1: what is not needed of a request is not an error. quinn itself stops a stream that is
-        // dropped while it is read.
-        if self.state == Reading::Idle {
-            self.stream.stop_sending(Code::H3_NO_ERROR);
+        self.let_go();
+    }
+}
+
+/// How long the end of a request is waited for that nobody reads.
+const REST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Reads to the end of the stream, or as much as a client may send before it knows that nobody reads. Then quinn
+/// stops the stream, with a code that HTTP/3 does not know and that so means H3_NO_ERROR (RFC 9114 8). Saying so
+/// ourselves would panic: `h3_quinn` cannot stop a stream while it waits for data, nor tell whether it does.
+async fn discard(mut stream: Incoming) {
+    let mut left = STREAM_RECEIVE_WINDOW as usize;
+    // Trailers end a body before the stream ends. What is wrong with a request that is answered no longer matters.
+    let mut ends = 0;
+    while ends < 2 {
+        match stream.recv_data().await {
+            Ok(Some(data)) if data.remaining() <= left => left -= data.remaining(),
+            Ok(None) => ends += 1,
+            Ok(Some(_)) | Err(_) => return,
         }
     }
 }
