@@ -4,8 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use h3::client::SendRequest;
-use h3_quinn::OpenStreams;
+use h3::client::{RequestStream, SendRequest};
+use h3::error::{Code, StreamError};
+use h3_quinn::{BidiStream, OpenStreams};
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls::ClientConfig;
 
@@ -66,13 +67,11 @@ impl Connection {
             .send_request(head)
             .await
             .map_err(FetchError::broken)?;
-        if !payload.is_empty() {
-            stream
-                .send_data(payload)
-                .await
-                .map_err(FetchError::broken)?;
+        match upload(&mut stream, payload).await {
+            // RFC 9114 4.1: the server needs no more of the request; its answer stands.
+            Err(StreamError::RemoteTerminate { code, .. }) if code == Code::H3_NO_ERROR => {}
+            sent => sent.map_err(FetchError::broken)?,
         }
-        stream.finish().await.map_err(FetchError::broken)?;
         let response = stream.recv_response().await.map_err(FetchError::broken)?;
         require_ok(response.status())?;
         while let Some(chunk) = stream.recv_data().await.map_err(FetchError::broken)? {
@@ -80,5 +79,93 @@ impl Connection {
         }
         body.check(response.headers())?;
         Ok(body)
+    }
+}
+
+/// Sends the body and ends the request.
+async fn upload(
+    stream: &mut RequestStream<BidiStream<Bytes>, Bytes>,
+    payload: Bytes,
+) -> Result<(), StreamError> {
+    if !payload.is_empty() {
+        stream.send_data(payload).await?;
+    }
+    stream.finish().await
+}
+
+#[cfg(test)]
+mod tests {
+    use quinn::crypto::rustls::QuicServerConfig;
+    use quinn::{ServerConfig, TransportConfig, VarInt};
+    use rustls::RootCertStore;
+    use rustls_pki_types::PrivateKeyDer;
+    use url::Url;
+
+    use super::*;
+
+    /// What a client makes of a server that stops its request with this code and answers.
+    async fn answer_after_stop(code: Code) -> Result<BodySink, FetchError> {
+        let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let certificate = certified.cert.der().clone();
+        let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut server = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.clone()], key)
+            .unwrap();
+        server.alpn_protocols = vec![b"h3".to_vec()];
+        let server = QuicServerConfig::try_from(server).unwrap();
+        let mut server = ServerConfig::with_crypto(Arc::new(server));
+        // The request does not fit, so that the client is still sending when it is stopped.
+        let mut transport = TransportConfig::default();
+        transport.stream_receive_window(VarInt::from_u32(2048));
+        server.transport_config(Arc::new(transport));
+        let endpoint = quinn::Endpoint::server(server, (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let port = endpoint.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let quic = endpoint.accept().await.unwrap().await.unwrap();
+            let quic = h3_quinn::Connection::new(quic);
+            let mut connection = h3::server::Connection::<_, Bytes>::new(quic).await.unwrap();
+            while let Ok(Some(request)) = connection.accept().await {
+                let (_, mut stream) = request.resolve_request().await.unwrap();
+                stream.stop_sending(code);
+                stream.send_response(http::Response::new(())).await.unwrap();
+                stream.send_data("enough".into()).await.unwrap();
+                stream.finish().await.unwrap();
+            }
+        });
+
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate).unwrap();
+        let mut client = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        client.alpn_protocols = vec![b"h3".to_vec()];
+        let url = Url::parse(&format!("https://localhost:{port}/")).unwrap();
+        let peer = Peer::of(&url).unwrap();
+        let connection = Connection::connect(&peer, &Arc::new(client)).await?;
+        let head = http::Request::post(url.as_str()).body(()).unwrap();
+        let body = BodySink {
+            keep: true,
+            kept: Vec::new(),
+            len: 0,
+        };
+        connection.send(head, vec![0; 1 << 20].into(), body).await
+    }
+
+    #[tokio::test]
+    async fn an_answer_stands_although_the_request_was_not_needed() {
+        let body = answer_after_stop(Code::H3_NO_ERROR).await.unwrap();
+        assert_eq!(body.kept, b"enough");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_stopped_for_a_fault_has_failed() {
+        let refused = answer_after_stop(Code::H3_INTERNAL_ERROR).await;
+        assert!(matches!(refused, Err(FetchError::Broken(_))));
     }
 }
