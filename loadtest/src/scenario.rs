@@ -93,7 +93,7 @@ pub async fn run(scenario: Scenario, target: Target) -> Result<Report, Refused> 
         tls: scenario.tls,
     };
     world.load_references(&connector.client()).await;
-    let comparable = world.comparable();
+    let comparable = comparable(&world.titles);
 
     let world = Arc::new(world);
     let mut viewers = JoinSet::new();
@@ -171,6 +171,16 @@ fn titles(assets: &[Asset]) -> Vec<Title> {
         }
     }
     titles
+}
+
+/// Whether some asset has both a protected and a clear policy, be it reachable or not.
+fn comparable(titles: &[Title]) -> bool {
+    let (clear, protected): (Vec<_>, Vec<_>) = titles
+        .iter()
+        .partition(|title| title.policy == CLEAR_POLICY);
+    protected
+        .iter()
+        .any(|title| clear.iter().any(|reference| reference.asset == title.asset))
 }
 
 /// One viewer: title after title, each viewer beginning with another.
@@ -325,13 +335,6 @@ impl World {
             Err(difference) => self.recorder.differing(format!("{name}: {difference}")),
         }
         true
-    }
-
-    /// Whether some title has both a protected and a clear policy.
-    fn comparable(&self) -> bool {
-        self.titles
-            .iter()
-            .any(|t| t.policy != CLEAR_POLICY && self.references.contains_key(&t.asset))
     }
 
     /// Reads the MPD and init segments of every clear policy, before the viewers begin.

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
 
 fn loadtest(arguments: &[&str], input: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_loadtest"))
@@ -48,12 +49,15 @@ fn line(ca: &Path) -> String {
     line.replace('\n', " ")
 }
 
-/// A certificate of an authority, in a file.
-fn authority() -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("loadtest-ca.pem");
-    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    fs::write(&path, certified.cert.pem()).unwrap();
-    path
+/// A certificate of an authority, in a file that is written once for all tests.
+fn authority() -> &'static Path {
+    static FILE: LazyLock<PathBuf> = LazyLock::new(|| {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("loadtest-ca.pem");
+        let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        fs::write(&path, certified.cert.pem()).unwrap();
+        path
+    });
+    &FILE
 }
 
 #[test]
@@ -74,7 +78,7 @@ fn usage_is_2() {
     let none = ["--target", "-", "--viewers", "0"];
     assert!(complaint(&loadtest(&none, "")).contains("--viewers"));
     let plain = ["--target", "-", "--protocol", "h3", "--plain"];
-    let output = loadtest(&plain, &line(&authority()));
+    let output = loadtest(&plain, &line(authority()));
     assert!(complaint(&output).contains("HTTP/3 runs over TLS only"));
 }
 
@@ -83,7 +87,7 @@ fn a_server_that_is_not_there_is_1_and_a_report() {
     for protocol in ["h1", "h2", "h3"] {
         let arguments = ["--target", "-", "--protocol", protocol, "--viewers", "2"];
         let arguments = [&arguments[..], &["--seconds", "1", "--json"]].concat();
-        let output = loadtest(&arguments, &line(&authority()));
+        let output = loadtest(&arguments, &line(authority()));
         assert_eq!(output.status.code(), Some(1), "{protocol}");
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(
@@ -91,6 +95,10 @@ fn a_server_that_is_not_there_is_1_and_a_report() {
             (&1.into(), &false.into())
         );
         assert_eq!(report["protocol"], protocol);
+        assert_eq!(
+            report["comparable"], true,
+            "what the target has, not what came"
+        );
         let manifest = &report["routes"][0];
         assert_eq!(
             (&manifest["route"], &manifest["count"]),
