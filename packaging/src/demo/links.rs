@@ -88,8 +88,16 @@ impl Links {
                     stream.policy, stream.dash, stream.hls
                 ));
             }
+            let license = asset
+                .streams
+                .iter()
+                .find_map(|stream| stream.license.as_ref());
+            if let Some(license) = license {
+                text.push_str(&format!("    {:14}  {license}\n", "licence"));
+            }
             text.push('\n');
         }
+        text.push_str(&format!("  Token         {}\n\n", self.token));
         text.push_str(&format!(
             "  Over TLS, HTTP/2 and HTTP/3: {} with the CA {}\n  Ctrl-C ends it.\n",
             self.origin_tls,
@@ -187,5 +195,12 @@ mod tests {
             serde_json::json!(["hls.js", "shaka"])
         );
         assert_eq!(row("clear")["license"], serde_json::Value::Null);
+        let text = links.text();
+        for line in [
+            "    licence         http://127.0.0.1:4/license/clearkey/film\n",
+            "  Token         t\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The demo: every role on loopback, with a title, keys and an issuer of its own, in a folder that goes away with it.
 
+mod folder;
 mod links;
 mod stage;
 mod title;

@@ -1,8 +1,8 @@
-//! The demo's folder: media, state, secrets. Made anew, or taken up again where it was kept.
+//! What the demo's folder holds: media, state, secrets. Made anew, or taken up again where it was kept.
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,17 +18,16 @@ use origin_front::tls::DevCa;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use zeroize::Zeroizing;
 
+use super::folder::Folder;
 use super::title;
 use crate::failure::Failure;
 
 /// Where the demo lives.
 pub(crate) struct Stage {
-    folder: PathBuf,
+    folder: Folder,
     media: PathBuf,
     /// The media is the built-in title, which was written whole before anything looks.
     built_in: bool,
-    /// Removed when the demo ends.
-    temporary: bool,
     ca: DevCa,
 }
 
@@ -41,24 +40,15 @@ const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 impl Stage {
     /// Sets the stage: in `keep`, or in a temporary folder; with the files of `media`, or the built-in title.
     pub(crate) fn set(media: Option<&Path>, keep: Option<&Path>) -> Result<Self, Failure> {
-        let (folder, temporary) = match keep {
-            Some(folder) => (std::path::absolute(folder).map_err(Failure::failed)?, false),
-            None => (temporary_folder(), true),
+        let folder = match keep {
+            Some(path) => Folder::keep(path)?,
+            None => Folder::temporary()?,
         };
-        fs::DirBuilder::new()
-            .recursive(!temporary)
-            .mode(0o700)
-            .create(&folder)
-            .map_err(|error| {
-                Failure::failed(format!("cannot make {}: {error}", folder.display()))
-            })?;
         let ca = DevCa::new().map_err(Failure::failed)?;
-        // From here on the folder goes away with the stage, whatever happens.
         let mut stage = Self {
-            media: folder.join("media"),
+            media: folder.path().join("media"),
             built_in: media.is_none(),
             folder,
-            temporary,
             ca,
         };
         match media {
@@ -84,7 +74,7 @@ impl Stage {
 
     /// The authority's certificate, for clients that shall trust it.
     pub(crate) fn ca_path(&self) -> PathBuf {
-        self.folder.join("ca.pem")
+        self.folder.path().join("ca.pem")
     }
 
     /// The authority.
@@ -108,8 +98,8 @@ impl Stage {
                 },
             ]
         };
-        let state = |role: &str| self.folder.join("state").join(role);
-        let socket = |role: &str, name: &str| self.folder.join("run").join(role).join(name);
+        let state = |role: &str| self.folder.path().join("state").join(role);
+        let socket = |role: &str, name: &str| self.folder.path().join("run").join(role).join(name);
         let drain = Drain {
             delay: Duration::ZERO,
             timeout: Duration::from_secs(2),
@@ -119,7 +109,7 @@ impl Stage {
         let origin = &mut settings.origin;
         origin.media_root.clone_from(&self.media);
         origin.state_dir = state("origin");
-        origin.cache_dir = self.folder.join("cache");
+        origin.cache_dir = self.folder.path().join("cache");
         origin.control_socket = socket("origin", "control.sock");
         origin.keystore_socket = socket("keystore", "keystore.sock");
         origin.listeners = listeners(ports.origin_tls, ports.origin_plain, true);
@@ -146,14 +136,14 @@ impl Stage {
             audience: AUDIENCE.to_owned(),
             key_id: None,
             algorithm: TokenAlgorithm::Hs256,
-            key: SecretSource::file(self.folder.join("issuer.key")),
+            key: SecretSource::file(self.folder.path().join("issuer.key")),
         }];
 
         let keystore = &mut settings.keystore;
         keystore.state_dir = state("keystore");
         keystore.socket = socket("keystore", "keystore.sock");
         keystore.control_socket = socket("keystore", "control.sock");
-        keystore.passphrase = Some(SecretSource::file(self.folder.join("passphrase")));
+        keystore.passphrase = Some(SecretSource::file(self.folder.path().join("passphrase")));
         keystore.init_at_start = true;
         // The roles are in-process: no other user has business here.
         for caller in keystore.callers.values_mut() {
@@ -171,7 +161,7 @@ impl Stage {
 
     /// A token for these titles, good for an hour from now.
     pub(crate) fn token(&self, assets: &[AssetId]) -> Result<String, Failure> {
-        let secret = SecretSource::file(self.folder.join("issuer.key"))
+        let secret = SecretSource::file(self.folder.path().join("issuer.key"))
             .read()
             .map_err(Failure::failed)?;
         let key = SigningKey::read(Algorithm::Hs256, &secret).map_err(Failure::failed)?;
@@ -192,7 +182,7 @@ impl Stage {
             .write(true)
             .create_new(true)
             .mode(0o600)
-            .open(self.folder.join(name))
+            .open(self.folder.path().join(name))
         {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             Err(error) => Err(error),
@@ -203,7 +193,7 @@ impl Stage {
     fn cannot_write(&self, error: io::Error) -> Failure {
         Failure::failed(format!(
             "cannot write to {}: {error}",
-            self.folder.display()
+            self.folder.path().display()
         ))
     }
 }
@@ -223,26 +213,6 @@ fn grant(assets: &[AssetId]) -> AssetGrant {
     }
 }
 
-impl Drop for Stage {
-    fn drop(&mut self) {
-        if !self.temporary {
-            return;
-        }
-        // Threads that are just ending may still put a file back.
-        let removed = (0..20).any(|_| match fs::remove_dir_all(&self.folder) {
-            Ok(()) => true,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
-            Err(_) => {
-                std::thread::sleep(Duration::from_millis(50));
-                false
-            }
-        });
-        if !removed {
-            tracing::warn!(folder = %self.folder.display(), "the demo's folder is left behind");
-        }
-    }
-}
-
 fn random_hex() -> io::Result<Zeroizing<String>> {
     let mut bytes = Zeroizing::new([0; 32]);
     SystemRandom::new()
@@ -255,11 +225,6 @@ fn random_hex() -> io::Result<Zeroizing<String>> {
         }
     }
     Ok(text)
-}
-
-/// Named by process: two demos may run at once, and mode 0700 on a folder that must not exist keeps others out.
-fn temporary_folder() -> PathBuf {
-    std::env::temp_dir().join(format!("castellum-demo-{}", std::process::id()))
 }
 
 /// The demo's ports; 0 takes a free one.
@@ -355,7 +320,7 @@ mod tests {
         assert_eq!(fs::read(folder.join("issuer.key")).unwrap(), secret);
 
         let temporary = Stage::set(None, None).unwrap();
-        let folder = temporary.folder.clone();
+        let folder = temporary.folder.path().to_owned();
         assert!(folder.join("ca.pem").exists());
         drop(temporary);
         assert!(!folder.exists());

@@ -12,12 +12,15 @@ use axum::routing::get;
 use axum::{Json, Router};
 use conf::{LogFormat, LogSettings, OriginSettings, Transport};
 use keystore_types::AssetId;
-use origin::catalog::Catalog;
+use origin::catalog::{Catalog, Listing};
+use origin::error::Error;
+use origin::report;
+use tokio::signal::unix::SignalKind;
 
-use super::serve::terminated;
+use super::serve::first_of;
 use crate::admin::{self, Admin, page};
 use crate::demo::{Bases, Links, PAGE, Ports, Stage};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::output::{Output, Versioned};
 use crate::roles::{Roles, control_runtime};
 use crate::{logging, probe};
@@ -28,10 +31,13 @@ pub(crate) struct Args {
     /// Play the files of this folder, rather than the built-in title
     #[arg(long, value_name = "DIR")]
     media: Option<PathBuf>,
-    /// Keep the demo's state, keys and secrets in this folder, and take them up again from it
+    /// Keep the demo's state, keys and secrets in this folder, and take them up again from it; the certificates and
+    /// their CA (`ca.pem`) are new each time
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
-    /// Take five ports from this one on, or free ones with 0; the usual ones without it
+    /// Take five ports from this one on: origin over TLS, origin plain, licence server over TLS, licence server plain,
+    /// player page and admin; 0 takes free ones. Without it 8443, 8080, 8444, 8081 and 9090, or free ones for those
+    /// that are taken
     #[arg(long, value_name = "N")]
     port: Option<u16>,
 }
@@ -65,7 +71,13 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
 }
 
 async fn demo(stage: &Arc<Stage>, ports: &Ports, output: Output) -> Result<(), Failure> {
-    let ended = terminated().map_err(Failure::failed)?;
+    let ended = first_of(&[
+        SignalKind::terminate(),
+        SignalKind::interrupt(),
+        SignalKind::hangup(),
+        SignalKind::quit(),
+    ])
+    .map_err(Failure::failed)?;
     tokio::pin!(ended);
     let metrics = admin::start_metrics()?;
     let mut settings = stage.settings(ports)?;
@@ -77,10 +89,7 @@ async fn demo(stage: &Arc<Stage>, ports: &Ports, output: Output) -> Result<(), F
     let opened = roles.origin(&settings.origin, certificate()?).await?;
     let origin = Listeners::of(&opened.addresses)?;
 
-    let playing = async {
-        let assets = settled(&opened.catalog).await?;
-        playable(origin.plain, &settings.origin, assets).await
-    };
+    let playing = async { titles(&opened.catalog, &settings.origin, origin.plain).await };
     let assets = tokio::select! {
         assets = playing => assets?,
         () = &mut ended => return roles.until(async {}, settings.origin.drain).await,
@@ -171,54 +180,93 @@ fn api(describe: Arc<Describe>) -> Router {
         .merge(page::routes(PAGE))
 }
 
-/// The assets of the media root, once nothing in it is still being written. What is left out is said.
-async fn settled(catalog: &Catalog) -> Result<Vec<AssetId>, Failure> {
-    let deadline = Instant::now() + START_TIMEOUT;
-    let listing = loop {
-        let listing = catalog.listing();
-        if listing.settling == 0 || Instant::now() > deadline {
-            break listing;
+/// The titles of the media root that play. Whatever is left out is said, with the reason: on standard error, or as the
+/// failure where nothing plays.
+async fn titles(
+    catalog: &Arc<Catalog>,
+    settings: &OriginSettings,
+    origin: SocketAddr,
+) -> Result<Vec<AssetId>, Failure> {
+    let listing = settled(catalog).await;
+    let mut fit = Vec::new();
+    let mut left_out: Vec<String> = listing
+        .left_out
+        .iter()
+        .map(|left| format!("{}: {}", left.path.display(), left.reason))
+        .collect();
+    for asset in listing.assets.keys() {
+        match playable(catalog, settings, origin, asset).await {
+            Ok(parts) => {
+                left_out.extend(parts);
+                fit.push(asset.clone());
+            }
+            Err(reason) => left_out.push(format!("{asset}: {reason}")),
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    };
-    for left_out in &listing.left_out {
-        let (path, reason) = (left_out.path.display(), &left_out.reason);
-        eprintln!("{path} is not served: {reason}");
     }
-    if listing.assets.is_empty() {
-        return Err(Failure::failed(
-            "there is no title to play: ROOT/NAME.mp4, or ROOT/NAME/*.mp4",
+    if fit.is_empty() {
+        let root = settings.media_root.display();
+        left_out.insert(0, format!("there is no title to play in {root}"));
+        return Err(Failure::with_help(
+            Exit::Failed,
+            left_out.join("\n"),
+            format!("a title is {root}/NAME.mp4, or the .mp4 files of {root}/NAME"),
         ));
     }
-    Ok(listing.assets.keys().cloned().collect())
+    for line in left_out {
+        eprintln!("left out: {line}");
+    }
+    Ok(fit)
 }
 
-/// Those of `assets` whose every manifest answers; the others are named on standard error.
+/// What the media root holds, once nothing in it is still being written.
+async fn settled(catalog: &Catalog) -> Arc<Listing> {
+    let deadline = Instant::now() + START_TIMEOUT;
+    loop {
+        let listing = catalog.listing();
+        if listing.settling == 0 || Instant::now() > deadline {
+            return listing;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Asks for every manifest of an asset, and names the files and tracks that these leave out.
+///
+/// # Errors
+/// Why the asset does not play.
 async fn playable(
-    origin: SocketAddr,
+    catalog: &Arc<Catalog>,
     settings: &OriginSettings,
-    assets: Vec<AssetId>,
-) -> Result<Vec<AssetId>, Failure> {
-    let mut fit = Vec::new();
-    for asset in assets {
-        let mut refused = None;
-        for policy in settings.policies.keys() {
-            for manifest in ["main.m3u8", "main.mpd"] {
-                let path = format!("/v1/{asset}/{policy}/{manifest}");
-                if let Err(failure) = answers(origin, "GET", &path).await {
-                    refused = Some(failure);
-                }
-            }
-        }
-        match refused {
-            None => fit.push(asset),
-            Some(failure) => eprintln!("{asset} is not served: {failure}"),
+    origin: SocketAddr,
+    asset: &AssetId,
+) -> Result<Vec<String>, String> {
+    if let Err(Error::Unfit { reason, .. }) = catalog.title(asset).await {
+        return Err(reason);
+    }
+    for policy in settings.policies.keys() {
+        for manifest in ["main.m3u8", "main.mpd"] {
+            let path = format!("/v1/{asset}/{policy}/{manifest}");
+            answers(origin, "GET", &path)
+                .await
+                .map_err(|failure| failure.to_string())?;
         }
     }
-    match fit.len() {
-        0 => Err(Failure::failed("there is no title to play")),
-        _ => Ok(fit),
-    }
+    let title = catalog
+        .title(asset)
+        .await
+        .map_err(|error| error.to_string())?;
+    let files = title
+        .refused
+        .iter()
+        .map(|(name, reason)| format!("{asset}/{name}: {reason}"));
+    let tracks = title.sources.iter().flat_map(|source| {
+        let file = source.path.strip_prefix(&settings.media_root);
+        let file = file.unwrap_or(&source.path).display();
+        report::ignored(&source.index)
+            .into_iter()
+            .map(move |track| format!("{file}: {track}"))
+    });
+    Ok(files.chain(tracks).collect())
 }
 
 /// Waits for a 200. A 503 is asked again: an index is being built.

@@ -1,6 +1,8 @@
 //! `castellum serve`: the daemon.
 
+use std::future::poll_fn;
 use std::io;
+use std::task::Poll;
 
 use axum::Router;
 use clap::ValueEnum;
@@ -52,7 +54,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 async fn serve(settings: &Settings, wanted: &[Role]) -> Result<(), Failure> {
     let metrics = admin::start_metrics()?;
     // Taken before anything is open, so that none is missed.
-    let shutdown = terminated().map_err(Failure::failed)?;
+    let shutdown =
+        first_of(&[SignalKind::terminate(), SignalKind::interrupt()]).map_err(Failure::failed)?;
 
     let mut roles = if wanted.contains(&Role::Keystore) {
         Roles::with_keystore(&settings.keystore).await?
@@ -89,16 +92,21 @@ async fn serve(settings: &Settings, wanted: &[Role]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Resolves at the first SIGTERM or SIGINT from now on.
-pub(crate) fn terminated() -> io::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+/// Resolves at the first of these signals from now on.
+pub(crate) fn first_of(kinds: &[SignalKind]) -> io::Result<impl Future<Output = ()> + use<>> {
+    let mut signals: Vec<_> = kinds
+        .iter()
+        .map(|kind| signal(*kind))
+        .collect::<Result<_, _>>()?;
+    Ok(poll_fn(move |context| {
+        match signals
+            .iter_mut()
+            .any(|signal| signal.poll_recv(context).is_ready())
+        {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
         }
-    })
+    }))
 }
 
 /// Tells systemd, where it asked to be told (`NOTIFY_SOCKET`, sd_notify(3)).
