@@ -4,28 +4,36 @@ use std::io::IsTerminal as _;
 
 use conf::{LogFormat, LogSettings};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::failure::{Exit, Failure};
 
-/// Sends log lines to standard error from now on.
+/// What the settings let through.
 ///
 /// # Errors
 /// The filter is not one.
-pub(crate) fn start(settings: &LogSettings) -> Result<(), Failure> {
+pub(crate) fn filter(settings: &LogSettings) -> Result<EnvFilter, ParseError> {
     let access = if settings.access {
         "access=info"
     } else {
         "access=off"
     };
-    let filter = EnvFilter::try_new(format!("{access},{}", settings.filter)).map_err(|error| {
-        Failure::with_help(
-            Exit::Config,
-            format!("log.filter: {error}"),
-            "such as info,origin=debug",
-        )
+    EnvFilter::try_new(format!("{access},{}", settings.filter))
+}
+
+/// How a filter may be written.
+pub(crate) const FILTER_HELP: &str = "such as info,origin=debug";
+
+/// Sends log lines to standard error from now on.
+///
+/// # Errors
+/// The filter is not one.
+pub(crate) fn start(settings: &LogSettings) -> Result<(), Failure> {
+    let filter = filter(settings).map_err(|error| {
+        Failure::with_help(Exit::Config, format!("log.filter: {error}"), FILTER_HELP)
     })?;
     let lines = fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())

@@ -612,3 +612,137 @@ fn three_processes_serve_as_one_does() {
         assert_eq!(role.0.wait().unwrap().code(), Some(0));
     }
 }
+
+/// Starts a demo with these arguments and waits until it says its links.
+fn demo(temporary: &Path, args: &[&str]) -> (Running, Value) {
+    let mut child = castellum()
+        .env("TMPDIR", temporary)
+        .args(["demo", "--json", "--port", "0"])
+        .args(args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let running = Running(child);
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    (running, serde_json::from_str(&line).unwrap())
+}
+
+#[test]
+fn a_second_demo_leaves_the_kept_folder_of_the_first_alone() {
+    let temporary = tempfile::tempdir().unwrap();
+    let kept = temporary.path().join("kept");
+    let kept = kept.to_str().unwrap();
+    let (mut first, links) = demo(temporary.path(), &["--keep", kept]);
+    let ca = links["ca"].as_str().unwrap();
+    let before = fs::read(ca).unwrap();
+
+    let second = run(&["demo", "--keep", kept, "--port", "0"]);
+    assert_eq!(code(&second), 1);
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert!(said.contains("another demo runs in"), "{said}");
+    assert_eq!(fs::read(ca).unwrap(), before);
+    assert_eq!(get(links["page"].as_str().unwrap()).0, 200);
+
+    first.signal("-QUIT");
+    assert_eq!(first.0.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_killed_demo_is_swept_up_by_the_next_which_a_hangup_ends_in_order() {
+    let temporary = tempfile::tempdir().unwrap();
+    let left = || fs::read_dir(temporary.path()).unwrap().count();
+    let (mut killed, _) = demo(temporary.path(), &[]);
+    killed.signal("-KILL");
+    killed.0.wait().unwrap();
+    assert_eq!(left(), 1);
+    let (mut next, _) = demo(temporary.path(), &[]);
+    assert_eq!(left(), 1, "its own folder and no other");
+    next.signal("-HUP");
+    assert_eq!(next.0.wait().unwrap().code(), Some(0));
+    assert_eq!(left(), 0);
+}
+
+#[test]
+fn a_demo_without_a_title_fails_with_every_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let media = folder.path().to_str().unwrap();
+    let demo = || run(&["demo", "--media", media, "--port", "0", "--json"]);
+    let empty = demo();
+    assert_eq!(code(&empty), 1);
+    let said = String::from_utf8_lossy(&empty.stderr);
+    assert!(said.contains("there is no title to play in"), "{said}");
+
+    fs::write(folder.path().join("film.mp4"), "no film").unwrap();
+    fs::write(folder.path().join("notes.txt"), "").unwrap();
+    let unfit = demo();
+    assert_eq!(code(&unfit), 1);
+    let said = String::from_utf8_lossy(&unfit.stderr);
+    for reason in ["notes.txt: not an .mp4 file", "film: "] {
+        assert!(said.contains(reason), "{said}");
+    }
+}
+
+#[test]
+fn check_config_looks_into_keys_and_the_log_filter() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let issuer = |name: &str, algorithm: &str| {
+        format!(
+            "[[license.issuers]]\nname = {name:?}\nissuer = {name:?}\naudience = \"castellum\"\n\
+             algorithm = {algorithm:?}\nkey_file = {:?}\n",
+            at(name)
+        )
+    };
+    let secret = folder.path().join("open");
+    fs::write(&secret, "0123456789abcdef0123456789abcdef\n").unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o644)).unwrap();
+    let check = |more: &str| {
+        let config = configured(folder.path(), more);
+        run(&["check-config", "--json", "-c", config.to_str().unwrap()])
+    };
+
+    let sound = json(&check(&issuer("open", "HS256")));
+    assert_eq!(sound["ok"], true);
+    let warnings = sound["warnings"].as_array().unwrap();
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].as_str().unwrap().contains("every user"));
+
+    fs::copy(&secret, folder.path().join("kind")).unwrap();
+    let faulty = [
+        issuer("missing", "HS256"),
+        issuer("kind", "ES256"),
+        "[log]\nfilter = \"origin=loud\"\n".to_owned(),
+    ];
+    let output = check(&faulty.concat());
+    assert_eq!(code(&output), 3);
+    let answer = json(&output);
+    let findings = answer["findings"].as_array().unwrap();
+    let keys: Vec<_> = findings
+        .iter()
+        .map(|finding| finding["key"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        keys,
+        [
+            "license.issuers[0].key_file",
+            "license.issuers[1].key_file",
+            "log.filter"
+        ]
+    );
+    assert!(findings.iter().all(|finding| finding["line"].is_u64()));
+}
+
+#[test]
+fn help_says_which_configuration_is_read() {
+    for verb in [&["serve"][..], &["check-config"], &["config", "dump"]] {
+        let text = String::from_utf8(run(&[verb, &["--help"]].concat()).stdout).unwrap();
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(
+            text.contains("/etc/castellum/castellum.toml if it exists"),
+            "{verb:?}: {text}"
+        );
+    }
+}

@@ -26,7 +26,7 @@ enum Verb {
 pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     match &args.verb {
         Verb::Dump { config } => {
-            let document = conf::effective(config.path.as_deref())?;
+            let document = conf::effective(config.path())?;
             if output.is_json() {
                 return output.say(&document, |_| String::new());
             }

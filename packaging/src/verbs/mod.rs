@@ -13,7 +13,7 @@ mod man;
 mod serve;
 mod token;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 
@@ -72,7 +72,7 @@ enum Verb {
 /// The configuration that a verb works under.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConfigFile {
-    /// The configuration file; without one, built-in defaults
+    /// The configuration file; without one, /etc/castellum/castellum.toml if it exists, else built-in defaults
     #[arg(
         short = 'c',
         long = "config",
@@ -84,8 +84,12 @@ pub(crate) struct ConfigFile {
 }
 
 impl ConfigFile {
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
     pub(crate) fn load(&self) -> Result<conf::Settings, Failure> {
-        Ok(conf::load(self.path.as_deref())?)
+        Ok(conf::load(self.path())?)
     }
 }
 
