@@ -70,14 +70,25 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     outcome
 }
 
+/// Whether the process was started with this signal ignored (`SigIgn` of proc(5), a bit for each signal from 1).
+fn is_ignored(signal: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask >> (signal.as_raw_value() - 1) & 1 == 1)
+}
+
 async fn demo(stage: &Arc<Stage>, ports: &Ports, output: Output) -> Result<(), Failure> {
-    let ended = first_of(&[
+    let mut ends = vec![
         SignalKind::terminate(),
         SignalKind::interrupt(),
-        SignalKind::hangup(),
         SignalKind::quit(),
-    ])
-    .map_err(Failure::failed)?;
+    ];
+    // nohup(1) asks to outlive its terminal.
+    if !is_ignored(SignalKind::hangup()) {
+        ends.push(SignalKind::hangup());
+    }
+    let ended = first_of(&ends).map_err(Failure::failed)?;
     tokio::pin!(ended);
     let metrics = admin::start_metrics()?;
     let mut settings = stage.settings(ports)?;
