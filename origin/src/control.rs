@@ -151,6 +151,14 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The origin's end of the control socket.
 pub struct Server {
     listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // What cannot be removed is replaced at the next start.
+        let _ = std::fs::remove_file(&self.path);
+    }
 }
 
 impl Server {
@@ -174,7 +182,10 @@ impl Server {
         }
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        Ok(Self { listener })
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+        })
     }
 
     /// Answers until it is dropped.
