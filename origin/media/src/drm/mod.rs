@@ -31,7 +31,7 @@ pub struct Signalling<'a> {
 }
 
 impl Signalling<'_> {
-    /// The URL to which a player posts its ClearKey request (design 3).
+    /// The URL to which a player posts its ClearKey request.
     pub fn clear_key_url(&self) -> String {
         format!("{}/license/clearkey/{}", self.license_url, self.asset)
     }
