@@ -93,7 +93,12 @@ async function play() {
   }
   playing = opened;
   offerLanguages();
-  video.play().catch((error) => event(`The browser did not start the film: ${error.message}`, "bad"));
+  video.play().catch((error) => {
+    // A film that gives way to the next choice is no fault.
+    if (mine === run && error.name !== "AbortError") {
+      event(`The browser did not start the film: ${error.message}`, "bad");
+    }
+  });
 }
 
 async function stop() {

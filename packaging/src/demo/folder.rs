@@ -126,10 +126,16 @@ fn is_abandoned(entry: &fs::DirEntry) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Mutex, PoisonError};
+
     use super::*;
+
+    /// A process that another test starts holds every lock of this one until it has become its program.
+    static ALONE: Mutex<()> = Mutex::new(());
 
     #[test]
     fn a_folder_is_one_process_s() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("kept");
         let first = Folder::keep(&path).unwrap();
@@ -142,6 +148,7 @@ mod tests {
 
     #[test]
     fn only_what_killed_demos_left_is_swept() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let parent = tempfile::tempdir().unwrap();
         let dead = || {
             let mut child = std::process::Command::new("true").spawn().unwrap();
