@@ -21,6 +21,7 @@ const PLAYERS = {
 let demo;
 let playing = null;
 let run = 0;
+let turn = Promise.resolve();
 
 // Choices: each list depends on the one before it.
 
@@ -75,8 +76,7 @@ function canDecrypt() {
 
 // Playing.
 
-async function play() {
-  const mine = ++run;
+async function play(mine) {
   const stream = chosenStream();
   const way = chosenWay();
   await stop();
@@ -195,13 +195,21 @@ $("copy").addEventListener("click", async () => {
   event("The stream's URL is copied");
 });
 
-async function start() {
-  $("notice").hidden = true;
-  try {
-    await play();
-  } catch (error) {
-    notice(error.message);
-  }
+/** One film after the other: a player that is still being opened would take the video element from the next one. */
+function start() {
+  const mine = ++run;
+  turn = turn.then(async () => {
+    if (mine !== run) {
+      return;
+    }
+    $("notice").hidden = true;
+    try {
+      await play(mine);
+    } catch (error) {
+      notice(error.message);
+    }
+  });
+  return turn;
 }
 
 try {

@@ -135,6 +135,33 @@ describe("player page", () => {
     await page.close();
   });
 
+  test("shows a refusal", async () => {
+    const token = await castellum.mint({ assets: ["another"] });
+    const { page } = await browser.tab();
+    await page.route("**/api/v1/demo", async (route) => {
+      const response = await route.fetch();
+      await route.fulfill({ response, json: { ...(await response.json()), token } });
+    });
+    await page.goto(castellum.said.page);
+    const refused = page.locator("#license .answer.bad").first();
+    const complaints = page.locator("#events .bad");
+    for (const [policy, player, words] of [
+      ["cenc", "shaka-dash", "shaka, DASH"],
+      ["cbcs-identity", "shaka-hls", "shaka, HLS"],
+      ["cbcs", "hls-hls", "hls.js, HLS"],
+    ]) {
+      await page.locator("select[name=policy]").selectOption(policy);
+      await page.locator("select[name=player]").selectOption(player);
+      await page.getByRole("button", { name: "Play" }).click();
+      // The page clears its list of licences before it says this: what is refused from here on is this play's.
+      await page.locator("#events").getByText(`${words}, policy ${policy}`).first().waitFor({ timeout: STEP_MS });
+      await refused.filter({ hasText: "403" }).waitFor({ timeout: STEP_MS });
+      await complaints.first().waitFor({ timeout: STEP_MS });
+      await page.screenshot({ path: path.join(PICTURES, `refused-${player}.png`) });
+    }
+    await page.close();
+  });
+
   test("says so when the context is not secure", async () => {
     const { page } = await browser.tab();
     await page.addInitScript(() => Object.defineProperty(window, "isSecureContext", { value: false }));
