@@ -1,9 +1,4 @@
-use aes::Aes128Enc;
-use aes::cipher::{InnerIvInit as _, StreamCipher as _, StreamCipherSeek as _};
-
 use crate::{Aes128Key, BLOCK};
-
-type Keystream<'a> = ctr::Ctr64BE<&'a Aes128Enc>;
 
 impl Aes128Key {
     /// Encrypts `src` into `dst` with the keystream of `iv`, from its byte `position` on.
@@ -16,12 +11,28 @@ impl Aes128Key {
     /// When `src` and `dst` differ in length.
     pub fn ctr(&self, iv: [u8; 8], position: u64, src: &[u8], dst: &mut [u8]) {
         assert_eq!(src.len(), dst.len(), "encryption never changes a length");
-        let mut counter = [0; BLOCK];
-        counter[..8].copy_from_slice(&iv);
-        let core = ctr::CtrCore::inner_iv_init(&*self.0, &counter.into());
-        let mut keystream = Keystream::from_core(core);
-        keystream.seek(position);
-        keystream.apply_keystream_b2b(src, dst);
+        let Some(kernel) = self.kernel() else {
+            return self.portable.ctr(iv, position, src, dst);
+        };
+        let (first, into) = (position / BLOCK as u64, position % BLOCK as u64);
+        let (mut src, mut dst) = (src, dst);
+        let mut next = first;
+        if into != 0 {
+            // What is left of a block that was begun.
+            let mut counter = [0; BLOCK];
+            counter[..8].copy_from_slice(&iv);
+            counter[8..].copy_from_slice(&first.to_be_bytes());
+            let keystream = self.block(&counter);
+            let rest = keystream.iter().skip(into.try_into().unwrap_or(BLOCK));
+            let len = rest.len().min(src.len());
+            let (now, later) = std::mem::take(&mut dst).split_at_mut(len);
+            for ((to, from), key) in now.iter_mut().zip(src).zip(rest) {
+                *to = from ^ key;
+            }
+            (src, dst) = (&src[len..], later);
+            next = first.wrapping_add(1);
+        }
+        kernel.ctr(iv, next, src, dst);
     }
 }
 

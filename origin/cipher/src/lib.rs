@@ -1,24 +1,30 @@
 //! AES-128 in the shapes that Common Encryption needs (ISO/IEC 23001-7 9 and 10), and nothing else.
 //!
 //! - [`Aes128Key::ctr`]: counter mode with an 8-byte IV and a 64-bit block counter, from any byte of the
-//!   keystream (`cenc`).
+//!   keystream (`cenc`), fused with the copy from the source to the output.
 //! - [`Aes128Key::cbc`]: many CBC chains side by side, each over every block (`cbcs` audio) or over one block
 //!   in ten (`cbcs` video).
 //!
-//! Which bytes these are applied to is not known here; `origin-media` says it. This is the portable form: safe
-//! code on the RustCrypto block cipher, which picks AES-NI or VAES at run time. It stays the reference and the
-//! fallback for any kernel that is put beside it.
-#![forbid(unsafe_code)]
+//! Which bytes these are applied to is not known here; `origin-media` says it. The [`Form`] is chosen once, when a
+//! key is expanded: kernels of our own where the processor has AES-NI or VAES, else the portable form, which is safe
+//! code on the RustCrypto crates and the reference for the kernels.
 
-mod cbc;
+mod chain;
 mod ctr;
+mod form;
+mod portable;
+#[cfg(target_arch = "x86_64")]
+#[expect(
+    unsafe_code,
+    reason = "the processor's AES instructions work on registers that are loaded from addresses"
+)]
+mod x86;
 
 use std::fmt;
 
-use aes::Aes128Enc;
-use aes::cipher::{BlockCipherEncrypt as _, KeyInit as _};
-
-pub use cbc::Chain;
+pub use chain::Chain;
+pub use form::{Form, UnknownForm};
+use portable::Portable;
 
 /// The length of an AES block in bytes.
 pub const BLOCK: usize = 16;
@@ -26,19 +32,50 @@ pub const BLOCK: usize = 16;
 /// An expanded AES-128 encryption key, wiped when dropped.
 ///
 /// The round keys live on the heap, so that moving the value leaves no copy of them behind.
-pub struct Aes128Key(Box<Aes128Enc>);
+pub struct Aes128Key {
+    portable: Portable,
+    #[cfg(target_arch = "x86_64")]
+    kernel: Option<x86::Kernel>,
+}
 
 impl Aes128Key {
-    /// Expands the 16 bytes of a content key.
+    /// Expands the 16 bytes of a content key for the [best](Form::best) form.
     pub fn new(key: &[u8; BLOCK]) -> Self {
-        Self(Box::new(Aes128Enc::new(key.into())))
+        Self::with_form(key, Form::best())
+    }
+
+    /// Expands the 16 bytes of a content key for `form`, or for the portable one where the processor lacks it.
+    pub fn with_form(key: &[u8; BLOCK], form: Form) -> Self {
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = form;
+        Self {
+            portable: Portable::new(key),
+            #[cfg(target_arch = "x86_64")]
+            kernel: x86::Kernel::new(form, key),
+        }
     }
 
     /// Encrypts one block by itself, as the PlayReady header checksum needs it. Not for media.
     pub fn block(&self, block: &[u8; BLOCK]) -> [u8; BLOCK] {
-        let mut out = (*block).into();
-        self.0.encrypt_block(&mut out);
-        out.into()
+        self.portable.block(block)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn kernel(&self) -> Option<&x86::Kernel> {
+        self.kernel.as_ref()
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn kernel(&self) -> Option<&Portable> {
+        None
+    }
+
+    /// Encrypts `rounds` blocks of every lane and moves the lanes on.
+    fn cbc_rounds(&self, data: &mut [u8], lanes: &mut [Chain], rounds: usize) {
+        match self.kernel() {
+            Some(kernel) => kernel.cbc(data, lanes, rounds),
+            None => self.portable.cbc(data, lanes, rounds),
+        }
     }
 }
 
@@ -73,7 +110,9 @@ mod tests {
     fn key_schedule_is_wiped_on_drop() {
         // The promise is the type's: `aes` gives `ZeroizeOnDrop` only with its `zeroize` feature.
         fn wiped<T: zeroize::ZeroizeOnDrop>() {}
-        wiped::<Aes128Enc>();
+        wiped::<aes::Aes128Enc>();
+        #[cfg(target_arch = "x86_64")]
+        wiped::<x86::RoundKeys>();
     }
 
     #[test]

@@ -1,13 +1,10 @@
 use std::ops::Range;
 
-use aes::Block;
-use aes::cipher::BlockCipherEncrypt as _;
-
 use crate::{Aes128Key, BLOCK};
 
 /// How many chains are encrypted side by side. CBC within a chain is serial and leaves an AES unit idle nine
 /// cycles in ten; eight chains fill it, sixteen gained nothing when measured.
-const LANES: usize = 8;
+pub(crate) const LANES: usize = 8;
 
 /// One CBC chain within a buffer: the blocks at `at`, `at + stride`, ... that end by `end`.
 ///
@@ -64,6 +61,7 @@ impl Aes128Key {
         let mut lanes = [Chain::NONE; LANES];
         let mut live = 0;
         loop {
+            // A lane whose chain has ended takes up the next one at once, so that all stay busy.
             while live < LANES
                 && let Some(chain) = waiting.next()
             {
@@ -73,12 +71,7 @@ impl Aes128Key {
             let Some(rounds) = lanes[..live].iter().map(Chain::blocks).min() else {
                 break;
             };
-            match <&mut [Chain; LANES]>::try_from(&mut lanes[..live]) {
-                Ok(full) => self.rounds_of_eight(dst, full, rounds),
-                Err(_) => lanes[..live]
-                    .iter_mut()
-                    .for_each(|lane| self.rounds_of_one(dst, lane, rounds)),
-            }
+            self.cbc_rounds(dst, &mut lanes[..live], rounds);
             let mut lane = 0;
             while lane < live {
                 if lanes[lane].blocks() == 0 {
@@ -97,53 +90,21 @@ impl Aes128Key {
     /// # Panics
     /// When the chain reaches beyond `src`.
     pub fn cbc_carry(&self, src: &[u8], chain: Chain) -> [u8; BLOCK] {
-        let mut block = Block::from(chain.previous);
+        let mut block = chain.previous;
         for at in (chain.at..).step_by(chain.stride).take(chain.blocks()) {
-            xor(&mut block, &src[at..at + BLOCK]);
-            self.0.encrypt_block(&mut block);
+            block
+                .iter_mut()
+                .zip(&src[at..at + BLOCK])
+                .for_each(|(byte, other)| *byte ^= other);
+            block = self.block(&block);
         }
-        block.into()
+        block
     }
-
-    fn rounds_of_eight(&self, data: &mut [u8], lanes: &mut [Chain; LANES], rounds: usize) {
-        let mut blocks = lanes.map(|lane| Block::from(lane.previous));
-        for _ in 0..rounds {
-            for (block, lane) in blocks.iter_mut().zip(lanes.iter()) {
-                xor(block, &data[lane.at..lane.at + BLOCK]);
-            }
-            self.0.encrypt_blocks(&mut blocks);
-            for (block, lane) in blocks.iter().zip(lanes.iter_mut()) {
-                data[lane.at..lane.at + BLOCK].copy_from_slice(block);
-                lane.at += lane.stride;
-            }
-        }
-        for (block, lane) in blocks.into_iter().zip(lanes) {
-            lane.previous = block.into();
-        }
-    }
-
-    fn rounds_of_one(&self, data: &mut [u8], lane: &mut Chain, rounds: usize) {
-        let mut block = Block::from(lane.previous);
-        for _ in 0..rounds {
-            let place = &mut data[lane.at..lane.at + BLOCK];
-            xor(&mut block, place);
-            self.0.encrypt_block(&mut block);
-            place.copy_from_slice(&block);
-            lane.at += lane.stride;
-        }
-        lane.previous = block.into();
-    }
-}
-
-fn xor(block: &mut Block, with: &[u8]) {
-    block
-        .iter_mut()
-        .zip(with)
-        .for_each(|(byte, other)| *byte ^= other);
 }
 
 #[cfg(test)]
 mod tests {
+    use aes::Block;
     use aes::cipher::{BlockModeEncrypt as _, KeyIvInit as _};
     use proptest::prelude::*;
 

@@ -1,0 +1,111 @@
+//! AES-NI and VAES kernels. The one module of this package that uses `unsafe`.
+//!
+//! The functions here are safe to call where their target features are there, which [`Kernel`] is the proof of.
+//! What is unsafe is loads and stores at addresses; each is within a slice whose bounds were checked before.
+
+mod cbc;
+mod ctr;
+
+use std::arch::x86_64::{
+    __m128i, _mm_aeskeygenassist_si128, _mm_loadu_si128, _mm_shuffle_epi32, _mm_slli_si128,
+    _mm_storeu_si128, _mm_xor_si128,
+};
+
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::chain::{Chain, LANES};
+use crate::{BLOCK, Form};
+
+const ROUND_KEYS: usize = 11;
+
+/// The expanded key, wiped when dropped.
+#[derive(Zeroize, ZeroizeOnDrop)]
+#[repr(align(16))]
+pub(crate) struct RoundKeys([[u8; BLOCK]; ROUND_KEYS]);
+
+/// A key with the instructions that use it: there is none on a processor without them.
+pub(crate) struct Kernel {
+    keys: Box<RoundKeys>,
+    has_vaes: bool,
+}
+
+impl Kernel {
+    /// The key expanded for `form`, which is [available](Form::is_available). Nothing for the portable form.
+    pub(crate) fn new(form: Form, key: &[u8; BLOCK]) -> Option<Self> {
+        if form == Form::Portable || !form.is_available() {
+            return None;
+        }
+        let mut keys = Box::new(RoundKeys([[0; BLOCK]; ROUND_KEYS]));
+        // SAFETY: every other form is available only where AES-NI is.
+        unsafe { expand(key, &mut keys) };
+        Some(Self {
+            keys,
+            has_vaes: form == Form::Vaes,
+        })
+    }
+
+    /// As [`crate::Aes128Key::ctr`] from the start of block `first` of the keystream.
+    pub(crate) fn ctr(&self, iv: [u8; 8], first: u64, src: &[u8], dst: &mut [u8]) {
+        assert_eq!(src.len(), dst.len(), "encryption never changes a length");
+        // SAFETY: `new` made this kernel where the instructions are.
+        unsafe {
+            if self.has_vaes {
+                ctr::vaes(&self.keys, iv, first, src, dst);
+            } else {
+                ctr::aes_ni(&self.keys, iv, first, src, dst);
+            }
+        }
+    }
+
+    /// Encrypts `rounds` blocks of every lane and moves the lanes on.
+    ///
+    /// # Panics
+    /// When a lane reaches beyond `data`.
+    pub(crate) fn cbc(&self, data: &mut [u8], lanes: &mut [Chain], rounds: usize) {
+        assert!(lanes.len() <= LANES, "as many lanes as the kernel has");
+        // SAFETY: `new` made this kernel where the instructions are.
+        unsafe { cbc::aes_ni(&self.keys, data, lanes, rounds) }
+    }
+}
+
+/// The key schedule (FIPS 197 5.2).
+#[target_feature(enable = "aes")]
+fn expand(key: &[u8; BLOCK], keys: &mut RoundKeys) {
+    #[target_feature(enable = "aes")]
+    fn next<const RCON: i32>(key: __m128i) -> __m128i {
+        let word = _mm_shuffle_epi32::<0xff>(_mm_aeskeygenassist_si128::<RCON>(key));
+        let key = _mm_xor_si128(key, _mm_slli_si128::<4>(key));
+        let key = _mm_xor_si128(key, _mm_slli_si128::<8>(key));
+        _mm_xor_si128(key, word)
+    }
+    let mut round = load(key);
+    store(&mut keys.0[0], round);
+    let steps = [
+        next::<0x01>,
+        next::<0x02>,
+        next::<0x04>,
+        next::<0x08>,
+        next::<0x10>,
+        next::<0x20>,
+        next::<0x40>,
+        next::<0x80>,
+        next::<0x1b>,
+        next::<0x36>,
+    ];
+    for (step, place) in steps.into_iter().zip(&mut keys.0[1..]) {
+        round = step(round);
+        store(place, round);
+    }
+}
+
+#[inline]
+fn load(block: &[u8; BLOCK]) -> __m128i {
+    // SAFETY: an unaligned load of the 16 bytes of the array.
+    unsafe { _mm_loadu_si128(block.as_ptr().cast()) }
+}
+
+#[inline]
+fn store(block: &mut [u8; BLOCK], value: __m128i) {
+    // SAFETY: an unaligned store to the 16 bytes of the array.
+    unsafe { _mm_storeu_si128(block.as_mut_ptr().cast(), value) }
+}
