@@ -40,7 +40,8 @@ impl Aes128Key {
 mod tests {
     use proptest::prelude::*;
 
-    use crate::testing::{hex, key};
+    use crate::testing::{KEY, hex, key, keys, noise};
+    use crate::{Aes128Key, Form};
 
     const IV: [u8; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
 
@@ -70,6 +71,70 @@ mod tests {
             .zip(src)
             .map(|(at, byte)| byte ^ pad(at))
             .collect()
+    }
+
+    fn check(iv: [u8; 8], position: u64, src: &[u8]) {
+        let portable = Aes128Key::with_form(&KEY, Form::Portable);
+        let mut expected = vec![0; src.len()];
+        portable.ctr(iv, position, src, &mut expected);
+        for key in keys() {
+            let mut dst = vec![0xa5; src.len()];
+            key.ctr(iv, position, src, &mut dst);
+            assert!(
+                dst == expected,
+                "{} bytes from {position} by {key:?}",
+                src.len()
+            );
+        }
+    }
+
+    #[test]
+    fn forms_agree_at_every_length() {
+        let src = noise(4096);
+        for len in 0..=src.len() {
+            check(IV, 0, &src[..len]);
+            check(IV, len as u64 * 7, &src[..len]);
+        }
+    }
+
+    #[test]
+    fn forms_agree_at_every_alignment() {
+        let src = noise(700);
+        for from in 0..64 {
+            for position in 0..17 {
+                check(IV, position, &src[from..]);
+            }
+        }
+        let mut dst = vec![0; 700];
+        let mut expected = vec![0; 600];
+        Aes128Key::with_form(&KEY, Form::Portable).ctr(IV, 0, &src[..600], &mut expected);
+        for key in keys() {
+            for to in 0..64 {
+                key.ctr(IV, 0, &src[..600], &mut dst[to..to + 600]);
+                assert!(dst[to..to + 600] == expected, "at {to} by {key:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_counter_wraps_without_touching_the_iv() {
+        // The block counter has 64 bits; a position in bytes reaches 2^60 blocks at most.
+        for block in [(1 << 32) - 9, (1 << 59) + 5, (u64::MAX >> 4) - 9] {
+            check([0xff; 8], block * 16 + 3, &noise(900));
+        }
+        #[cfg(target_arch = "x86_64")]
+        for form in [Form::AesNi, Form::Vaes] {
+            let Some(kernel) = crate::x86::Kernel::new(form, &KEY) else {
+                continue;
+            };
+            let mut dst = [0; 400];
+            kernel.ctr([0xff; 8], u64::MAX - 3, &[0; 400], &mut dst);
+            let mut counter = [0xff; 16];
+            counter[8..].copy_from_slice(&(u64::MAX).to_be_bytes());
+            assert_eq!(dst[48..64], key().block(&counter), "{form}");
+            counter[8..].fill(0);
+            assert_eq!(dst[64..80], key().block(&counter), "{form}");
+        }
     }
 
     proptest! {

@@ -22,7 +22,7 @@ mod x86;
 
 use std::fmt;
 
-pub use chain::Chain;
+pub use chain::{Chain, Pattern, Piece};
 pub use form::{Form, UnknownForm};
 use portable::Portable;
 
@@ -60,6 +60,15 @@ impl Aes128Key {
         self.portable.block(block)
     }
 
+    /// The form that it was expanded for.
+    pub fn form(&self) -> Form {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(kernel) = &self.kernel {
+            return kernel.form();
+        }
+        Form::Portable
+    }
+
     #[cfg(target_arch = "x86_64")]
     fn kernel(&self) -> Option<&x86::Kernel> {
         self.kernel.as_ref()
@@ -70,30 +79,59 @@ impl Aes128Key {
         None
     }
 
-    /// Encrypts `rounds` blocks of every lane and moves the lanes on.
-    fn cbc_rounds(&self, data: &mut [u8], lanes: &mut [Chain], rounds: usize) {
+    /// Encrypts `rounds` strides of every lane and moves the lanes on.
+    fn cbc_rounds(
+        &self,
+        pattern: Pattern,
+        src: &[u8],
+        dst: &mut [u8],
+        lanes: &mut [Chain],
+        rounds: usize,
+    ) {
         match self.kernel() {
-            Some(kernel) => kernel.cbc(data, lanes, rounds),
-            None => self.portable.cbc(data, lanes, rounds),
+            Some(kernel) => kernel.cbc(pattern, src, dst, lanes, rounds),
+            None => self.portable.cbc(pattern, src, dst, lanes, rounds),
         }
     }
 }
 
 impl fmt::Debug for Aes128Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Aes128Key(..)")
+        write!(f, "Aes128Key({}, ..)", self.form())
     }
 }
 
 #[cfg(test)]
 mod testing {
-    use super::Aes128Key;
+    use super::{Aes128Key, Form};
 
     /// The key of the known answers for CTR, CBC and the 1:9 pattern.
     pub(crate) const KEY: [u8; 16] = 0x0010_0100_2003_0050_0801_3021_0340_5500_u128.to_be_bytes();
 
     pub(crate) fn key() -> Aes128Key {
         Aes128Key::new(&KEY)
+    }
+
+    /// The same key in every form that this processor has.
+    pub(crate) fn keys() -> Vec<Aes128Key> {
+        Form::ALL
+            .into_iter()
+            .filter(|form| form.is_available())
+            .map(|form| Aes128Key::with_form(&KEY, form))
+            .collect()
+    }
+
+    /// Bytes without a pattern, the same at every call.
+    pub(crate) fn noise(len: usize) -> Vec<u8> {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        (0..len)
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state.to_le_bytes()[3]
+            })
+            .collect()
     }
 
     pub(crate) fn hex(text: &str) -> Vec<u8> {
@@ -126,6 +164,7 @@ mod tests {
 
     #[test]
     fn debug_shows_no_bytes() {
-        assert_eq!(format!("{:?}", Aes128Key::new(&[1; 16])), "Aes128Key(..)");
+        let key = Aes128Key::with_form(&[1; 16], Form::Portable);
+        assert_eq!(format!("{key:?}"), "Aes128Key(portable, ..)");
     }
 }

@@ -7,7 +7,7 @@ use aes::cipher::{
 use aes::{Aes128Enc, Block};
 
 use crate::BLOCK;
-use crate::chain::{Chain, LANES};
+use crate::chain::{Chain, LANES, Pattern};
 
 type Keystream<'a> = ctr::Ctr64BE<&'a Aes128Enc>;
 
@@ -34,7 +34,16 @@ impl Portable {
         keystream.apply_keystream_b2b(src, dst);
     }
 
-    pub(crate) fn cbc(&self, data: &mut [u8], lanes: &mut [Chain], rounds: usize) {
+    /// Encrypts `rounds` strides of every lane and moves the lanes on.
+    pub(crate) fn cbc(
+        &self,
+        pattern: Pattern,
+        src: &[u8],
+        dst: &mut [u8],
+        lanes: &mut [Chain],
+        rounds: usize,
+    ) {
+        let stride = pattern.stride();
         let mut blocks = [Block::default(); LANES];
         let blocks = &mut blocks[..lanes.len()];
         for (block, lane) in blocks.iter_mut().zip(lanes.iter()) {
@@ -42,15 +51,16 @@ impl Portable {
         }
         for _ in 0..rounds {
             for (block, lane) in blocks.iter_mut().zip(lanes.iter()) {
-                block
-                    .iter_mut()
-                    .zip(&data[lane.at..lane.at + BLOCK])
-                    .for_each(|(byte, other)| *byte ^= other);
+                for (byte, plain) in block.iter_mut().zip(&src[lane.from..lane.from + BLOCK]) {
+                    *byte ^= plain;
+                }
             }
             self.0.encrypt_blocks(blocks);
             for (block, lane) in blocks.iter().zip(lanes.iter_mut()) {
-                data[lane.at..lane.at + BLOCK].copy_from_slice(block);
-                lane.at += lane.stride;
+                let dst = &mut dst[lane.to..lane.to + stride];
+                dst.copy_from_slice(&src[lane.from..lane.from + stride]);
+                dst[..BLOCK].copy_from_slice(block);
+                lane.move_on(stride);
             }
         }
         for (block, lane) in blocks.iter().zip(lanes) {

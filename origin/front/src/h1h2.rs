@@ -1,7 +1,6 @@
 //! HTTP/1.1 and HTTP/2 over TCP, with and without TLS, by hyper.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use crate::admission::Permit;
+use crate::balance::Accepted;
 use crate::body::RequestBody;
 use crate::drain::{Drain, Phase};
 use crate::exchange::{Activity, Front, Patience, Tracked};
@@ -24,12 +23,23 @@ use crate::service::{ConnectionInfo, Protocol, Service};
 
 /// Serves one accepted connection to its end.
 pub(crate) async fn serve<S: Service>(
-    stream: TcpStream,
-    peer: SocketAddr,
+    accepted: Accepted,
     acceptor: Option<TlsAcceptor>,
     front: Front<S>,
-    _permit: Permit,
 ) {
+    let Accepted {
+        stream,
+        peer,
+        permit: _permit,
+        seat: _seat,
+    } = accepted;
+    let stream = match TcpStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(fault) => {
+            tracing::warn!(listener = front.listener, %fault, "taking up a connection");
+            return;
+        }
+    };
     // Bodies are written in large pieces; what is small is the end of something and must not wait.
     let _ = stream.set_nodelay(true);
     let opening = front.limits.settings().header_timeout;
@@ -104,7 +114,7 @@ async fn speak<S: Service>(
                 .header_read_timeout(settings.idle_timeout)
                 .max_header_size(settings.header_bytes)
                 // Bounds what is read before a head ends, and what is gathered for one write.
-                .max_buf_size((4 * settings.header_bytes).max(64 * 1024))
+                .max_buf_size((4 * settings.header_bytes).max(GATHERED))
                 .serve_connection(TokioIo::new(stream), service);
             watch(connection, patience, &drain).await
         }
@@ -128,6 +138,9 @@ async fn speak<S: Service>(
         tracing::debug!(peer = %connection.peer, protocol = %connection.protocol, %fault, "connection");
     }
 }
+
+/// What is gathered for one write, in bytes, where the pieces of a body are small.
+const GATHERED: usize = 256 * 1024;
 
 /// Requests bring licence challenges at most: what a client may send before it is read, in bytes.
 const RECEIVE_WINDOW: u32 = 64 * 1024;

@@ -14,6 +14,7 @@
 
 pub mod access_log;
 mod admission;
+mod balance;
 mod body;
 pub mod conditional;
 pub mod cors;

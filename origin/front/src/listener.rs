@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use conf::{ListenerSettings, Transport};
 use http::HeaderValue;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::admission::Limits;
+use crate::balance::{Accepted, Balance};
 use crate::drain::{Drain, Phase};
 use crate::error::{Error, ErrorKind};
 use crate::exchange::Front;
@@ -53,8 +54,10 @@ impl Bound {
         let alt_svc = alt_svc.then(|| advertise(address.port())).flatten();
         let workers = sockets
             .into_iter()
-            .map(|sockets| {
+            .zip(Balance::among(workers))
+            .map(|(sockets, balance)| {
                 Some(WorkerListener {
+                    balance,
                     name,
                     sockets,
                     tls: tls.cloned(),
@@ -84,6 +87,7 @@ fn advertise(port: u16) -> Option<HeaderValue> {
 /// A listener's sockets for one worker.
 pub struct WorkerListener {
     name: &'static str,
+    balance: Balance,
     sockets: Sockets,
     tls: Option<Tls>,
     alt_svc: Option<HeaderValue>,
@@ -127,7 +131,7 @@ impl WorkerListener {
         let acceptor = self
             .tls
             .map(|tls| tokio_rustls::TlsAcceptor::from(tls.tcp()));
-        tokio::join!(accept(tcp, acceptor, front.clone()), async {
+        tokio::join!(accept(tcp, acceptor, self.balance, front.clone()), async {
             if let Some(endpoint) = quic {
                 h3::accept(endpoint, front).await;
             }
@@ -139,9 +143,26 @@ impl WorkerListener {
 async fn accept<S: Service>(
     listener: TcpListener,
     acceptor: Option<tokio_rustls::TlsAcceptor>,
+    mut balance: Balance,
     front: Front<S>,
 ) {
     let mut connections = JoinSet::new();
+    let serve = |connections: &mut JoinSet<()>, accepted: Accepted| {
+        let (acceptor, front) = (acceptor.clone(), front.clone());
+        connections.spawn(h1h2::serve(accepted, acceptor, front));
+    };
+    // Nothing where there are connections enough: it is closed then.
+    let seated = |balance: &Balance, stream: TcpStream, peer: SocketAddr| {
+        let permit = front.limits.admit_connection()?;
+        let stream = stream.into_std().ok()?;
+        let seat = balance.seat();
+        Some(Accepted {
+            stream,
+            peer,
+            permit,
+            seat,
+        })
+    };
     let closing = front.drain.reached(Phase::Closing);
     tokio::pin!(closing);
     loop {
@@ -149,14 +170,18 @@ async fn accept<S: Service>(
             biased;
             () = &mut closing => break,
             Some(_) = connections.join_next() => continue,
+            Some(accepted) = balance.handed_over() => {
+                serve(&mut connections, accepted);
+                continue;
+            }
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
-                if let Some(permit) = front.limits.admit_connection() {
-                    let connection =
-                        h1h2::serve(stream, peer, acceptor.clone(), front.clone(), permit);
-                    connections.spawn(connection);
+                if let Some(accepted) = seated(&balance, stream, peer)
+                    && let Some(ours) = balance.hand_over(accepted)
+                {
+                    serve(&mut connections, ours);
                 }
             }
             Err(fault) => {
@@ -165,16 +190,13 @@ async fn accept<S: Service>(
             }
         }
     }
+    for accepted in balance.close() {
+        serve(&mut connections, accepted);
+    }
     // What the kernel has already accepted for us would be reset with the socket.
     while let Some(Ok((stream, peer))) = now_or_never(listener.accept()) {
-        if let Some(permit) = front.limits.admit_connection() {
-            connections.spawn(h1h2::serve(
-                stream,
-                peer,
-                acceptor.clone(),
-                front.clone(),
-                permit,
-            ));
+        if let Some(accepted) = seated(&balance, stream, peer) {
+            serve(&mut connections, accepted);
         }
     }
     drop(listener);

@@ -21,7 +21,7 @@ use std::sync::{Arc, LazyLock};
 use keystore_types::{ConstantIv, KeyId, Label, Scheme};
 use origin_cipher::Aes128Key;
 use origin_media::index::protection::map_sample;
-use origin_media::layout::{self, Layout, Step};
+use origin_media::layout::{self, Layout, SPREAD, Step};
 use origin_media::presentation::{Pack, Presentation, Track, WRITER};
 use origin_media::protect::{SubsampleTable, TrackKey};
 use proptest::prelude::*;
@@ -120,7 +120,7 @@ fn render(files: &[Source], layout: &Layout, range: Range<u64>, max_out: usize) 
             Step::Media(window) => {
                 let read = &files[window.source].file
                     [window.read.start as usize..window.read.end as usize];
-                assert!(read.len() <= max_out.max(16), "{window:?}");
+                assert!(read.len() <= (SPREAD * max_out).max(16), "{window:?}");
                 assert!(window.out_len <= max_out, "{window:?}");
                 let mut chunk = vec![0; window.out_len];
                 render.produce(&window, read, &mut chunk);

@@ -21,6 +21,11 @@ impl BufferPool {
         })
     }
 
+    /// What each buffer holds, in bytes.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
     /// An empty buffer.
     pub fn take(self: &Arc<Self>) -> Buffer {
         let free = self

@@ -6,4 +6,4 @@ mod render;
 
 pub use buffer::BufferPool;
 pub use plan::Planner;
-pub use render::MediaBody;
+pub use render::{Handing, MediaBody};

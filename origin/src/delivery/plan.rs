@@ -13,7 +13,7 @@ use origin_media::protect::SubsampleTable;
 use crate::catalog::OpenSource;
 use crate::error::Error;
 use crate::package::Package;
-use crate::storage::{Fault, Source as _};
+use crate::storage::{Fault, Glance, Source as _};
 use crate::telemetry::{self, Made};
 
 /// Plans segments, each once for all workers, and keeps the plans.
@@ -139,9 +139,12 @@ async fn subsamples(
         let start = of.offset(first);
         let range = start..start + of.bytes(run.clone());
         let mut outcome = Ok(());
-        let ready = source.file.if_ready(range.clone(), &mut |bytes| {
-            outcome = map_run(of, scheme, run.clone(), bytes, &mut table);
-        })?;
+        let mut glance = Glance::default();
+        let ready = source
+            .file
+            .if_ready(range.clone(), &mut glance, &mut |bytes| {
+                outcome = map_run(of, scheme, run.clone(), bytes, &mut table);
+            })?;
         if !ready {
             spare = source.file.read(range, spare).await?;
             outcome = map_run(of, scheme, run.clone(), &spare, &mut table);

@@ -3,24 +3,42 @@
 //! Each chunk is copied or encrypted straight from the mapping into a pooled buffer. Ranges that are not in
 //! memory are read by the storage thread first. Before a chunk leaves, the source is looked at again: if it is
 //! not what it was when the response was planned, the stream is cut and the chunk never sent.
+//!
+//! Where the kernel itself takes the bytes (clear film over plain HTTP/1.1 and h2c) they are lent from the mapping
+//! and not looked at. Such a response keeps back its last few bytes until the transport has let go of all that was
+//! lent, and then looks at the source: so what was changed under way is cut there, and never looks whole.
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use origin_front::{Chunks, Cut};
 use origin_media::layout::{Render, Step, Window};
 
 use super::buffer::{Buffer, BufferPool};
 use crate::package::Package;
-use crate::storage::{Fault, Read, Source as _};
+use crate::storage::{Fault, Glance, Read, Source as _};
 
-/// Chunks made in a row before other connections of the worker get their turn.
-const BURST: u32 = 4;
+/// Bytes made in a row before other connections of the worker get their turn.
+const BURST: usize = 512 * 1024;
 
 /// A buffer with less room than this is sent as it is.
 const LEAST_WINDOW: usize = 4096;
+
+/// What a response that is lent keeps back to the end, in bytes: little enough that copying it costs nothing.
+const KEPT_BACK: u64 = 16 * 1024;
+
+/// How the bytes of a response get to its transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handing {
+    /// Copied, and looked at before they leave.
+    Copied,
+    /// Lent from the mapping where they are clear: the transport writes them in order, and once.
+    Lent,
+}
 
 /// The body of a media response.
 pub struct MediaBody {
@@ -31,7 +49,9 @@ pub struct MediaBody {
     filling: Option<Buffer>,
     waiting: Option<(Window, Read)>,
     spare: Vec<u8>,
-    in_a_row: u32,
+    in_a_row: usize,
+    lending: Option<Lending>,
+    glance: Glance,
 }
 
 impl MediaBody {
@@ -41,8 +61,12 @@ impl MediaBody {
         package: Arc<Package>,
         source: usize,
         pool: Arc<BufferPool>,
+        handing: Handing,
     ) -> Self {
+        let lends = handing == Handing::Lent && !render.is_protected();
         Self {
+            lending: lends.then(Lending::default),
+            glance: Glance::default(),
             render,
             package,
             source,
@@ -51,6 +75,32 @@ impl MediaBody {
             waiting: None,
             spare: Vec::new(),
             in_a_row: 0,
+        }
+    }
+
+    /// The next bytes from where they lie, at most `left`; nothing if they must be read first.
+    fn lend(&mut self, left: u64) -> Result<Option<Bytes>, Fault> {
+        let Some(lending) = &self.lending else {
+            return Ok(None);
+        };
+        // What turns out to be cold is read into a buffer, which has to hold it.
+        let most =
+            usize::try_from(left).map_or(self.pool.size(), |left| left.min(self.pool.size()));
+        match self.render.next_in_one_piece(most) {
+            None => Ok(None),
+            Some(Step::Generated(bytes)) => Ok(Some(bytes)),
+            Some(Step::Media(window)) => {
+                let source = &self.package.title.sources[self.source].file;
+                let range = window.read.clone();
+                match source.lend(range.clone(), &mut self.glance)? {
+                    Some(bytes) => Ok(Some(lending.lend(bytes))),
+                    None => {
+                        let read = source.read(range, std::mem::take(&mut self.spare));
+                        self.waiting = Some((window, read));
+                        Ok(None)
+                    }
+                }
+            }
         }
     }
 
@@ -73,7 +123,7 @@ impl MediaBody {
                 Some(Step::Generated(bytes)) => buffer.extend(bytes.len()).copy_from_slice(&bytes),
                 Some(Step::Media(window)) => {
                     let range = window.read.clone();
-                    let ready = source.if_ready(range.clone(), &mut |bytes| {
+                    let ready = source.if_ready(range.clone(), &mut self.glance, &mut |bytes| {
                         render.produce(&window, bytes, buffer.extend(window.out_len));
                     })?;
                     if !ready {
@@ -86,6 +136,14 @@ impl MediaBody {
     }
 
     fn chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
+        let left = self.render.remaining().saturating_sub(KEPT_BACK);
+        if self.filling.is_none() && left > 0 {
+            match self.lend(left) {
+                Ok(Some(bytes)) => return Poll::Ready(Some(Ok(bytes))),
+                Ok(None) => {}
+                Err(fault) => return Poll::Ready(Some(Err(cut(&fault)))),
+            }
+        }
         let mut buffer = self.filling.take().unwrap_or_else(|| self.pool.take());
         match self.fill(context, &mut buffer) {
             Poll::Pending => {
@@ -97,6 +155,13 @@ impl MediaBody {
         }
         if buffer.is_empty() {
             return Poll::Ready(None);
+        }
+        if let Some(lending) = &self.lending
+            && self.render.remaining() == 0
+            && lending.poll_returned(context).is_pending()
+        {
+            self.filling = Some(buffer);
+            return Poll::Pending;
         }
         if let Err(fault) = self.package.title.sources[self.source].unchanged() {
             return Poll::Ready(Some(Err(cut(&fault))));
@@ -114,18 +179,70 @@ impl Chunks for MediaBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Cut>>> {
         let body = self.get_mut();
-        if body.in_a_row == BURST {
+        if body.in_a_row >= BURST {
             body.in_a_row = 0;
+            body.glance = Glance::default();
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
         let chunk = body.chunk(context);
-        body.in_a_row = if chunk.is_pending() {
-            0
-        } else {
-            body.in_a_row + 1
-        };
+        match &chunk {
+            Poll::Ready(Some(Ok(bytes))) => body.in_a_row += bytes.len(),
+            Poll::Ready(Some(Err(_)) | None) | Poll::Pending => body.in_a_row = 0,
+        }
+        if body.in_a_row == 0 {
+            body.glance = Glance::default();
+        }
         chunk
+    }
+}
+
+/// How much of a response the transport has borrowed and not yet let go of.
+#[derive(Default)]
+struct Lending(Arc<Lent>);
+
+#[derive(Default)]
+struct Lent {
+    pieces: AtomicUsize,
+    returned: AtomicWaker,
+}
+
+impl Lending {
+    fn lend(&self, bytes: Bytes) -> Bytes {
+        self.0.pieces.fetch_add(1, Ordering::Relaxed);
+        Bytes::from_owner(Piece {
+            bytes,
+            lent: Arc::clone(&self.0),
+        })
+    }
+
+    fn poll_returned(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.0.returned.register(context.waker());
+        if self.0.pieces.load(Ordering::Acquire) == 0 {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+}
+
+/// Lent bytes; dropped by the transport once they are written.
+struct Piece {
+    bytes: Bytes,
+    lent: Arc<Lent>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        if self.lent.pieces.fetch_sub(1, Ordering::Release) == 1 {
+            self.lent.returned.wake();
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, header};
 use origin_front::{Body, ETag, Entity};
 use origin_media::layout::Layout;
 
-use crate::delivery::{BufferPool, MediaBody};
+use crate::delivery::{BufferPool, Handing, MediaBody};
 use crate::package::Package;
 
 /// How long caches may keep something.
@@ -75,6 +75,7 @@ pub(super) struct Segment {
     /// The position of its track in the presentation.
     pub(super) track: usize,
     pub(super) pool: Arc<BufferPool>,
+    pub(super) handing: Handing,
 }
 
 impl Entity for Segment {
@@ -108,6 +109,7 @@ impl Entity for Segment {
                         Arc::clone(&self.package),
                         source,
                         Arc::clone(&self.pool),
+                        self.handing,
                     ),
                 )
             }

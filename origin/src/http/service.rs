@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{Method, StatusCode, request};
 use moka::future::Cache;
-use origin_front::{ETag, Problem, Request, Response, RouteName, Service, cors, entity};
+use origin_front::{ConnectionInfo, ETag, Problem, Protocol, Request, Response, RouteName, Service, cors, entity};
 use origin_media::drm::Signalling;
 use origin_media::identity::{MediaIds, Revision};
 use origin_media::manifest::{Depth, ManifestKind, Subject, dash, hls};
@@ -15,7 +15,7 @@ use origin_media::manifest::{Depth, ManifestKind, Subject, dash, hls};
 use super::entity::{Document, Keep, Segment, media_type};
 use super::rescue;
 use super::route::{Format, MediaFile, Object, Route, RouteError};
-use crate::delivery::{BufferPool, Planner};
+use crate::delivery::{BufferPool, Handing, Planner};
 use crate::error::Error;
 use crate::package::Package;
 use crate::packages::{Packages, Policy};
@@ -255,6 +255,7 @@ impl OriginService {
                         package,
                         track,
                         pool,
+                        handing: handing(request),
                     },
                 ))
             }
@@ -360,6 +361,18 @@ fn write(
             hls::media_playlist(&subject, at)
         }
     })
+}
+
+/// Only the kernel is lent film: what encrypts records or sends packets again reads the bytes when it likes.
+fn handing(request: &request::Parts) -> Handing {
+    match request.extensions.get() {
+        Some(ConnectionInfo {
+            protocol: Protocol::H1 | Protocol::H2,
+            tls: false,
+            ..
+        }) => Handing::Lent,
+        Some(_) | None => Handing::Copied,
+    }
 }
 
 fn etag(text: &str) -> Result<ETag, Error> {

@@ -12,8 +12,9 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
+use bytes::Bytes;
 use memmap2::{Mmap, MmapOptions};
 
 /// A read-only mapping of a whole file, registered with the SIGBUS handler.
@@ -58,6 +59,23 @@ impl Mapping {
         self.intact()
     }
 
+    /// The length in bytes.
+    pub(super) fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// A range of the file as shared bytes, which keep the mapping alive.
+    ///
+    /// # Panics
+    /// If the range lies outside the mapping.
+    pub(super) fn share(this: &Arc<Self>, range: Range<usize>) -> Bytes {
+        assert!(range.end <= this.map.len(), "a range of the mapping");
+        Bytes::from_owner(Shared {
+            mapping: Arc::clone(this),
+            range,
+        })
+    }
+
     /// Whether no page of the mapping was ever missing.
     pub(super) fn intact(&self) -> Result<(), Poisoned> {
         if SLOTS.slots[self.slot].poisoned.load(Ordering::Acquire) {
@@ -67,38 +85,55 @@ impl Mapping {
         }
     }
 
-    /// Whether the kernel says that all pages of the range are in memory. A hint: pages may go again.
-    pub(super) fn resident(&self, range: Range<usize>) -> bool {
+    /// Up to where the kernel says that every page from `start` on is in memory; `start` if its page is not, and at
+    /// most `end`. A hint: pages may go again.
+    pub(super) fn resident_until(&self, start: u64, end: u64) -> u64 {
         const PAGES: usize = 512;
         let page = page_size();
-        let mut start = range.start / page * page;
-        let end = range.end.min(self.map.len());
+        let place = |at: u64| {
+            usize::try_from(at)
+                .unwrap_or(usize::MAX)
+                .min(self.map.len())
+        };
+        let (from, end) = (place(start), place(end));
+        let mut at = from / page * page;
         let mut states = [0_u8; PAGES];
-        while start < end {
-            let len = (end - start).min(PAGES * page);
+        while at < end {
+            let len = (end - at).min(PAGES * page);
             let pages = len.div_ceil(page);
             // SAFETY: the range lies within a live mapping and starts on a page of it; `states` has room for
             // one byte per page, which is all that mincore writes.
             let result = unsafe {
                 libc::mincore(
-                    self.map.as_ptr().add(start).cast_mut().cast(),
+                    self.map.as_ptr().add(at).cast_mut().cast(),
                     len,
                     states.as_mut_ptr(),
                 )
             };
-            if result != 0 || states[..pages].iter().any(|state| state & 1 == 0) {
-                return false;
+            if result != 0 {
+                break;
             }
-            start += len;
+            match states[..pages].iter().position(|state| state & 1 == 0) {
+                Some(missing) => {
+                    at += missing * page;
+                    break;
+                }
+                None => at += len,
+            }
         }
-        true
+        at.clamp(from, end.max(from)) as u64
     }
 }
 
-impl AsRef<[u8]> for Mapping {
-    /// The bytes, for readers that check [`Mapping::intact`] themselves.
+/// Part of a mapping, for readers that check [`Mapping::intact`] themselves.
+struct Shared {
+    mapping: Arc<Mapping>,
+    range: Range<usize>,
+}
+
+impl AsRef<[u8]> for Shared {
     fn as_ref(&self) -> &[u8] {
-        &self.map
+        &self.mapping.map[self.range.clone()]
     }
 }
 
@@ -289,7 +324,9 @@ mod tests {
     #[test]
     fn fresh_pages_are_resident_in_our_own_file() {
         let (_file, mapping) = mapped(3 * 1024 * 1024);
-        assert!(mapping.resident(0..3 * 1024 * 1024));
-        assert!(mapping.resident(5000..5001));
+        let len = 3 * 1024 * 1024;
+        assert_eq!(mapping.resident_until(0, len), len);
+        assert_eq!(mapping.resident_until(5000, 5001), 5001);
+        assert_eq!(mapping.resident_until(len, len), len);
     }
 }

@@ -18,7 +18,7 @@ use bytes::Bytes;
 
 use cold::ColdReader;
 pub use fault::Fault;
-pub use source::{LocalFile, Read, Source};
+pub use source::{Glance, LocalFile, Read, Source};
 pub use stamp::Stamp;
 
 /// How cold ranges should be read.
@@ -91,14 +91,6 @@ pub struct MappedFile {
     mapping: Arc<map::Mapping>,
 }
 
-struct Shared(Arc<map::Mapping>);
-
-impl AsRef<[u8]> for Shared {
-    fn as_ref(&self) -> &[u8] {
-        (*self.0).as_ref()
-    }
-}
-
 impl MappedFile {
     /// Maps the file at `path`.
     ///
@@ -114,7 +106,7 @@ impl MappedFile {
 
     /// The whole content, which keeps the mapping alive.
     pub fn bytes(&self) -> Bytes {
-        Bytes::from_owner(Shared(Arc::clone(&self.mapping)))
+        map::Mapping::share(&self.mapping, 0..self.mapping.len())
     }
 
     /// Whether every page that was ever read was there.

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use super::cold::ColdReader;
@@ -32,7 +33,22 @@ pub trait Source: Send + Sync {
     ///
     /// # Errors
     /// A [`Fault`]; what `use_bytes` made is then worthless and must not be used.
-    fn if_ready(&self, range: Range<u64>, use_bytes: &mut dyn FnMut(&[u8])) -> Result<bool, Fault>;
+    fn if_ready(
+        &self,
+        range: Range<u64>,
+        glance: &mut Glance,
+        use_bytes: &mut dyn FnMut(&[u8]),
+    ) -> Result<bool, Fault>;
+
+    /// Shares the bytes of a range for the kernel to send from where they lie, if they can be had without waiting.
+    ///
+    /// Nobody has looked at these bytes: they may change until they are sent, and those of a file that was cut
+    /// short cannot be sent at all (EFAULT) or read as zeros. Whoever sends them withholds the end of the response
+    /// until [`Source::unchanged`] has been asked after the last of them has gone.
+    ///
+    /// # Errors
+    /// A [`Fault`].
+    fn lend(&self, range: Range<u64>, glance: &mut Glance) -> Result<Option<Bytes>, Fault>;
 
     /// Reads a range, however long it takes, into `buffer`, whose earlier content is dropped.
     fn read(&self, range: Range<u64>, buffer: Vec<u8>) -> Read;
@@ -43,6 +59,17 @@ pub trait Source: Send + Sync {
     /// [`Fault::Changed`] or [`Fault::Truncated`].
     fn unchanged(&self) -> Result<(), Fault>;
 }
+
+/// What was in memory a moment ago: one look at a stretch of a file serves for the ranges within it.
+///
+/// Kept for one turn of a worker and no longer, since pages go again.
+#[derive(Debug, Default)]
+pub struct Glance {
+    resident: Range<u64>,
+}
+
+/// How far one look reaches, in bytes.
+const GLANCE: u64 = 1024 * 1024;
 
 /// A read that is under way.
 pub type Read = Pin<Box<dyn Future<Output = Result<Vec<u8>, Fault>> + Send>>;
@@ -59,7 +86,7 @@ enum Residency {
 /// A local file, mapped; cold ranges are read by the storage thread and never faulted in.
 pub struct LocalFile {
     file: Arc<File>,
-    mapping: Option<Mapping>,
+    mapping: Option<Arc<Mapping>>,
     stamp: Stamp,
     residency: Residency,
     cold: Arc<ColdReader>,
@@ -83,7 +110,7 @@ impl LocalFile {
             Residency::NoWait
         };
         let mapping = match residency {
-            Residency::Mincore if stamp.len > 0 => Some(Mapping::new(&file, stamp.len)?),
+            Residency::Mincore if stamp.len > 0 => Some(Arc::new(Mapping::new(&file, stamp.len)?)),
             Residency::Mincore | Residency::NoWait => None,
         };
         Ok(Self {
@@ -159,24 +186,40 @@ impl Source for LocalFile {
         self.stamp.len
     }
 
-    fn if_ready(&self, range: Range<u64>, use_bytes: &mut dyn FnMut(&[u8])) -> Result<bool, Fault> {
-        let range = self.checked(&range)?;
-        if range.is_empty() {
+    fn if_ready(
+        &self,
+        range: Range<u64>,
+        glance: &mut Glance,
+        use_bytes: &mut dyn FnMut(&[u8]),
+    ) -> Result<bool, Fault> {
+        let within = self.checked(&range)?;
+        if within.is_empty() {
             use_bytes(&[]);
             return Ok(true);
         }
-        match (self.residency, &self.mapping) {
-            (Residency::Mincore, Some(mapping)) if mapping.resident(range.clone()) => {
-                let len = range.len() as u64;
+        match &self.mapping {
+            Some(mapping) if glance.holds(mapping, &range) => {
+                let len = within.len() as u64;
                 mapping
-                    .with(range, use_bytes)
+                    .with(within, use_bytes)
                     .map_err(|_| Fault::Truncated)?;
                 telemetry::mezzanine_read(ReadFrom::Mapping, len);
                 Ok(true)
             }
-            (Residency::Mincore, _) => Ok(false),
-            (Residency::NoWait, _) => self.read_cached(&range, use_bytes),
+            Some(_) => Ok(false),
+            None => self.read_cached(&within, use_bytes),
         }
+    }
+
+    fn lend(&self, range: Range<u64>, glance: &mut Glance) -> Result<Option<Bytes>, Fault> {
+        let within = self.checked(&range)?;
+        Ok(match &self.mapping {
+            Some(mapping) if glance.holds(mapping, &range) => {
+                telemetry::mezzanine_read(ReadFrom::Mapping, within.len() as u64);
+                Some(Mapping::share(mapping, within))
+            }
+            Some(_) | None => None,
+        })
     }
 
     fn read(&self, range: Range<u64>, buffer: Vec<u8>) -> Read {
@@ -199,6 +242,19 @@ impl Source for LocalFile {
         } else {
             Err(Fault::Changed)
         }
+    }
+}
+
+impl Glance {
+    /// Whether all of `range`, which lies within the mapping, is or was just now in memory.
+    fn holds(&mut self, mapping: &Mapping, range: &Range<u64>) -> bool {
+        let covers = |known: &Range<u64>| known.start <= range.start && range.end <= known.end;
+        if !covers(&self.resident) {
+            let len = mapping.len() as u64;
+            let end = (range.start + GLANCE).max(range.end).min(len);
+            self.resident = range.start..mapping.resident_until(range.start, end);
+        }
+        covers(&self.resident)
     }
 }
 

@@ -1,8 +1,8 @@
-//! CBC over several chains at once: the latency of one chain's block hides behind the others'.
+//! CBC over several chains at once: the latency of one chain's block hides behind the others', and behind the copy
+//! of the clear bytes between the blocks.
 //!
-//! Two blocks in a register would have to be gathered from two places and scattered again, which takes what VAES
-//! gives: sixteen lanes so gained nothing in the server, where a window of `cbcs` video rarely has more than eight
-//! chains.
+//! Two blocks in a register would have to be gathered from two places and scattered again. A window of `cbcs` video
+//! rarely has more chains than there are lanes here, so VAES has nothing to add.
 
 use std::arch::x86_64::{
     __m128i, _mm_aesenc_si128, _mm_aesenclast_si128, _mm_loadu_si128, _mm_storeu_si128,
@@ -13,35 +13,63 @@ use super::{ROUND_KEYS, RoundKeys, load, store};
 use crate::BLOCK;
 use crate::chain::{Chain, LANES};
 
-/// Encrypts `rounds` blocks of each of at most [`LANES`] lanes and moves the lanes on. Lanes that are not there
-/// are computed on a block of their own: eight take no longer than one.
+/// Encrypts `rounds` strides of `STRIDE` bytes, a block and then clear bytes, of each of at most [`LANES`] lanes and
+/// moves the lanes on. Lanes that are not there work on a stride of their own: eight take no longer than one.
+///
+/// # Panics
+/// When a lane has fewer strides left in `src` or in `dst`.
 #[target_feature(enable = "aes")]
-pub(super) fn aes_ni(keys: &RoundKeys, data: &mut [u8], lanes: &mut [Chain], rounds: usize) {
-    if rounds == 0 {
-        return;
+pub(super) fn aes_ni<const STRIDE: usize>(
+    keys: &RoundKeys,
+    src: &[u8],
+    dst: &mut [u8],
+    lanes: &mut [Chain],
+    rounds: usize,
+) {
+    if lanes.len() < LANES / 2 {
+        few::<STRIDE, { LANES / 2 }>(keys, src, dst, lanes, rounds);
+    } else {
+        few::<STRIDE, LANES>(keys, src, dst, lanes, rounds);
     }
-    let mut nowhere = [0_u8; BLOCK];
-    let mut places: [*mut u8; LANES] = [nowhere.as_mut_ptr(); LANES];
-    let mut strides = [0_usize; LANES];
-    let mut states: [__m128i; LANES] = [load(&[0; BLOCK]); LANES];
+}
+
+#[target_feature(enable = "aes")]
+#[inline]
+fn few<const STRIDE: usize, const N: usize>(
+    keys: &RoundKeys,
+    src: &[u8],
+    dst: &mut [u8],
+    lanes: &mut [Chain],
+    rounds: usize,
+) {
+    let nothing = [0_u8; STRIDE];
+    let mut nowhere = [0_u8; STRIDE];
+    let mut from: [*const u8; N] = [nothing.as_ptr(); N];
+    let mut to: [*mut u8; N] = [nowhere.as_mut_ptr(); N];
+    let mut steps = [0_usize; N];
+    let mut states: [__m128i; N] = [load(&[0; BLOCK]); N];
     for (n, lane) in lanes.iter().enumerate() {
-        let end = (rounds - 1)
-            .checked_mul(lane.stride)
-            .and_then(|last| last.checked_add(lane.at + BLOCK));
+        let within = |start: usize, len: usize| {
+            rounds
+                .checked_mul(STRIDE)
+                .and_then(|bytes| bytes.checked_add(start))
+                .is_some_and(|end| end <= len)
+        };
         assert!(
-            end.is_some_and(|end| end <= data.len()),
+            within(lane.from, src.len()) && within(lane.to, dst.len()),
             "a chain ends within the data"
         );
-        places[n] = data.as_mut_ptr().wrapping_add(lane.at);
-        strides[n] = lane.stride;
+        from[n] = src.as_ptr().wrapping_add(lane.from);
+        to[n] = dst.as_mut_ptr().wrapping_add(lane.to);
+        steps[n] = STRIDE;
         states[n] = load(&lane.previous);
     }
     let round_keys = keys.0.each_ref().map(load);
     for _ in 0..rounds {
-        for n in 0..LANES {
-            // SAFETY: a lane's place is a block within `data`, as was checked for its last one above and holds for
-            // those before; or it is `nowhere`. No reference to either is alive.
-            let plain = unsafe { _mm_loadu_si128(places[n].cast()) };
+        for n in 0..N {
+            // SAFETY: `STRIDE` bytes at a lane's place lie within `src`, as was checked for all rounds above, or they
+            // are `nothing`.
+            let plain = unsafe { _mm_loadu_si128(from[n].cast()) };
             states[n] = _mm_xor_si128(states[n], _mm_xor_si128(plain, round_keys[0]));
         }
         for key in &round_keys[1..ROUND_KEYS - 1] {
@@ -49,15 +77,23 @@ pub(super) fn aes_ni(keys: &RoundKeys, data: &mut [u8], lanes: &mut [Chain], rou
                 *state = _mm_aesenc_si128(*state, *key);
             }
         }
-        for n in 0..LANES {
+        for n in 0..N {
             states[n] = _mm_aesenclast_si128(states[n], round_keys[ROUND_KEYS - 1]);
-            // SAFETY: as for the load.
-            unsafe { _mm_storeu_si128(places[n].cast(), states[n]) };
-            places[n] = places[n].wrapping_add(strides[n]);
+            // SAFETY: as for the load; what is written lies within `dst` or is `nowhere`, and no reference to either is
+            // used while this loop runs.
+            unsafe {
+                _mm_storeu_si128(to[n].cast(), states[n]);
+                for at in (BLOCK..STRIDE).step_by(BLOCK) {
+                    let clear = _mm_loadu_si128(from[n].add(at).cast());
+                    _mm_storeu_si128(to[n].add(at).cast(), clear);
+                }
+            }
+            from[n] = from[n].wrapping_add(steps[n]);
+            to[n] = to[n].wrapping_add(steps[n]);
         }
     }
     for (lane, state) in lanes.iter_mut().zip(states) {
         store(&mut lane.previous, state);
-        lane.at += rounds * lane.stride;
+        lane.move_on(rounds * STRIDE);
     }
 }

@@ -13,7 +13,7 @@ use std::arch::x86_64::{
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::chain::{Chain, LANES};
+use crate::chain::{Chain, LANES, Pattern};
 use crate::{BLOCK, Form};
 
 const ROUND_KEYS: usize = 11;
@@ -26,7 +26,7 @@ pub(crate) struct RoundKeys([[u8; BLOCK]; ROUND_KEYS]);
 /// A key with the instructions that use it: there is none on a processor without them.
 pub(crate) struct Kernel {
     keys: Box<RoundKeys>,
-    has_vaes: bool,
+    form: Form,
 }
 
 impl Kernel {
@@ -38,10 +38,12 @@ impl Kernel {
         let mut keys = Box::new(RoundKeys([[0; BLOCK]; ROUND_KEYS]));
         // SAFETY: every other form is available only where AES-NI is.
         unsafe { expand(key, &mut keys) };
-        Some(Self {
-            keys,
-            has_vaes: form == Form::Vaes,
-        })
+        Some(Self { keys, form })
+    }
+
+    /// The form that it was made for.
+    pub(crate) fn form(&self) -> Form {
+        self.form
     }
 
     /// As [`crate::Aes128Key::ctr`] from the start of block `first` of the keystream.
@@ -49,7 +51,7 @@ impl Kernel {
         assert_eq!(src.len(), dst.len(), "encryption never changes a length");
         // SAFETY: `new` made this kernel where the instructions are.
         unsafe {
-            if self.has_vaes {
+            if self.form == Form::Vaes {
                 ctr::vaes(&self.keys, iv, first, src, dst);
             } else {
                 ctr::aes_ni(&self.keys, iv, first, src, dst);
@@ -57,14 +59,30 @@ impl Kernel {
         }
     }
 
-    /// Encrypts `rounds` blocks of every lane and moves the lanes on.
+    /// Encrypts `rounds` strides of every lane and moves the lanes on.
     ///
     /// # Panics
-    /// When a lane reaches beyond `data`.
-    pub(crate) fn cbc(&self, data: &mut [u8], lanes: &mut [Chain], rounds: usize) {
+    /// When a lane reaches beyond the data.
+    pub(crate) fn cbc(
+        &self,
+        pattern: Pattern,
+        src: &[u8],
+        dst: &mut [u8],
+        lanes: &mut [Chain],
+        rounds: usize,
+    ) {
+        const WHOLE: usize = Pattern::Whole.stride();
+        const ONE_IN_TEN: usize = Pattern::OneInTen.stride();
         assert!(lanes.len() <= LANES, "as many lanes as the kernel has");
         // SAFETY: `new` made this kernel where the instructions are.
-        unsafe { cbc::aes_ni(&self.keys, data, lanes, rounds) }
+        unsafe {
+            match pattern {
+                Pattern::Whole => cbc::aes_ni::<WHOLE>(&self.keys, src, dst, lanes, rounds),
+                Pattern::OneInTen => {
+                    cbc::aes_ni::<ONE_IN_TEN>(&self.keys, src, dst, lanes, rounds);
+                }
+            }
+        }
     }
 }
 

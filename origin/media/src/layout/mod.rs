@@ -29,7 +29,7 @@ use crate::presentation::{Presentation, Track};
 use crate::protect::pattern::Cover;
 use crate::protect::{SubsampleTable, TrackKey, track_encryption};
 
-pub use render::{KeyMissing, Render, Step, Window};
+pub use render::{KeyMissing, Render, SPREAD, Step, Window};
 
 /// A response: slices whose lengths are known. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use origin_cipher::{Aes128Key, BLOCK, Chain};
+use origin_cipher::{Aes128Key, BLOCK, Chain, Piece};
 
 use super::{Kind, Layout, Samples};
 use crate::protect::pattern::{Cover, Protected, index};
@@ -22,12 +22,13 @@ pub enum Step {
     Media(Window),
 }
 
-/// A stretch of samples that lies in one piece in its source.
+/// A stretch of samples, and the stretch of its source that holds them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
     /// Which source, as a position in [`Presentation::sources`](crate::presentation::Presentation::sources).
     pub source: usize,
-    /// Which bytes of it. Never longer than `max_out`, or than one cipher block where that is longer.
+    /// Which bytes of it: samples of other tracks that lie between are read too, but never more than
+    /// [`SPREAD`] times `max_out`, or one cipher block where that is longer.
     pub read: Range<u64>,
     /// How many bytes come of it: 0 where a chain is only walked.
     pub out_len: usize,
@@ -67,7 +68,13 @@ pub struct Render {
     walked: Option<(usize, u64, u64)>,
     /// The last ciphertext block of the chain that was produced last.
     carry: [u8; BLOCK],
+    /// Kept for its memory.
+    pieces: Vec<Piece>,
 }
+
+/// How many times its output a window may span in its source. Tracks are interleaved in most files: many small
+/// reads would cost more than what is read for nothing, and chains of several frames fill the cipher's lanes.
+pub const SPREAD: usize = 2;
 
 impl Layout {
     /// The steps for the bytes of `range`, which is cut to the layout.
@@ -91,11 +98,17 @@ impl Layout {
             slice: 0,
             walked: None,
             carry: [0; BLOCK],
+            pieces: Vec::new(),
         })
     }
 }
 
 impl Render {
+    /// Whether samples are encrypted on the way: a window of clear ones is the bytes that it asks for.
+    pub fn is_protected(&self) -> bool {
+        self.layout.is_protected()
+    }
+
     /// How many bytes are still to come.
     pub fn remaining(&self) -> u64 {
         self.end - self.at
@@ -106,6 +119,19 @@ impl Render {
     /// # Panics
     /// When `max_out` is 0.
     pub fn next(&mut self, max_out: usize) -> Option<Step> {
+        self.step(max_out, SPREAD * max_out)
+    }
+
+    /// As [`Render::next`], but of a window whose bytes lie one after the other in the source. Where it is clear, they
+    /// are what [`Render::produce`] would make of them.
+    ///
+    /// # Panics
+    /// When `max_out` is 0.
+    pub fn next_in_one_piece(&mut self, max_out: usize) -> Option<Step> {
+        self.step(max_out, 0)
+    }
+
+    fn step(&mut self, max_out: usize, max_read: usize) -> Option<Step> {
         assert!(max_out > 0, "a step has room for a byte");
         if self.at == self.end {
             return None;
@@ -127,7 +153,13 @@ impl Render {
                 Some(Step::Generated(step))
             }
             Kind::Samples(samples) => {
-                let (window, walked) = plan(samples, self.slice, from, to, max_out, self.walked);
+                let (window, walked) = plan(
+                    samples,
+                    self.slice,
+                    from..to,
+                    (max_out, max_read),
+                    self.walked,
+                );
                 self.walked = walked;
                 self.at += window.out_len as u64;
                 Some(Step::Media(window))
@@ -150,15 +182,16 @@ impl Render {
             unreachable!("a window is made for samples only")
         };
         let Some(key) = self.key.as_deref().filter(|_| samples.cover.is_protected()) else {
-            return out.copy_from_slice(src);
+            return copy(samples, window, src, out);
         };
         match window.shape {
             Shape::Whole => match samples.cover {
                 Cover::Clear | Cover::CtrWhole { .. } | Cover::CtrSubsamples { .. } => {
-                    counter(samples, key, window.at, src, out);
+                    counter(samples, key, window, src, out);
                 }
                 Cover::CbcWhole { .. } | Cover::CbcSubsamples { .. } => {
-                    self.carry = chains(samples, key, window.at, src, out, self.carry);
+                    pieces(samples, window, self.carry, &mut self.pieces);
+                    self.carry = chains(samples, key, &self.pieces, src, out, self.carry);
                 }
             },
             Shape::BlockPart { skip } => {
@@ -171,12 +204,12 @@ impl Render {
                     self.carry
                 };
                 let whole = Chain {
-                    at: 0,
-                    end: BLOCK,
-                    stride: Chain::WHOLE,
+                    from: 0,
+                    to: 0,
+                    len: BLOCK,
                     previous,
                 };
-                let cipher = key.cbc_carry(src, whole);
+                let cipher = key.cbc_carry(chain.pattern, src, whole);
                 out.copy_from_slice(&cipher[skip..skip + out.len()]);
                 if skip + out.len() == BLOCK {
                     self.carry = cipher;
@@ -191,33 +224,32 @@ impl Render {
                     self.carry
                 };
                 let walk = Chain {
-                    at: 0,
-                    end: src.len(),
-                    stride: index(chain.stride),
+                    from: 0,
+                    to: 0,
+                    len: src.len(),
                     previous,
                 };
-                self.carry = key.cbc_carry(src, walk);
+                self.carry = key.cbc_carry(chain.pattern, src, walk);
             }
         }
     }
 }
 
-/// The next window of `samples` from byte `from` to at most `to`; how far the chain that it ends in is walked.
+/// The next window of `samples` within `wanted`, from its start on; how far the chain that it ends in is walked.
 fn plan(
     samples: &Samples,
     slice: usize,
-    from: u64,
-    to: u64,
-    max_out: usize,
+    wanted: Range<u64>,
+    (max_out, max_read): (usize, usize),
     walked: Option<(usize, u64, u64)>,
 ) -> (Window, Option<(usize, u64, u64)>) {
+    let from = wanted.start;
     let track = samples.track();
     let n = sample_at(samples, from);
     let begin = track.bytes(samples.range.start..n);
     let offset = track.offset(n) + (from - begin);
-    let run_end = track.run_end(n).min(samples.range.end);
-    let to = to.min(track.bytes(samples.range.start..run_end));
-    // File offset of any byte of this run of samples.
+    let to = reach(samples, n, offset, max_read).min(wanted.end);
+    // File offset of any byte of this sample.
     let place = |at: u64| {
         if at >= from {
             offset + (at - from)
@@ -239,7 +271,7 @@ fn plan(
         let whole = window(from, block.clone(), end - from, Shape::BlockPart { skip });
         // A block that is cut again leaves the chain as it was before it.
         let next = if end == block.end {
-            block.start + chain.stride
+            block.start + chain.stride()
         } else {
             block.start
         };
@@ -258,10 +290,11 @@ fn plan(
             && have < block.start
         {
             let room = (max_out as u64).max(BLOCK as u64);
-            let last_wanted = block.start - chain.stride;
-            let last = last_wanted.min(have + (room - BLOCK as u64) / chain.stride * chain.stride);
+            let last_wanted = block.start - chain.stride();
+            let last =
+                last_wanted.min(have + (room - BLOCK as u64) / chain.stride() * chain.stride());
             let walk = have..last + BLOCK as u64;
-            let next = last + chain.stride;
+            let next = last + chain.stride();
             let shape = Shape::Walk {
                 chain: chain.range.start,
             };
@@ -274,8 +307,12 @@ fn plan(
             return block_part(block, &chain);
         }
     }
+    let whole = |end: u64| Window {
+        read: offset..end_in_file(samples, end),
+        ..window(from, from..from, end - from, Shape::Whole)
+    };
     let Some(last) = chain_around(samples, to) else {
-        return (window(from, from..to, to - from, Shape::Whole), None);
+        return (whole(to), None);
     };
     // The window ends in a chain: not in a block of it, and the chain goes on.
     let end = match last.block_around(to) {
@@ -286,7 +323,34 @@ fn plan(
     let next = last
         .block_at_or_after(end)
         .map(|block| (slice, last.range.start, block.start));
-    (window(from, from..end, end - from, Shape::Whole), next)
+    (whole(end), next)
+}
+
+/// Up to where samples from `n` on, of which the byte at `offset` in the file is wanted first, can be had by one
+/// read: to the end of their run, and further while runs follow each other within `max_read` bytes.
+fn reach(samples: &Samples, n: u32, offset: u64, max_read: usize) -> u64 {
+    let track = samples.track();
+    let last = samples.range.end;
+    let run_end_in_file = |end: u32| track.offset(end - 1) + u64::from(track.size(end - 1));
+    let mut end = track.run_end(n).min(last);
+    while end < last && track.offset(end) >= run_end_in_file(end) {
+        let next = track.run_end(end).min(last);
+        let read = run_end_in_file(next) - offset;
+        if read > max_read as u64 {
+            // As much of the run as there is room for.
+            let room = (offset + max_read as u64).saturating_sub(track.offset(end));
+            return track.bytes(samples.range.start..end) + room;
+        }
+        end = next;
+    }
+    track.bytes(samples.range.start..end)
+}
+
+/// Where in the file the byte before `end` of `samples` ends.
+fn end_in_file(samples: &Samples, end: u64) -> u64 {
+    let track = samples.track();
+    let n = sample_at(samples, end - 1);
+    track.offset(n) + (end - track.bytes(samples.range.start..n))
 }
 
 /// The sample that holds byte `at` of `samples`.
@@ -329,63 +393,136 @@ fn chains_of(samples: &Samples, n: u32, begin: u64) -> impl Iterator<Item = Prot
         .map(move |chain| chain.moved(begin))
 }
 
-fn counter(samples: &Samples, key: &Aes128Key, at: u64, src: &[u8], out: &mut [u8]) {
-    let track = samples.track();
-    let mut n = sample_at(samples, at);
-    let mut begin = track.bytes(samples.range.start..n);
-    let mut done = 0;
-    while done < src.len() {
-        let size = u64::from(track.size(n));
-        let part = at + done as u64 - begin..(at + src.len() as u64 - begin).min(size);
-        let end = done + index(part.end - part.start);
-        let position = (n - samples.range.start) as usize;
-        samples
-            .cover
-            .counter(key, n, position, part, &src[done..end], &mut out[done..end]);
-        (done, begin, n) = (end, begin + size, n + 1);
+/// A part of a sample within a window.
+struct Part {
+    n: u32,
+    /// Which bytes of the sample.
+    of_sample: Range<u64>,
+    /// Where they begin in what was read.
+    from: usize,
+    /// Where they begin in the output.
+    to: usize,
+}
+
+impl Part {
+    fn len(&self) -> usize {
+        index(self.of_sample.end - self.of_sample.start)
     }
 }
 
-/// Encrypts whole blocks from byte `at` on and returns the state of the chain that is left open.
-fn chains(
-    samples: &Samples,
-    key: &Aes128Key,
-    at: u64,
-    src: &[u8],
-    out: &mut [u8],
-    carry: [u8; BLOCK],
-) -> [u8; BLOCK] {
-    let end = at + src.len() as u64;
-    let first = sample_at(samples, at);
-    let mut begin = samples.track().bytes(samples.range.start..first);
-    let mut open: Option<Chain> = None;
-    let chains = (first..samples.range.end)
-        .map_while(|n| {
-            let this = begin;
-            begin += u64::from(samples.track().size(n));
-            (this < end).then_some((n, this))
-        })
-        .flat_map(|(n, begin)| chains_of(samples, n, begin))
-        .filter(|chain| chain.range.end > at && chain.range.start < end)
-        .map(|chain| {
-            let first = chain.block_at_or_after(at).map_or(end, |block| block.start);
+/// The samples of a window, in order.
+fn parts(samples: &Samples, window: &Window) -> impl Iterator<Item = Part> {
+    let track = samples.track();
+    let end = window.at + window.out_len as u64;
+    let base = window.read.start;
+    let mut n = sample_at(samples, window.at);
+    let mut begin = track.bytes(samples.range.start..n);
+    let mut at = window.at;
+    std::iter::from_fn(move || {
+        while at < end {
+            let size = u64::from(track.size(n));
+            let of_sample = at - begin..(end - begin).min(size);
+            let part = Part {
+                n,
+                from: index(track.offset(n) + of_sample.start - base),
+                to: index(at - window.at),
+                of_sample,
+            };
+            (begin, n) = (begin + size, n + 1);
+            at = at.max(begin.min(end));
+            if part.len() > 0 {
+                return Some(part);
+            }
+        }
+        None
+    })
+}
+
+fn copy(samples: &Samples, window: &Window, src: &[u8], out: &mut [u8]) {
+    if src.len() == out.len() {
+        return out.copy_from_slice(src);
+    }
+    for part in parts(samples, window) {
+        let len = part.len();
+        out[part.to..part.to + len].copy_from_slice(&src[part.from..part.from + len]);
+    }
+}
+
+fn counter(samples: &Samples, key: &Aes128Key, window: &Window, src: &[u8], out: &mut [u8]) {
+    for part in parts(samples, window) {
+        let len = part.len();
+        samples.cover.counter(
+            key,
+            part.n,
+            (part.n - samples.range.start) as usize,
+            part.of_sample,
+            &src[part.from..part.from + len],
+            &mut out[part.to..part.to + len],
+        );
+    }
+}
+
+/// What the bytes of a window are: clear, or chains from their first whole block on.
+fn pieces(samples: &Samples, window: &Window, carry: [u8; BLOCK], pieces: &mut Vec<Piece>) {
+    pieces.clear();
+    for part in parts(samples, window) {
+        let Range { start, end } = part.of_sample;
+        let from = |at: u64| part.from + index(at - start);
+        let to = |at: u64| part.to + index(at - start);
+        let clear = |range: Range<u64>| Piece::Clear {
+            from: from(range.start),
+            to: to(range.start),
+            len: index(range.end - range.start),
+        };
+        let mut done = start;
+        for chain in chains_of(samples, part.n, 0)
+            .skip_while(|chain| chain.range.end <= start)
+            .take_while(|chain| chain.range.start < end)
+        {
+            let chain_end = chain.range.end.min(end);
+            let first = chain
+                .block_at_or_after(start)
+                .map_or(chain_end, |block| block.start.min(chain_end));
+            if first > done {
+                pieces.push(clear(done..first));
+            }
             let previous = if first == chain.range.start {
                 *chain.iv.as_bytes()
             } else {
                 carry
             };
-            Chain {
-                at: index(first.min(end) - at),
-                end: index(chain.range.end.min(end) - at),
-                stride: index(chain.stride),
+            pieces.push(Piece::Chain(Chain {
+                from: from(first),
+                to: to(first),
+                len: index(chain_end - first),
                 previous,
-            }
-        })
-        .inspect(|chain| open = Some(*chain));
-    key.cbc(src, out, chains);
+            }));
+            done = chain_end;
+        }
+        if done < end {
+            pieces.push(clear(done..end));
+        }
+    }
+}
+
+/// Encrypts a window and returns the state of the chain that is left open.
+fn chains(
+    samples: &Samples,
+    key: &Aes128Key,
+    pieces: &[Piece],
+    src: &[u8],
+    out: &mut [u8],
+    carry: [u8; BLOCK],
+) -> [u8; BLOCK] {
+    let pattern = samples.cover.pattern();
+    key.cbc(pattern, src, out, pieces.iter().copied());
+    let open = pieces.iter().rev().find_map(|piece| match piece {
+        Piece::Chain(chain) => Some(chain),
+        Piece::Clear { .. } => None,
+    });
     match open {
         None => carry,
-        Some(chain) => chain.last_block().map_or(chain.previous, |block| {
+        Some(chain) => chain.last_block(pattern).map_or(chain.previous, |block| {
             out[block].try_into().expect("a block has 16 bytes")
         }),
     }

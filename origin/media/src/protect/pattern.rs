@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use keystore_types::{ConstantIv, Scheme};
-use origin_cipher::{Aes128Key, BLOCK, Chain};
+use origin_cipher::{Aes128Key, BLOCK, Pattern};
 
 use super::iv::sample_iv;
 use super::{SubsampleTable, TrackKey};
@@ -63,6 +63,17 @@ impl Cover {
         }
     }
 
+    /// Which blocks of its chains are encrypted.
+    pub(crate) fn pattern(&self) -> Pattern {
+        match self {
+            Self::CbcSubsamples { .. } => Pattern::OneInTen,
+            Self::Clear
+            | Self::CtrWhole { .. }
+            | Self::CtrSubsamples { .. }
+            | Self::CbcWhole { .. } => Pattern::Whole,
+        }
+    }
+
     /// The chains of the sample at `position`, of `size` bytes; none unless this is `cbcs`.
     pub(crate) fn chains(
         &self,
@@ -74,7 +85,7 @@ impl Cover {
             Self::CbcWhole { iv } => (
                 Some(Protected {
                     range: 0..size,
-                    stride: Chain::WHOLE as u64,
+                    pattern: Pattern::Whole,
                     iv: *iv,
                 }),
                 None,
@@ -92,7 +103,7 @@ impl Cover {
                 at = begin + u64::from(subsample.protected);
                 Protected {
                     range: begin..at,
-                    stride: Chain::ONE_IN_TEN as u64,
+                    pattern: Pattern::OneInTen,
                     iv,
                 }
             }))
@@ -154,12 +165,16 @@ impl Cover {
 pub(crate) struct Protected {
     /// Bytes of the sample, or of whatever its offsets were moved to.
     pub(crate) range: Range<u64>,
-    /// From block to block.
-    pub(crate) stride: u64,
+    pub(crate) pattern: Pattern,
     pub(crate) iv: ConstantIv,
 }
 
 impl Protected {
+    /// From block to block, in bytes.
+    pub(crate) fn stride(&self) -> u64 {
+        self.pattern.stride() as u64
+    }
+
     /// The same range counted from another origin.
     pub(crate) fn moved(self, by: u64) -> Self {
         Self {
@@ -170,7 +185,7 @@ impl Protected {
 
     /// The encrypted block that has the byte at `at` strictly inside it, past its first byte.
     pub(crate) fn block_around(&self, at: u64) -> Option<Range<u64>> {
-        let start = at - at.checked_sub(self.range.start)? % self.stride;
+        let start = at - at.checked_sub(self.range.start)? % self.stride();
         let block = start..start + BLOCK as u64;
         (start < at && at < block.end && block.end <= self.range.end).then_some(block)
     }
@@ -178,7 +193,7 @@ impl Protected {
     /// The first encrypted block that begins at `at` or later.
     pub(crate) fn block_at_or_after(&self, at: u64) -> Option<Range<u64>> {
         let from_start = at.saturating_sub(self.range.start);
-        let start = self.range.start + from_start.div_ceil(self.stride) * self.stride;
+        let start = self.range.start + from_start.div_ceil(self.stride()) * self.stride();
         let block = start..start + BLOCK as u64;
         (block.end <= self.range.end).then_some(block)
     }
