@@ -24,7 +24,21 @@ demo: ## Set up, build in release, and play the demo on loopback
 .PHONY: test
 test: setup lint ## Set up and run every test, the browser tests included
 	CASTELLUM_NO_SKIP=1 $(CARGO) test --workspace --locked --no-fail-fast
+	@$(MAKE) --silent test-ways
 	@packaging/tests/fuzz.sh
+
+# What may never show in a byte: each is tried with the suites that compare bytes and disturb files.
+ways := 'ORIGIN__CIPHERS=portable ORIGIN__STORAGE__COLD=blocking' \
+	'ORIGIN__STORAGE__MODE=read ORIGIN__STORAGE__COLD=auto' \
+	'ORIGIN__STORAGE__MODE=read ORIGIN__STORAGE__COLD=blocking'
+
+.PHONY: test-ways
+test-ways: ## Run the tests of bytes and faults with every way to read and to encrypt
+	@for way in $(ways); do \
+		echo "with $$way"; \
+		TRIED_SETTINGS="$$way" CASTELLUM_NO_SKIP=1 $(CARGO) test --locked -p appliance --test bytes --test faults -- \
+			--skip cold_bytes_are_the_same --skip a_mezzanine_of_another_user || exit 1; \
+	done
 
 .PHONY: lint
 lint: $(page) ## Formatting and clippy, warnings denied

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::Address;
 use crate::settings::{
-    CallerRight, HlsClearKey, LogFormat, PackScheme, StorageMode, System, TokenAlgorithm,
+    CallerRight, Ciphers, ColdReads, HlsClearKey, LogFormat, PackScheme, StorageMode, System,
+    TokenAlgorithm,
 };
 use crate::units::{Size, Span};
 
@@ -80,8 +81,10 @@ pub struct OriginDocument {
     pub alias_ttl: Span,
     /// Worker threads; 0 takes one for each processor. Default `0`.
     pub workers: usize,
-    /// How cold bytes are read: `uring`, `blocking`, or `auto`, which takes io_uring where the kernel allows it. Default `"auto"`.
-    pub storage: StorageMode,
+    /// How AES is computed: `auto`, by the processor's own instructions, or `portable`. The bytes are the same. Default `"auto"`.
+    pub ciphers: Ciphers,
+    /// How mezzanine files are read.
+    pub storage: StorageDocument,
     /// HTTP/1.1, /2 and /3 over TLS.
     pub tls: OriginTlsDocument,
     /// HTTP/1.1 and h2c, for CDNs and shields on private networks.
@@ -92,6 +95,16 @@ pub struct OriginDocument {
     pub limits: OriginLimitsDocument,
     /// Bounds of what is kept in memory. Media is not: the page cache keeps it.
     pub cache: CacheDocument,
+}
+
+/// How mezzanine files are read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StorageDocument {
+    /// `map`, from memory mappings, or `read`, which maps no file: for network and shared file systems. Default `"map"`.
+    pub mode: StorageMode,
+    /// How cold bytes are read: `uring`, `blocking`, or `auto`, which takes io_uring where the kernel allows it. Default `"auto"`.
+    pub cold: ColdReads,
 }
 
 /// The origin's TLS listener.
@@ -410,12 +423,22 @@ impl Default for OriginDocument {
             hold: Span::seconds(24 * 3600),
             alias_ttl: Span::seconds(2),
             workers: 0,
-            storage: StorageMode::Auto,
+            ciphers: Ciphers::Auto,
+            storage: StorageDocument::default(),
             tls: OriginTlsDocument::default(),
             plain: OriginPlainDocument::default(),
             admin: OriginAdminDocument::default(),
             limits: OriginLimitsDocument::default(),
             cache: CacheDocument::default(),
+        }
+    }
+}
+
+impl Default for StorageDocument {
+    fn default() -> Self {
+        Self {
+            mode: StorageMode::Map,
+            cold: ColdReads::Auto,
         }
     }
 }

@@ -46,7 +46,9 @@ pub struct OriginSettings {
     /// Worker threads, each with its own sockets and runtime.
     pub workers: NonZeroUsize,
     /// How cold bytes are read.
-    pub storage: StorageMode,
+    pub storage: StorageSettings,
+    /// How AES is computed.
+    pub ciphers: Ciphers,
     /// The listeners, in the order TLS, plain; at least one.
     pub listeners: Vec<ListenerSettings>,
     /// The admin listener.
@@ -282,10 +284,39 @@ pub struct CacheLimits {
     pub manifests: u64,
 }
 
-/// How cold bytes are read.
+/// How mezzanine files are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StorageSettings {
+    /// Whether they are mapped.
+    pub mode: StorageMode,
+    /// How what is not in memory is read.
+    pub cold: ColdReads,
+}
+
+/// Whether mezzanine files are mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StorageMode {
+    /// From memory mappings, where the kernel says truly what of them is in memory.
+    Map,
+    /// By system calls only: for file systems whose files change behind a mapping's back.
+    Read,
+}
+
+/// How AES is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ciphers {
+    /// By the processor's own instructions where it has them.
+    Auto,
+    /// By safe portable code.
+    Portable,
+}
+
+/// How cold bytes are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ColdReads {
     /// By io_uring where the kernel lets us, else by the blocking pool.
     Auto,
     /// By io_uring, or not at all.

@@ -7,13 +7,14 @@ use std::time::Instant;
 
 use keystore_client::{Keystore, LeaseRequest, SealState};
 use keystore_types::{ConstantIv, KeyContext, KeyId, Label};
-use origin_cipher::Aes128Key;
+use origin_cipher::{Aes128Key, Form};
 use tokio::sync::watch;
 
 /// Leases keys on behalf of the workers.
 pub struct Keys {
     keystore: Arc<dyn Keystore>,
     seal: watch::Receiver<SealState>,
+    form: Form,
 }
 
 /// The keys of one asset's tracks under one scheme.
@@ -36,10 +37,14 @@ pub struct HeldKey {
 }
 
 impl Keys {
-    /// Leases from `keystore`.
-    pub fn new(keystore: Arc<dyn Keystore>) -> Self {
+    /// Leases from `keystore` and expands keys for `form`.
+    pub fn new(keystore: Arc<dyn Keystore>, form: Form) -> Self {
         let seal = keystore.seal_state();
-        Self { keystore, seal }
+        Self {
+            keystore,
+            seal,
+            form,
+        }
     }
 
     /// Whether keys can be had now.
@@ -63,7 +68,7 @@ impl Keys {
             .keys
             .into_iter()
             .map(|leased| {
-                let cipher = Arc::new(Aes128Key::new(leased.key.expose()));
+                let cipher = Arc::new(Aes128Key::with_form(leased.key.expose(), self.form));
                 (
                     leased.context.label,
                     HeldKey {
@@ -175,7 +180,7 @@ mod tests {
     /// Whether a lease has ended once its keystore went through `states` faster than anybody looked.
     async fn ended_by(states: &[SealState]) -> bool {
         let seal = watch::Sender::new(SealState::Unsealed);
-        let keys = Keys::new(Arc::new(Sealing(seal.clone())));
+        let keys = Keys::new(Arc::new(Sealing(seal.clone())), Form::best());
         let held = keys.lease(Vec::new()).await.unwrap();
         assert!(held.good());
         for &state in states {

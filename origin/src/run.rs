@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use conf::{OriginSettings, StorageMode, Transport};
+use conf::{Ciphers, ColdReads, OriginSettings, StorageMode, Transport};
 use keystore_client::Keystore;
 use keystore_types::{DrmSystem, HlsClearKeyFlavour, ProtectionPolicy};
+use origin_cipher::Form;
 use origin_front::{Bound, Drain, Limits, Tls, Workers};
 use origin_media::presentation::Pack;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -42,12 +43,21 @@ pub async fn start(
 ) -> Result<Origin, Error> {
     raise_descriptor_limit();
     let control = Handle::current();
-    let choice = match settings.storage {
-        StorageMode::Auto => ColdChoice::Auto,
-        StorageMode::Uring => ColdChoice::IoUring,
-        StorageMode::Blocking => ColdChoice::Threads,
+    let cold = match settings.storage.cold {
+        ColdReads::Auto => ColdChoice::Auto,
+        ColdReads::Uring => ColdChoice::IoUring,
+        ColdReads::Blocking => ColdChoice::Threads,
     };
-    let storage = Storage::start(choice).map_err(Error::internal)?;
+    let maps = match settings.storage.mode {
+        StorageMode::Map => true,
+        StorageMode::Read => false,
+    };
+    let storage = Storage::start(maps, cold).map_err(Error::internal)?;
+    let form = match settings.ciphers {
+        Ciphers::Auto => Form::best(),
+        Ciphers::Portable => Form::Portable,
+    };
+    tracing::info!(%form, "ciphers chosen");
     let paths = CatalogPaths {
         media_root: settings.media_root.clone(),
         state_dir: settings.state_dir.clone(),
@@ -58,7 +68,7 @@ pub async fn start(
     let policies = policies(settings);
     let packages = Arc::new(Packages::new(
         Arc::clone(&catalog),
-        Keys::new(keystore),
+        Keys::new(keystore, form),
         packs,
         settings.tenant.name.clone(),
         settings.hold,

@@ -523,7 +523,7 @@ fn cold_bytes_are_the_same_by_ring_and_by_threads() {
     for (storage, name) in [("uring", "io_uring"), ("blocking", "threads")] {
         stage.kill();
         let mut command = stage.node.command(&["serve", "--role", "keystore,origin"]);
-        command.env("CASTELLUM__ORIGIN__STORAGE", storage);
+        command.env("CASTELLUM__ORIGIN__STORAGE__COLD", storage);
         stage.origin = stage.node.spawn_by(command);
         stage.node.wait_until_it_answers();
         assert!(stage.node.log().contains(name), "{}", stage.node.log());

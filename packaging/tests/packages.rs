@@ -382,7 +382,7 @@ impl Image {
         let settings = [
             ("ORIGIN__PLAIN__LISTEN", plain.as_str()),
             ("ORIGIN__ADMIN__LISTEN", admin.as_str()),
-            ("ORIGIN__STORAGE", storage),
+            ("ORIGIN__STORAGE__COLD", storage),
         ];
         let mut serving = container.run(launcher, &settings, &["serve"]);
         eventually("the container is healthy", || {

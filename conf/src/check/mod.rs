@@ -17,7 +17,7 @@ use crate::fault::Fault;
 use crate::settings::{
     AdminSettings, CacheLimits, Drain, KeystoreSettings, LicensePolicySettings, LicenseSettings,
     LogSettings, OriginSettings, PackSettings, PolicySettings, RequestLimits, Settings,
-    TenantSettings, Transport,
+    StorageSettings, TenantSettings, Transport,
 };
 use crate::units::{Size, Span};
 use crate::written::{Places, Written};
@@ -155,7 +155,11 @@ impl Check<'_> {
             hold: origin.hold.0,
             alias_ttl: origin.alias_ttl.0,
             workers: self.workers("origin.workers", origin.workers),
-            storage: origin.storage,
+            storage: StorageSettings {
+                mode: origin.storage.mode,
+                cold: origin.storage.cold,
+            },
+            ciphers: origin.ciphers,
             listeners: self.listeners("origin", origin.tls.listen, transport, origin.plain.listen),
             admin: AdminSettings {
                 address: origin.admin.listen.0,

@@ -254,3 +254,37 @@ fn cut(fault: &Fault) -> Cut {
         Fault::Overloaded => Cut::because("the storage is overloaded"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn what_is_kept_back_waits_for_all_that_was_lent() {
+        let lending = Lending::default();
+        let returned = || std::future::poll_fn(|context| lending.poll_returned(context));
+        assert_eq!(returned().now_or_never(), Some(()), "nothing is out");
+        let first = lending.lend(Bytes::from_static(b"fi"));
+        let second = lending.lend(Bytes::from_static(b"lm"));
+        let part = first.slice(1..);
+        assert_eq!((&first[..], &second[..]), (&b"fi"[..], &b"lm"[..]));
+        drop((first, second));
+        assert_eq!(
+            returned().now_or_never(),
+            None,
+            "a part of the first is held"
+        );
+        drop(part);
+        assert_eq!(returned().now_or_never(), Some(()));
+    }
+
+    #[tokio::test]
+    async fn the_last_piece_wakes_who_waits() {
+        let lending = Lending::default();
+        let piece = lending.lend(Bytes::from_static(b"film"));
+        let waiting = std::future::poll_fn(|context| lending.poll_returned(context));
+        let ((), ()) = tokio::join!(waiting, async { drop(piece) });
+    }
+}

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{Method, StatusCode, request};
 use moka::future::Cache;
-use origin_front::{ConnectionInfo, ETag, Problem, Protocol, Request, Response, RouteName, Service, cors, entity};
+use origin_front::{
+    ConnectionInfo, ETag, Problem, Protocol, Request, Response, RouteName, Service, cors, entity,
+};
 use origin_media::drm::Signalling;
 use origin_media::identity::{MediaIds, Revision};
 use origin_media::manifest::{Depth, ManifestKind, Subject, dash, hls};

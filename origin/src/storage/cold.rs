@@ -13,7 +13,7 @@ use std::sync::{Arc, Weak, mpsc as std_mpsc};
 use std::thread;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::source::Read;
 use super::{ColdChoice, ColdPath, Fault};
@@ -21,6 +21,9 @@ use super::{ColdChoice, ColdPath, Fault};
 /// Reads waiting or under way at a time; one more is refused, so that a stalled disk sheds load instead of
 /// gathering it.
 const QUEUE: usize = 1024;
+
+/// Reads of the ring under way at a time: as deep a queue as one disk makes use of. The others wait in the queue.
+const DEPTH: usize = 64;
 
 /// Threads of the fallback: enough to keep one disk busy.
 const FALLBACK_THREADS: usize = 4;
@@ -194,8 +197,12 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
 async fn serve_ring(mut requests: mpsc::Receiver<Request>) {
     let mut handles = Handles::default();
+    let under_way = Arc::new(Semaphore::new(DEPTH));
     let mut sweeps = tokio::time::interval(SWEEP_EVERY);
     loop {
+        let Ok(place) = Arc::clone(&under_way).acquire_owned().await else {
+            return;
+        };
         let request = tokio::select! {
             request = requests.recv() => request,
             _ = sweeps.tick() => {
@@ -224,7 +231,7 @@ async fn serve_ring(mut requests: mpsc::Receiver<Request>) {
         };
         tokio_uring::spawn(async move {
             let _ = reply.send(read_by_ring(&handle, &range, buffer).await);
-            drop(file);
+            drop((file, place));
         });
     }
 }

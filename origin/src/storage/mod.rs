@@ -53,18 +53,20 @@ impl ColdPath {
 
 /// Opens sources; owns the storage thread.
 pub struct Storage {
+    maps: bool,
     cold: Arc<ColdReader>,
 }
 
 impl Storage {
-    /// Starts the storage thread.
+    /// Starts the storage thread. Files are mapped if `maps`, else only ever read.
     ///
     /// # Errors
     /// If no thread can be started, or io_uring is wanted and refused.
-    pub fn start(choice: ColdChoice) -> io::Result<Self> {
+    pub fn start(maps: bool, choice: ColdChoice) -> io::Result<Self> {
         let cold = ColdReader::start(choice)?;
         tracing::info!(cold_path = cold.path().as_str(), "storage thread started");
         Ok(Self {
+            maps,
             cold: Arc::new(cold),
         })
     }

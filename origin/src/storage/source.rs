@@ -79,7 +79,8 @@ pub type Read = Pin<Box<dyn Future<Output = Result<Vec<u8>, Fault>> + Send>>;
 enum Residency {
     /// `mincore` on the mapping. It tells the truth to the file's owner and to whoever may write to it.
     Mincore,
-    /// `preadv2` with `RWF_NOWAIT`, a copy dearer, where `mincore` would call everything resident.
+    /// `preadv2` with `RWF_NOWAIT`, a copy dearer, where `mincore` would call everything resident or nothing is
+    /// to be mapped.
     NoWait,
 }
 
@@ -104,7 +105,7 @@ impl LocalFile {
             return Err(Fault::from(io::Error::other("not a regular file")));
         }
         let stamp = Stamp::of(&metadata);
-        let residency = if mincore_tells_the_truth(&metadata, path) {
+        let residency = if storage.maps && mincore_tells_the_truth(&metadata, path) {
             Residency::Mincore
         } else {
             Residency::NoWait

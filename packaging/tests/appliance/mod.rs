@@ -18,13 +18,21 @@ pub fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The binary, deaf to the environment of whoever runs the tests.
+/// The binary, deaf to the environment of whoever runs the tests but for `TRIED_SETTINGS`: such as
+/// `ORIGIN__STORAGE__MODE=read ORIGIN__CIPHERS=portable`, under which a suite is then run.
 pub fn castellum() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_castellum"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("CASTELLUM") {
             command.env_remove(name);
         }
+    }
+    let tried = std::env::var("TRIED_SETTINGS").unwrap_or_default();
+    for (name, value) in tried
+        .split(' ')
+        .filter_map(|setting| setting.split_once('='))
+    {
+        command.env(format!("CASTELLUM__{name}"), value);
     }
     command.stdin(Stdio::null());
     command
