@@ -223,6 +223,7 @@ impl<'a> Viewer<'a> {
     }
 
     /// Reads to the end. Whatever comes is the beginning of what was asked for, and whole only if it is said to be.
+    /// Clear film over plain HTTP/1.1 is lent from the file itself: there, bytes may have changed before a cut.
     fn end(self) -> (String, &'static str, End) {
         let Answer {
             exit,
@@ -237,7 +238,12 @@ impl<'a> Viewer<'a> {
             "{}",
             self.who
         );
-        assert!(self.whole.starts_with(&body), "{}: other bytes", self.who);
+        let lent = self.policy == "clear" && self.protocol == "1.1" && exit != 0;
+        assert!(
+            lent || self.whole.starts_with(&body),
+            "{}: other bytes",
+            self.who
+        );
         let end = if exit == 0 {
             assert_eq!(
                 body.len(),
@@ -499,14 +505,15 @@ fn cold_and_hot(stage: &Stage, segments: &[(&'static str, String, Vec<u8>)], hot
     };
     for (policy, url, bytes) in segments {
         assert_eq!(&segment(&stage.node, "heavy", policy), url);
-        let before = read("disk");
-        // Pages that the process has mapped and touched would stay: none is until the first hot read.
-        forget(&stage.film);
-        assert!(&curl(&[url]).whole() == bytes, "{policy}: cold");
-        assert!(
-            read("disk") > before,
-            "{policy}: nothing was read from the disk"
-        );
+        // Pages that the process has mapped and touched would stay: none is until the first hot read. But the origin
+        // reads a new file through in the background, which brings them back.
+        let was_cold = (0..20).any(|_| {
+            let before = read("disk");
+            forget(&stage.film);
+            assert!(&curl(&[url]).whole() == bytes, "{policy}: cold");
+            read("disk") > before
+        });
+        assert!(was_cold, "{policy}: nothing was read from the disk");
     }
     for (policy, url, bytes) in segments {
         let before = read(hot);

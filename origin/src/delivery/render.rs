@@ -5,7 +5,7 @@
 //! not what it was when the response was planned, the stream is cut and the chunk never sent.
 //!
 //! Where the kernel itself takes the bytes (clear film over plain HTTP/1.1 and h2c) they are lent from the mapping
-//! and not looked at. Such a response keeps back its last few bytes until the transport has let go of all that was
+//! and not looked at again. Such a response keeps back its last few bytes until the transport has let go of all that was
 //! lent, and then looks at the source: so what was changed under way is cut there, and never looks whole.
 
 use std::pin::Pin;
@@ -93,7 +93,10 @@ impl MediaBody {
                 let source = &self.package.title.sources[self.source].file;
                 let range = window.read.clone();
                 match source.lend(range.clone(), &mut self.glance)? {
-                    Some(bytes) => Ok(Some(lending.lend(bytes))),
+                    Some(bytes) => {
+                        source.unchanged()?;
+                        Ok(Some(lending.lend(bytes)))
+                    }
                     None => {
                         let read = source.read(range, std::mem::take(&mut self.spare));
                         self.waiting = Some((window, read));
