@@ -15,10 +15,13 @@
 
 pub mod client;
 pub mod decrypt;
+pub mod host;
+pub mod latency;
 pub mod manifest;
 pub mod mp4;
 pub mod player;
 pub mod report;
+pub mod saturate;
 pub mod scenario;
 pub mod target;
 pub mod verify;

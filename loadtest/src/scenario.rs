@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::client::{BadAuthority, Client, Connector, FetchError, Protocol, Reply, Request};
+use crate::client::{BadAuthority, Client, Connector, FetchError, Protocol, Reply, Request, Trust};
 use crate::manifest::{Licence, dash};
 use crate::mp4::Header;
 use crate::player::{Errand, Format, Player};
@@ -80,7 +80,11 @@ pub async fn run(scenario: Scenario, target: Target) -> Result<Report, Refused> 
     authorization.set_sensitive(true);
 
     let recorder = Arc::new(Recorder::default());
-    let connector = Connector::new(scenario.protocol, &ca, Arc::clone(&recorder))?;
+    let connector = Connector::new(
+        scenario.protocol,
+        &Trust::Authority(ca),
+        Arc::clone(&recorder),
+    )?;
     let start = Instant::now();
     let mut world = World {
         titles: titles(&target.assets),

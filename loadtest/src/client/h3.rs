@@ -8,13 +8,31 @@ use h3::client::{RequestStream, SendRequest};
 use h3::error::{Code, StreamError};
 use h3_quinn::{BidiStream, OpenStreams};
 use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{TransportConfig, VarInt};
 use rustls::ClientConfig;
 
 use super::{BodySink, FetchError, Peer, require_ok};
 
+/// How many bytes a server may send unasked (RFC 9000 4).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Windows {
+    /// On one stream.
+    pub(crate) stream: u32,
+    /// On the whole connection.
+    pub(crate) connection: u32,
+}
+
+impl Windows {
+    /// As browsers have them.
+    pub(crate) const PLAYER: Self = Self {
+        stream: 6 << 20,
+        connection: 15 << 20,
+    };
+}
+
 /// One HTTP/3 connection.
 #[derive(Clone)]
-pub(super) struct Connection {
+pub(crate) struct Connection {
     quic: quinn::Connection,
     sender: SendRequest<OpenStreams, Bytes>,
     /// Kept: the socket closes with its endpoint.
@@ -22,7 +40,11 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) async fn connect(peer: &Peer, tls: &Arc<ClientConfig>) -> Result<Self, FetchError> {
+    pub(crate) async fn connect(
+        peer: &Peer,
+        tls: &Arc<ClientConfig>,
+        windows: Windows,
+    ) -> Result<Self, FetchError> {
         let mut addresses = tokio::net::lookup_host((peer.name(), peer.port))
             .await
             .map_err(FetchError::Connect)?;
@@ -36,7 +58,12 @@ impl Connection {
         let mut endpoint =
             quinn::Endpoint::client(SocketAddr::new(any, 0)).map_err(FetchError::Connect)?;
         let crypto = QuicClientConfig::try_from(Arc::clone(tls)).map_err(FetchError::connect)?;
-        endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+        let mut transport = TransportConfig::default();
+        transport.stream_receive_window(VarInt::from_u32(windows.stream));
+        transport.receive_window(VarInt::from_u32(windows.connection));
+        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+        config.transport_config(Arc::new(transport));
+        endpoint.set_default_client_config(config);
         let connecting = endpoint
             .connect(address, &peer.name())
             .map_err(FetchError::connect)?;
@@ -52,7 +79,12 @@ impl Connection {
         })
     }
 
-    pub(super) fn is_open(&self) -> bool {
+    /// What opens its streams.
+    pub(crate) fn sender(&self) -> SendRequest<OpenStreams, Bytes> {
+        self.sender.clone()
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
         self.quic.close_reason().is_none()
     }
 
@@ -95,8 +127,8 @@ async fn upload(
 
 #[cfg(test)]
 mod tests {
+    use quinn::ServerConfig;
     use quinn::crypto::rustls::QuicServerConfig;
-    use quinn::{ServerConfig, TransportConfig, VarInt};
     use rustls::RootCertStore;
     use rustls_pki_types::PrivateKeyDer;
     use url::Url;
@@ -147,7 +179,7 @@ mod tests {
         client.alpn_protocols = vec![b"h3".to_vec()];
         let url = Url::parse(&format!("https://localhost:{port}/")).unwrap();
         let peer = Peer::of(&url).unwrap();
-        let connection = Connection::connect(&peer, &Arc::new(client)).await?;
+        let connection = Connection::connect(&peer, &Arc::new(client), Windows::PLAYER).await?;
         let head = http::Request::post(url.as_str()).body(()).unwrap();
         let body = BodySink {
             keep: true,

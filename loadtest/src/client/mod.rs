@@ -4,6 +4,7 @@
 
 mod h1h2;
 mod h3;
+mod trust;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,14 +12,15 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, Method, StatusCode, header};
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
+use rustls::ClientConfig;
 use serde::Serialize;
 use tokio::sync::Mutex;
 use url::{Host, Url};
 
 use crate::report::{Recorder, Route};
+
+pub(crate) use h3::{Connection as QuicConnection, Windows as QuicWindows};
+pub use trust::{BadAuthority, Trust};
 
 /// A request that takes longer has failed.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -119,34 +121,18 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// A connector that trusts the authorities of the PEM text `ca`, and nobody else.
+    /// A connector that believes whom `trust` says.
     ///
     /// # Errors
-    /// Where the PEM holds no certificate, or one that cannot be an authority.
+    /// Where the authority cannot be used.
     pub fn new(
         protocol: Protocol,
-        ca: &[u8],
+        trust: &Trust,
         recorder: Arc<Recorder>,
     ) -> Result<Self, BadAuthority> {
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(ca) {
-            roots
-                .add(certificate.map_err(|_| BadAuthority)?)
-                .map_err(|_| BadAuthority)?;
-        }
-        if roots.is_empty() {
-            return Err(BadAuthority);
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut tls = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(|_| BadAuthority)?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        tls.alpn_protocols = vec![protocol.alpn().to_vec()];
         Ok(Self {
             protocol,
-            tls: Arc::new(tls),
+            tls: Arc::new(trust.tls(protocol)?),
             recorder,
         })
     }
@@ -159,11 +145,6 @@ impl Connector {
         }
     }
 }
-
-/// The authority's PEM cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("the CA file holds no usable certificate")]
-pub struct BadAuthority;
 
 /// One viewer's connections.
 pub struct Client {
@@ -236,12 +217,15 @@ impl Client {
         {
             return Ok(connection.clone());
         }
-        let peer = Peer::of(url)?;
+        let peer = Peer::of(url).ok_or_else(|| FetchError::connect("the URL names no host"))?;
         let tls = &self.connector.tls;
         let connection = match self.connector.protocol {
             Protocol::H1 => Connection::H1(h1h2::Pool::new(peer)),
             Protocol::H2 => Connection::H2(self.timed(h1h2::Stream::connect(&peer, tls)).await?),
-            Protocol::H3 => Connection::H3(self.timed(h3::Connection::connect(&peer, tls)).await?),
+            Protocol::H3 => Connection::H3(
+                self.timed(h3::Connection::connect(&peer, tls, h3::Windows::PLAYER))
+                    .await?,
+            ),
         };
         open.insert(authority, connection.clone());
         Ok(connection)
@@ -272,28 +256,26 @@ impl Connection {
 
 /// The listener that a URL means.
 #[derive(Debug, Clone)]
-struct Peer {
+pub(crate) struct Peer {
     host: Host<String>,
-    port: u16,
-    tls: bool,
+    /// Its port.
+    pub(crate) port: u16,
+    /// Whether it speaks TLS.
+    pub(crate) tls: bool,
 }
 
 impl Peer {
-    fn of(url: &Url) -> Result<Self, FetchError> {
-        let host = url
-            .host()
-            .ok_or_else(|| FetchError::connect("the URL has no host"))?;
-        let port = url.port_or_known_default();
-        let port = port.ok_or_else(|| FetchError::connect("the URL has no port"))?;
-        Ok(Self {
-            host: host.to_owned(),
-            port,
+    /// `None` where the URL has no host or no port.
+    pub(crate) fn of(url: &Url) -> Option<Self> {
+        Some(Self {
+            host: url.host()?.to_owned(),
+            port: url.port_or_known_default()?,
             tls: url.scheme() == "https",
         })
     }
 
     /// The host as TLS names it: IPv6 without brackets.
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         match &self.host {
             Host::Domain(domain) => domain.clone(),
             Host::Ipv4(address) => address.to_string(),
@@ -404,17 +386,8 @@ mod tests {
             stream.write_all(bytes).await.unwrap();
             String::from_utf8(request[..len].to_vec()).unwrap()
         });
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(RootCertStore::empty())
-            .with_no_client_auth();
-        let connector = Connector {
-            protocol: Protocol::H1,
-            tls: Arc::new(tls),
-            recorder: Arc::new(Recorder::default()),
-        };
+        let trust = Trust::DangerAnyone;
+        let connector = Connector::new(Protocol::H1, &trust, Arc::default()).unwrap();
         let request = Request {
             url: Url::parse(&format!("http://{address}/license/clearkey/demo?kid=1")).unwrap(),
             json: Some("{}".to_owned()),
