@@ -27,7 +27,8 @@ test: setup lint ## Set up and run every test, the browser tests included
 	@$(MAKE) --silent test-ways
 	@packaging/tests/fuzz.sh
 
-# What may never show in a byte: each is tried with the suites that compare bytes and disturb files.
+# What may never show in a byte: each is tried with the suites that compare bytes and disturb files. The two tests
+# left out choose their own way.
 ways := 'ORIGIN__CIPHERS=portable ORIGIN__STORAGE__COLD=blocking' \
 	'ORIGIN__STORAGE__MODE=read ORIGIN__STORAGE__COLD=auto' \
 	'ORIGIN__STORAGE__MODE=read ORIGIN__STORAGE__COLD=blocking'

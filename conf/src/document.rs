@@ -101,7 +101,7 @@ pub struct OriginDocument {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StorageDocument {
-    /// `map`, from memory mappings, or `read`, which maps no file: for network and shared file systems. Default `"map"`.
+    /// `map`, from memory mappings, or `read`, which maps none of them: for network and shared file systems. Default `"map"`.
     pub mode: StorageMode,
     /// How cold bytes are read: `uring`, `blocking`, or `auto`, which takes io_uring where the kernel allows it. Default `"auto"`.
     pub cold: ColdReads,

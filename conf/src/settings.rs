@@ -45,7 +45,7 @@ pub struct OriginSettings {
     pub alias_ttl: Duration,
     /// Worker threads, each with its own sockets and runtime.
     pub workers: NonZeroUsize,
-    /// How cold bytes are read.
+    /// How mezzanine files are read.
     pub storage: StorageSettings,
     /// How AES is computed.
     pub ciphers: Ciphers,

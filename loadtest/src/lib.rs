@@ -11,6 +11,9 @@
 //!                          |                         |
 //!                       manifest                decrypt, mp4
 //! ```
+//!
+//! [`saturate`] is for measuring instead: it asks for given URLs as fast as it can and looks at no body. The command
+//! line does not offer it yet.
 #![forbid(unsafe_code)]
 
 pub mod client;

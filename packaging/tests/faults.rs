@@ -178,6 +178,8 @@ struct Viewer<'a> {
     who: String,
     policy: &'static str,
     protocol: &'static str,
+    /// Clear film over plain HTTP/1.1 is lent from the file itself.
+    is_lent: bool,
     whole: &'a [u8],
     receiving: Receiving,
 }
@@ -198,22 +200,26 @@ impl<'a> Viewer<'a> {
             let secure = url.replace(&node.origin, &node.origin_tls);
             let over_tcp =
                 |more: &[&str]| Some(Receiving::begin(&[&["--limit-rate", &rate], more].concat()));
-            let begin: [(&str, &dyn Fn() -> Option<Receiving>); 3] = [
-                ("1.1", &|| over_tcp(&[url])),
-                ("2", &|| over_tcp(&["--insecure", &secure])),
-                ("3", &|| Receiving::begin_http3(&secure, RATE)),
+            type Begin<'a> = &'a dyn Fn() -> Option<Receiving>;
+            let begin: [(&str, bool, Begin<'_>); 4] = [
+                ("1.1", true, &|| over_tcp(&[url])),
+                ("2", true, &|| over_tcp(&["--http2-prior-knowledge", url])),
+                ("2", false, &|| over_tcp(&["--insecure", &secure])),
+                ("3", false, &|| Receiving::begin_http3(&secure, RATE)),
             ];
-            for (protocol, receiving) in begin {
+            for (protocol, is_plain, receiving) in begin {
                 let Some(receiving) = receiving() else {
                     continue;
                 };
                 receiving.until(TASTE);
                 receiving.pause();
-                let who = format!("{policy} over HTTP/{protocol}");
+                let plain = if is_plain { "plain " } else { "" };
+                let who = format!("{policy} over {plain}HTTP/{protocol}");
                 viewers.push(Self {
                     who,
                     policy,
                     protocol,
+                    is_lent: is_plain && (*policy, protocol) == ("clear", "1.1"),
                     whole,
                     receiving,
                 });
@@ -223,7 +229,7 @@ impl<'a> Viewer<'a> {
     }
 
     /// Reads to the end. Whatever comes is the beginning of what was asked for, and whole only if it is said to be.
-    /// Clear film over plain HTTP/1.1 is lent from the file itself: there, bytes may have changed before a cut.
+    /// Of what is lent, bytes may have changed before a cut.
     fn end(self) -> (String, &'static str, End) {
         let Answer {
             exit,
@@ -238,9 +244,8 @@ impl<'a> Viewer<'a> {
             "{}",
             self.who
         );
-        let lent = self.policy == "clear" && self.protocol == "1.1" && exit != 0;
         assert!(
-            lent || self.whole.starts_with(&body),
+            (self.is_lent && exit != 0) || self.whole.starts_with(&body),
             "{}: other bytes",
             self.who
         );

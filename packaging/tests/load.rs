@@ -8,11 +8,14 @@
 mod appliance;
 
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
-use appliance::Demo;
-use loadtest::client::Protocol;
+use appliance::{Demo, curl, representations};
+use loadtest::client::{Protocol, Trust};
+use loadtest::host::Processes;
+use loadtest::saturate::{self, Saturation};
 use loadtest::scenario::{self, Scenario};
 use loadtest::target::Target;
 use serde_json::Value;
@@ -94,6 +97,56 @@ fn viewers_notice_samples_of_another_film() {
         report["compared"]["differing"].as_u64() > Some(0),
         "{report:#}"
     );
+}
+
+#[test]
+fn saturation_fetches_whole_segments_over_every_protocol() {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = Demo::start(folder.path(), &[]);
+    let asset = demo.assets().swap_remove(0);
+    let trust = Trust::read(Path::new(demo.base("ca"))).unwrap();
+    for (protocol, listener) in [
+        (Protocol::H1, "origin"),
+        (Protocol::H2, "origin"),
+        (Protocol::H1, "origin_tls"),
+        (Protocol::H2, "origin_tls"),
+        (Protocol::H3, "origin_tls"),
+    ] {
+        for policy in ["clear", "cbcs"] {
+            let mpd = format!("{}/v1/{asset}/{policy}/main.mpd", demo.base("origin"));
+            let mut found = representations(&mpd, &curl(&[&mpd]).text()).into_iter();
+            let picture = found.find(|found| found.id.starts_with('v')).unwrap();
+            let lens: Vec<u64> = picture
+                .segments
+                .iter()
+                .map(|url| curl(&[url]).whole().len() as u64)
+                .collect();
+            let base = (demo.base("origin"), demo.base(listener));
+            let urls = picture
+                .segments
+                .iter()
+                .map(|url| url.replace(base.0, base.1));
+            let saturation = Saturation {
+                protocol,
+                urls: urls.map(|url| url.parse().unwrap()).collect(),
+                connections: NonZeroUsize::new(4).unwrap(),
+                streams: NonZeroUsize::new(2).unwrap(),
+                threads: NonZeroUsize::MIN,
+                duration: Duration::from_secs(1),
+                trust: trust.clone(),
+                server: Some(Processes::of([demo.process.0.id()])),
+            };
+            let measured = saturate::run(&saturation).unwrap();
+            let what = format!("{policy} over {protocol:?} by {listener}: {measured:?}");
+            assert_eq!((measured.errors, measured.reopened), (0, 0), "{what}");
+            assert!(measured.requests > lens.len() as u64, "{what}");
+            let (least, most) = (lens.iter().min().unwrap(), lens.iter().max().unwrap());
+            assert!(measured.bytes >= measured.requests * least, "{what}");
+            // Beside whole answers only those that the end of the run cut: as many as were under way.
+            assert!(measured.bytes <= (measured.requests + 8) * most, "{what}");
+            assert!(measured.server.unwrap().cpu > Duration::ZERO, "{what}");
+        }
+    }
 }
 
 /// Runs viewers for long enough that each plays every policy of a short title.

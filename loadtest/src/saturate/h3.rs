@@ -91,10 +91,12 @@ impl Lines {
                 tasks.spawn_local(asking.run());
             }
         }
+        // The timer, and the connections as they are dropped, look for the runtime that they belong to.
+        let _runtime = self.runtime.enter();
         let end = tokio::time::sleep(saturation.duration);
         self.runtime.block_on(tasks.run_until(end));
         drop(tasks);
-        Rc::try_unwrap(tally).map_or_else(|_| Tally::default(), RefCell::into_inner)
+        tally.take()
     }
 }
 

@@ -3,7 +3,7 @@ use std::ops::Range;
 use crate::{Aes128Key, BLOCK};
 
 /// How many chains are encrypted side by side. CBC within a chain is serial and leaves an AES unit idle nine
-/// cycles in ten; eight chains fill it, sixteen gained nothing when measured.
+/// cycles in ten, which the other chains fill.
 pub(crate) const LANES: usize = 8;
 
 /// Which blocks of a protected range are encrypted (ISO/IEC 23001-7 9.6).

@@ -11,10 +11,11 @@ impl Aes128Key {
     /// When `src` and `dst` differ in length.
     pub fn ctr(&self, iv: [u8; 8], position: u64, src: &[u8], dst: &mut [u8]) {
         assert_eq!(src.len(), dst.len(), "encryption never changes a length");
-        let Some(kernel) = self.kernel() else {
+        let Some(kernel) = &self.kernel else {
             return self.portable.ctr(iv, position, src, dst);
         };
-        let (first, into) = (position / BLOCK as u64, position % BLOCK as u64);
+        let first = position / BLOCK as u64;
+        let into = usize::from(position.to_le_bytes()[0]) % BLOCK;
         let (mut src, mut dst) = (src, dst);
         let mut next = first;
         if into != 0 {
@@ -23,7 +24,7 @@ impl Aes128Key {
             counter[..8].copy_from_slice(&iv);
             counter[8..].copy_from_slice(&first.to_be_bytes());
             let keystream = self.block(&counter);
-            let rest = keystream.iter().skip(into.try_into().unwrap_or(BLOCK));
+            let rest = &keystream[into..];
             let len = rest.len().min(src.len());
             let (now, later) = std::mem::take(&mut dst).split_at_mut(len);
             for ((to, from), key) in now.iter_mut().zip(src).zip(rest) {

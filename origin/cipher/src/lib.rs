@@ -11,6 +11,8 @@
 
 mod chain;
 mod ctr;
+#[cfg(not(target_arch = "x86_64"))]
+mod elsewhere;
 mod form;
 mod portable;
 #[cfg(target_arch = "x86_64")]
@@ -26,6 +28,11 @@ pub use chain::{Chain, Pattern, Piece};
 pub use form::{Form, UnknownForm};
 use portable::Portable;
 
+#[cfg(not(target_arch = "x86_64"))]
+use elsewhere::Kernel;
+#[cfg(target_arch = "x86_64")]
+use x86::Kernel;
+
 /// The length of an AES block in bytes.
 pub const BLOCK: usize = 16;
 
@@ -34,8 +41,7 @@ pub const BLOCK: usize = 16;
 /// The round keys live on the heap, so that moving the value leaves no copy of them behind.
 pub struct Aes128Key {
     portable: Portable,
-    #[cfg(target_arch = "x86_64")]
-    kernel: Option<x86::Kernel>,
+    kernel: Option<Kernel>,
 }
 
 impl Aes128Key {
@@ -46,12 +52,9 @@ impl Aes128Key {
 
     /// Expands the 16 bytes of a content key for `form`, or for the portable one where the processor lacks it.
     pub fn with_form(key: &[u8; BLOCK], form: Form) -> Self {
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = form;
         Self {
             portable: Portable::new(key),
-            #[cfg(target_arch = "x86_64")]
-            kernel: x86::Kernel::new(form, key),
+            kernel: Kernel::new(form, key),
         }
     }
 
@@ -62,21 +65,7 @@ impl Aes128Key {
 
     /// The form that it was expanded for.
     pub fn form(&self) -> Form {
-        #[cfg(target_arch = "x86_64")]
-        if let Some(kernel) = &self.kernel {
-            return kernel.form();
-        }
-        Form::Portable
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    fn kernel(&self) -> Option<&x86::Kernel> {
-        self.kernel.as_ref()
-    }
-
-    #[cfg(not(target_arch = "x86_64"))]
-    fn kernel(&self) -> Option<&Portable> {
-        None
+        self.kernel.as_ref().map_or(Form::Portable, Kernel::form)
     }
 
     /// Encrypts `rounds` strides of every lane and moves the lanes on.
@@ -88,7 +77,7 @@ impl Aes128Key {
         lanes: &mut [Chain],
         rounds: usize,
     ) {
-        match self.kernel() {
+        match &self.kernel {
             Some(kernel) => kernel.cbc(pattern, src, dst, lanes, rounds),
             None => self.portable.cbc(pattern, src, dst, lanes, rounds),
         }

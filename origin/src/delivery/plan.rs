@@ -134,12 +134,12 @@ async fn subsamples(
     let of = track.samples();
     let mut first = samples.start;
     let mut spare = Vec::new();
+    let mut glance = Glance::default();
     while first < samples.end {
         let run = run(of, first, samples.end);
         let start = of.offset(first);
         let range = start..start + of.bytes(run.clone());
         let mut outcome = Ok(());
-        let mut glance = Glance::default();
         let ready = source
             .file
             .if_ready(range.clone(), &mut glance, &mut |bytes| {

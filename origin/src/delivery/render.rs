@@ -4,9 +4,9 @@
 //! memory are read by the storage thread first. Before a chunk leaves, the source is looked at again: if it is
 //! not what it was when the response was planned, the stream is cut and the chunk never sent.
 //!
-//! Where the kernel itself takes the bytes (clear film over plain HTTP/1.1 and h2c) they are lent from the mapping
-//! and not looked at again. Such a response keeps back its last few bytes until the transport has let go of all that was
-//! lent, and then looks at the source: so what was changed under way is cut there, and never looks whole.
+//! Where the kernel itself takes the bytes (clear film over plain HTTP/1.1) they are lent from the mapping
+//! and not looked at again. Such a response keeps back its last few bytes until the transport has let go of all that
+//! was lent, and then looks at the source: so what was changed under way is cut there, and never looks whole.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -47,6 +47,8 @@ pub struct MediaBody {
     source: usize,
     pool: Arc<BufferPool>,
     filling: Option<Buffer>,
+    /// Planned to be lent, and to be had only by a copy.
+    unlent: Option<Window>,
     waiting: Option<(Window, Read)>,
     spare: Vec<u8>,
     in_a_row: usize,
@@ -72,18 +74,19 @@ impl MediaBody {
             source,
             pool,
             filling: None,
+            unlent: None,
             waiting: None,
             spare: Vec::new(),
             in_a_row: 0,
         }
     }
 
-    /// The next bytes from where they lie, at most `left`; nothing if they must be read first.
+    /// The next bytes from where they lie, at most `left`; nothing if they have to be copied.
     fn lend(&mut self, left: u64) -> Result<Option<Bytes>, Fault> {
         let Some(lending) = &self.lending else {
             return Ok(None);
         };
-        // What turns out to be cold is read into a buffer, which has to hold it.
+        // What cannot be lent goes into a buffer, which has to hold it.
         let most =
             usize::try_from(left).map_or(self.pool.size(), |left| left.min(self.pool.size()));
         match self.render.next_in_one_piece(most) {
@@ -91,18 +94,12 @@ impl MediaBody {
             Some(Step::Generated(bytes)) => Ok(Some(bytes)),
             Some(Step::Media(window)) => {
                 let source = &self.package.title.sources[self.source].file;
-                let range = window.read.clone();
-                match source.lend(range.clone(), &mut self.glance)? {
-                    Some(bytes) => {
-                        source.unchanged()?;
-                        Ok(Some(lending.lend(bytes)))
-                    }
-                    None => {
-                        let read = source.read(range, std::mem::take(&mut self.spare));
-                        self.waiting = Some((window, read));
-                        Ok(None)
-                    }
-                }
+                let Some(bytes) = source.lend(window.read.clone(), &mut self.glance)? else {
+                    self.unlent = Some(window);
+                    return Ok(None);
+                };
+                source.unchanged()?;
+                Ok(Some(lending.lend(bytes)))
             }
         }
     }
@@ -121,7 +118,11 @@ impl MediaBody {
             if buffer.room() < LEAST_WINDOW && !buffer.is_empty() {
                 return Poll::Ready(Ok(()));
             }
-            match render.next(buffer.room()) {
+            let step = match self.unlent.take() {
+                Some(window) => Some(Step::Media(window)),
+                None => render.next(buffer.room()),
+            };
+            match step {
                 None => return Poll::Ready(Ok(())),
                 Some(Step::Generated(bytes)) => buffer.extend(bytes.len()).copy_from_slice(&bytes),
                 Some(Step::Media(window)) => {
@@ -184,7 +185,6 @@ impl Chunks for MediaBody {
         let body = self.get_mut();
         if body.in_a_row >= BURST {
             body.in_a_row = 0;
-            body.glance = Glance::default();
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -192,9 +192,6 @@ impl Chunks for MediaBody {
         match &chunk {
             Poll::Ready(Some(Ok(bytes))) => body.in_a_row += bytes.len(),
             Poll::Ready(Some(Err(_)) | None) | Poll::Pending => body.in_a_row = 0,
-        }
-        if body.in_a_row == 0 {
-            body.glance = Glance::default();
         }
         chunk
     }

@@ -365,11 +365,12 @@ fn write(
     })
 }
 
-/// Only the kernel is lent film: what encrypts records or sends packets again reads the bytes when it likes.
+/// Only the kernel is lent film: what encrypts records or sends packets again reads the bytes when it likes. And only
+/// one response at a time: a write of lent bytes that the file has lost ends the connection, with every stream on it.
 fn handing(request: &request::Parts) -> Handing {
     match request.extensions.get() {
         Some(ConnectionInfo {
-            protocol: Protocol::H1 | Protocol::H2,
+            protocol: Protocol::H1,
             tls: false,
             ..
         }) => Handing::Lent,

@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::source::Read;
 use super::{ColdChoice, ColdPath, Fault};
 
-/// Reads waiting or under way at a time; one more is refused, so that a stalled disk sheds load instead of
+/// Reads waiting at a time; one more is refused, so that a stalled disk sheds load instead of
 /// gathering it.
 const QUEUE: usize = 1024;
 

@@ -4,7 +4,8 @@
 //! file raises SIGBUS when it is touched. The handler here looks the address up among the registered
 //! mappings: where it belongs to one, it marks that mapping as poisoned, puts a page of zeros in the way and
 //! returns; every other address is handed on to the handler that stood before. [`Mapping::with`] looks at the
-//! mark after its closure has run and before anyone may use what the closure made, so zeros never leave.
+//! mark after its closure has run and before anyone may use what the closure made, so zeros never leave. Who is given
+//! a [share](Mapping::share) instead looks at the mark by [`Mapping::intact`] before the last of its bytes leaves.
 //!
 //! The residency check stands here too, because `mincore` takes the mapping's address.
 
@@ -36,8 +37,9 @@ impl Mapping {
         install_handler();
         let len = usize::try_from(len).map_err(io::Error::other)?;
         // SAFETY: the bytes behind the mapping may change if someone writes to the file. They are only ever
-        // read as plain bytes, whose every value is valid, by `with`, whose callers copy or encrypt them and
-        // then ask `Source::unchanged` before the result leaves. Truncation is met by the handler below.
+        // read as plain bytes, whose every value is valid: by `with`, whose callers copy or encrypt them and
+        // then ask `Source::unchanged` before the result leaves, or by the kernel and readers of a `share`, who
+        // make no decision on them. Truncation is met by the handler below.
         let map = unsafe { MmapOptions::new().len(len).map(file)? };
         let slot = SLOTS.claim(map.as_ptr() as usize, map.len())?;
         Ok(Self { map, slot })

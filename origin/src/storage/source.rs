@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
@@ -60,36 +61,29 @@ pub trait Source: Send + Sync {
     fn unchanged(&self) -> Result<(), Fault>;
 }
 
-/// What was in memory a moment ago: one look at a stretch of a file serves for the ranges within it.
-///
-/// Kept for one turn of a worker and no longer, since pages go again.
+/// What of a file was in memory a moment ago: one look at a stretch of it serves for the ranges within.
 #[derive(Debug, Default)]
 pub struct Glance {
     resident: Range<u64>,
+    until: Option<Instant>,
 }
 
 /// How far one look reaches, in bytes.
-const GLANCE: u64 = 1024 * 1024;
+const REACH: u64 = 1024 * 1024;
+
+/// How long a look is believed. Pages go again, and a slow client may come back for the next bytes much later.
+const BELIEVED: Duration = Duration::from_millis(10);
 
 /// A read that is under way.
 pub type Read = Pin<Box<dyn Future<Output = Result<Vec<u8>, Fault>> + Send>>;
 
-/// How a mapped file's hot ranges are told from its cold ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Residency {
-    /// `mincore` on the mapping. It tells the truth to the file's owner and to whoever may write to it.
-    Mincore,
-    /// `preadv2` with `RWF_NOWAIT`, a copy dearer, where `mincore` would call everything resident or nothing is
-    /// to be mapped.
-    NoWait,
-}
-
-/// A local file, mapped; cold ranges are read by the storage thread and never faulted in.
+/// A local file; cold ranges are read by the storage thread and never faulted in.
 pub struct LocalFile {
     file: Arc<File>,
+    /// Where `mincore` tells which pages of it are in memory. Without one, `preadv2` with `RWF_NOWAIT` reads what is
+    /// there, a copy dearer.
     mapping: Option<Arc<Mapping>>,
     stamp: Stamp,
-    residency: Residency,
     cold: Arc<ColdReader>,
 }
 
@@ -105,20 +99,14 @@ impl LocalFile {
             return Err(Fault::from(io::Error::other("not a regular file")));
         }
         let stamp = Stamp::of(&metadata);
-        let residency = if storage.maps && mincore_tells_the_truth(&metadata, path) {
-            Residency::Mincore
-        } else {
-            Residency::NoWait
-        };
-        let mapping = match residency {
-            Residency::Mincore if stamp.len > 0 => Some(Arc::new(Mapping::new(&file, stamp.len)?)),
-            Residency::Mincore | Residency::NoWait => None,
-        };
+        let maps = storage.maps && stamp.len > 0 && mincore_tells_the_truth(&metadata, path);
+        let mapping = maps
+            .then(|| Mapping::new(&file, stamp.len).map(Arc::new))
+            .transpose()?;
         Ok(Self {
             file: Arc::new(file),
             mapping,
             stamp,
-            residency,
             cold: Arc::clone(&storage.cold),
         })
     }
@@ -250,10 +238,12 @@ impl Glance {
     /// Whether all of `range`, which lies within the mapping, is or was just now in memory.
     fn holds(&mut self, mapping: &Mapping, range: &Range<u64>) -> bool {
         let covers = |known: &Range<u64>| known.start <= range.start && range.end <= known.end;
-        if !covers(&self.resident) {
+        let now = Instant::now();
+        if !covers(&self.resident) || self.until.is_none_or(|until| until < now) {
             let len = mapping.len() as u64;
-            let end = (range.start + GLANCE).max(range.end).min(len);
+            let end = (range.start + REACH).max(range.end).min(len);
             self.resident = range.start..mapping.resident_until(range.start, end);
+            self.until = Some(now + BELIEVED);
         }
         covers(&self.resident)
     }
@@ -263,7 +253,7 @@ impl fmt::Debug for LocalFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalFile")
             .field("stamp", &self.stamp)
-            .field("residency", &self.residency)
+            .field("mapped", &self.mapping.is_some())
             .finish()
     }
 }

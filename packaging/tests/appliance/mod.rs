@@ -50,7 +50,8 @@ impl Drop for Running {
 
 /// A running `castellum demo`.
 pub struct Demo {
-    _process: Running,
+    /// The process, which ends with this.
+    pub process: Running,
     /// The line it printed.
     pub json: Value,
 }
@@ -75,10 +76,7 @@ impl Demo {
             let log = fs::read_to_string(folder.join("castellum.log")).unwrap_or_default();
             panic!("the demo printed {line:?} ({error}); its log:\n{log}")
         });
-        Self {
-            _process: process,
-            json,
-        }
+        Self { process, json }
     }
 
     /// One of the addresses of the line.

@@ -26,28 +26,12 @@ pub(super) fn aes_ni<const STRIDE: usize>(
     lanes: &mut [Chain],
     rounds: usize,
 ) {
-    if lanes.len() < LANES / 2 {
-        few::<STRIDE, { LANES / 2 }>(keys, src, dst, lanes, rounds);
-    } else {
-        few::<STRIDE, LANES>(keys, src, dst, lanes, rounds);
-    }
-}
-
-#[target_feature(enable = "aes")]
-#[inline]
-fn few<const STRIDE: usize, const N: usize>(
-    keys: &RoundKeys,
-    src: &[u8],
-    dst: &mut [u8],
-    lanes: &mut [Chain],
-    rounds: usize,
-) {
     let nothing = [0_u8; STRIDE];
     let mut nowhere = [0_u8; STRIDE];
-    let mut from: [*const u8; N] = [nothing.as_ptr(); N];
-    let mut to: [*mut u8; N] = [nowhere.as_mut_ptr(); N];
-    let mut steps = [0_usize; N];
-    let mut states: [__m128i; N] = [load(&[0; BLOCK]); N];
+    let mut from: [*const u8; LANES] = [nothing.as_ptr(); LANES];
+    let mut to: [*mut u8; LANES] = [nowhere.as_mut_ptr(); LANES];
+    let mut steps = [0_usize; LANES];
+    let mut states: [__m128i; LANES] = [load(&[0; BLOCK]); LANES];
     for (n, lane) in lanes.iter().enumerate() {
         let within = |start: usize, len: usize| {
             rounds
@@ -66,7 +50,7 @@ fn few<const STRIDE: usize, const N: usize>(
     }
     let round_keys = keys.0.each_ref().map(load);
     for _ in 0..rounds {
-        for n in 0..N {
+        for n in 0..LANES {
             // SAFETY: `STRIDE` bytes at a lane's place lie within `src`, as was checked for all rounds above, or they
             // are `nothing`.
             let plain = unsafe { _mm_loadu_si128(from[n].cast()) };
@@ -77,7 +61,7 @@ fn few<const STRIDE: usize, const N: usize>(
                 *state = _mm_aesenc_si128(*state, *key);
             }
         }
-        for n in 0..N {
+        for n in 0..LANES {
             states[n] = _mm_aesenclast_si128(states[n], round_keys[ROUND_KEYS - 1]);
             // SAFETY: as for the load; what is written lies within `dst` or is `nowhere`, and no reference to either is
             // used while this loop runs.
