@@ -55,9 +55,15 @@ for script in postinst prerm postrm; do
     install -m 0755 "deb/$script" "$root/DEBIAN/$script"
 done
 echo /etc/castellum/castellum.toml >"$root/DEBIAN/conffiles"
+# In KiB, reckoned as Debian does (deb-substvars(5), Installed-Size): what a file system really uses is its own affair.
+size=$(find "$root" -path "$root/DEBIAN" -prune -o -type f -printf '%s\n' -o -printf '1\n' |
+    awk '{ kib += int(($1 + 1023) / 1024) } END { print kib }')
 sed -e "s/@VERSION@/$version/" -e "s/@ARCHITECTURE@/$architecture/" -e "s/@GLIBC@/$glibc/" \
-    -e "s/@SIZE@/$(du -ks --exclude=DEBIAN "$root" | cut -f 1)/" deb/control.in >"$root/DEBIAN/control"
+    -e "s/@SIZE@/$size/" deb/control.in >"$root/DEBIAN/control"
 (cd "$root" && find . -type f -not -path './DEBIAN/*' -printf '%P\0' | sort -z | xargs -0 md5sum) >"$root/DEBIAN/md5sums"
+
+# dpkg-deb lowers times that are later; none may be earlier either, whatever the clock of this machine says.
+find "$root" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 
 package=$output/castellum_${version}_$architecture.deb
 dpkg-deb --build --root-owner-group -Z"${DPKG_DEB_COMPRESSOR_TYPE:-xz}" "$root" "$package" >/dev/null

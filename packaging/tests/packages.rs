@@ -53,7 +53,13 @@ fn the_same_binary_gives_the_same_package() {
         return;
     }
     let [first, second] = ["package-1", "package-2"].map(|name| deb(&folder(name)));
-    assert_eq!(fs::read(&first).unwrap(), fs::read(&second).unwrap());
+    if fs::read(&first).unwrap() != fs::read(&second).unwrap() {
+        let listings = [&first, &second].map(|package| {
+            ["--info", "--contents"].map(|of| must(Command::new("dpkg-deb").arg(of).arg(package)))
+        });
+        let [first, second] = listings.map(|[info, contents]| text(&info) + &text(&contents));
+        panic!("two packages of one binary differ: {first}\n{second}");
+    }
 
     let contents = text(&must(
         Command::new("dpkg-deb").arg("--contents").arg(&first),
