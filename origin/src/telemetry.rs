@@ -25,6 +25,16 @@ pub(crate) fn mezzanine_read(from: ReadFrom, bytes: u64) {
     metrics::counter!("castellum_mezz_read_bytes_total", "from" => from).increment(bytes);
 }
 
+/// Counts bytes of a mezzanine that are to be read before they are asked for.
+pub(crate) fn read_ahead(bytes: u64) {
+    metrics::counter!("castellum_mezz_read_ahead_bytes_total").increment(bytes);
+}
+
+/// Counts a range that is not read ahead, since the disk has enough to do.
+pub(crate) fn read_ahead_shed() {
+    metrics::counter!("castellum_mezz_read_ahead_shed_total").increment(1);
+}
+
 /// What was made of a title.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Made {

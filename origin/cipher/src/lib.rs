@@ -5,11 +5,14 @@
 //! - [`Aes128Key::cbc`]: many CBC chains side by side, each over every block (`cbcs` audio) or over one block
 //!   in ten (`cbcs` video).
 //!
+//! Clear bytes go the same way by [`copy()`].
+//!
 //! Which bytes these are applied to is not known here; `origin-media` says it. The [`Form`] is chosen once, when a
 //! key is expanded: kernels of our own where the processor has AES-NI or VAES, else the portable form, which is safe
 //! code on the RustCrypto crates and the reference for the kernels.
 
 mod chain;
+mod copy;
 mod ctr;
 #[cfg(not(target_arch = "x86_64"))]
 mod elsewhere;
@@ -25,6 +28,7 @@ mod x86;
 use std::fmt;
 
 pub use chain::{Chain, Pattern, Piece};
+pub use copy::copy;
 pub use form::{Form, UnknownForm};
 use portable::Portable;
 

@@ -10,6 +10,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -42,6 +43,8 @@ pub(crate) async fn serve<S: Service>(
     };
     // Bodies are written in large pieces; what is small is the end of something and must not wait.
     let _ = stream.set_nodelay(true);
+    // Without it each slow client would hold megabytes in the kernel; a kernel that knows no such limit does so.
+    let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
     let opening = front.limits.settings().header_timeout;
     let Some(acceptor) = acceptor else {
         let mut stream = stream;
@@ -138,6 +141,10 @@ async fn speak<S: Service>(
         tracing::debug!(peer = %connection.peer, protocol = %connection.protocol, %fault, "connection");
     }
 }
+
+/// Bytes that a socket takes which are not yet on their way. What is in flight is not counted, so that it bounds no
+/// throughput; and what has just been written is still in the processor's cache when it is sent.
+const UNSENT: u32 = 256 * 1024;
 
 /// What is gathered for one write, in bytes, where the pieces of a body are small.
 const GATHERED: usize = 256 * 1024;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use keystore_types::AssetId;
 
-use super::{Asset, Listing, Title, TitleStanding};
+use super::{Asset, Listing, Title};
 use crate::error::Error;
 
 /// How long a title stays open that nobody asks for.
@@ -99,7 +99,8 @@ impl Slot {
     /// What is known of the asset as it is listed: its open title, if its files are still the same, or why it has none.
     pub(super) fn known(&self, asset: &Arc<Asset>) -> Option<Result<Arc<Title>, Error>> {
         let open = self.title.load_full().filter(|title| {
-            title.asset.files == asset.files && title.standing() == TitleStanding::Current
+            let is_same = Arc::ptr_eq(&title.asset, asset) || title.asset.files == asset.files;
+            is_same && title.is_current()
         });
         if let Some(title) = open {
             return Some(Ok(title));
@@ -168,16 +169,12 @@ mod tests {
             path: name.into(),
             stamp,
         };
-        Title {
-            serial: 0,
-            asset: Arc::new(Asset {
-                id: name.parse().unwrap(),
-                files: vec![file("high"), file("low")],
-                unsettled: 0,
-            }),
-            sources: Vec::new(),
-            refused: Vec::new(),
-        }
+        let asset = Asset {
+            id: name.parse().unwrap(),
+            files: vec![file("high"), file("low")],
+            unsettled: 0,
+        };
+        Title::of(Arc::new(asset), Vec::new(), Vec::new())
     }
 
     fn asked(shelf: &Shelf, name: &str, title: bool) {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use keystore_types::AssetId;
@@ -26,7 +27,20 @@ pub struct Title {
     pub sources: Vec<OpenSource>,
     /// The files that cannot, each with the reason.
     pub refused: Vec<(String, String)>,
+    looks: Looks,
 }
+
+/// When a title's files were looked at last and stood as they were opened.
+#[derive(Debug)]
+struct Looks {
+    opened: Instant,
+    /// In milliseconds from then.
+    last: AtomicU64,
+}
+
+/// How long a look at the files is believed. Each costs two system calls a file, and a thousand requests may come in
+/// that time; what is sent of a file is checked against it by itself.
+const BELIEVED: Duration = Duration::from_millis(10);
 
 /// One open mezzanine file.
 #[derive(Debug)]
@@ -71,7 +85,6 @@ impl Title {
         asset: &Arc<Asset>,
         files: impl IntoIterator<Item = (&'a AssetFile, Result<OpenSource, Error>)>,
     ) -> Result<Self, Error> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
         let mut sources = Vec::new();
         let mut refused = Vec::new();
         for (file, opened) in files {
@@ -91,13 +104,23 @@ impl Title {
                 reason: reasons.join("; "),
             });
         }
-        let serial = NEXT.fetch_add(1, Ordering::Relaxed);
-        Ok(Self {
-            serial,
-            asset: Arc::clone(asset),
+        Ok(Self::of(Arc::clone(asset), sources, refused))
+    }
+
+    /// A title of files that have just been opened.
+    pub(super) fn of(
+        asset: Arc<Asset>,
+        sources: Vec<OpenSource>,
+        refused: Vec<(String, String)>,
+    ) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self {
+            serial: NEXT.fetch_add(1, Ordering::Relaxed),
+            asset,
             sources,
             refused,
-        })
+            looks: Looks::begin(),
+        }
     }
 
     /// Says what was taken up and what was not, once for each opening.
@@ -120,6 +143,18 @@ impl Title {
         tracing::info!(%asset, files = self.sources.len(), tracks, "an asset is served");
     }
 
+    /// Whether the files at its paths are still those that are open, as of now or of a moment ago.
+    pub fn is_current(&self) -> bool {
+        if self.looks.is_fresh() {
+            return true;
+        }
+        let is_current = self.standing() == Standing::Current;
+        if is_current {
+            self.looks.note();
+        }
+        is_current
+    }
+
     /// Looks at every file.
     pub fn standing(&self) -> Standing {
         self.sources
@@ -127,6 +162,29 @@ impl Title {
             .map(OpenSource::standing)
             .max()
             .unwrap_or(Standing::Current)
+    }
+}
+
+impl Looks {
+    /// For files that have just been opened, and not been looked at since.
+    fn begin() -> Self {
+        Self {
+            opened: Instant::now(),
+            last: AtomicU64::new(0),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn is_fresh(&self) -> bool {
+        let last = self.last.load(Ordering::Relaxed);
+        last > 0 && u128::from(self.now().saturating_sub(last)) < BELIEVED.as_millis()
+    }
+
+    fn note(&self) {
+        self.last.store(self.now().max(1), Ordering::Relaxed);
     }
 }
 

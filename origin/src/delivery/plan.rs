@@ -65,6 +65,21 @@ impl Planner {
             .await
             .map_err(|error: Arc<Error>| (*error).clone())
     }
+
+    /// Has the next segment read ahead where the viewer goes on by all appearances: at the beginning of a track, and
+    /// where somebody asked for the segment before not long ago. Who seeks costs the disk nothing more.
+    pub fn read_ahead(&self, package: &Package, at: usize, number: u32) {
+        let id = package.media_ids[at].segments;
+        let before = number.saturating_sub(1);
+        if before > 0 && !self.layouts.contains_key(&(id, before)) {
+            return;
+        }
+        let track = &package.presentation.tracks()[at];
+        if let Some(next) = track.timeline().segment(number.saturating_add(1)) {
+            let source = &package.title.sources[package.source(at)];
+            source.file.expect(track.samples().span(next.samples));
+        }
+    }
 }
 
 async fn plan(package: &Package, at: usize, number: u32) -> Result<Layout, Error> {

@@ -28,6 +28,9 @@ const BURST: usize = 512 * 1024;
 /// A buffer with less room than this is sent as it is.
 const LEAST_WINDOW: usize = 4096;
 
+/// Fewer bytes in one piece are copied instead: to lend them costs more than that, here and in the kernel.
+const WORTH_LENDING: u64 = 32 * 1024;
+
 /// What a response that is lent keeps back to the end, in bytes: little enough that copying it costs nothing.
 const KEPT_BACK: u64 = 16 * 1024;
 
@@ -50,8 +53,12 @@ pub struct MediaBody {
     /// Planned to be lent, and to be had only by a copy.
     unlent: Option<Window>,
     waiting: Option<(Window, Read)>,
+    /// What is left of the response is being read ahead.
+    is_ahead: bool,
     spare: Vec<u8>,
     in_a_row: usize,
+    /// Bytes that were lent since the source was looked at.
+    unlooked: usize,
     lending: Option<Lending>,
     glance: Glance,
 }
@@ -76,8 +83,10 @@ impl MediaBody {
             filling: None,
             unlent: None,
             waiting: None,
+            is_ahead: false,
             spare: Vec::new(),
             in_a_row: 0,
+            unlooked: usize::MAX,
         }
     }
 
@@ -86,6 +95,9 @@ impl MediaBody {
         let Some(lending) = &self.lending else {
             return Ok(None);
         };
+        if self.render.contiguous() < WORTH_LENDING.min(left) {
+            return Ok(None);
+        }
         // What cannot be lent goes into a buffer, which has to hold it.
         let most =
             usize::try_from(left).map_or(self.pool.size(), |left| left.min(self.pool.size()));
@@ -98,7 +110,11 @@ impl MediaBody {
                     self.unlent = Some(window);
                     return Ok(None);
                 };
-                source.unchanged()?;
+                if self.unlooked > self.pool.size() {
+                    source.unchanged()?;
+                    self.unlooked = 0;
+                }
+                self.unlooked += bytes.len();
                 Ok(Some(lending.lend(bytes)))
             }
         }
@@ -131,6 +147,13 @@ impl MediaBody {
                         render.produce(&window, bytes, buffer.extend(window.out_len));
                     })?;
                     if !ready {
+                        // Nothing of it is read by itself from here on: the disk gets one long range instead of
+                        // many short ones that wait for each other.
+                        if !std::mem::replace(&mut self.is_ahead, true)
+                            && let Some(rest) = render.ahead()
+                        {
+                            source.expect(rest);
+                        }
                         let read = source.read(range, std::mem::take(&mut self.spare));
                         self.waiting = Some((window, read));
                     }

@@ -247,6 +247,9 @@ impl OriginService {
             MediaFile::Segment(number) => {
                 let number = u32::try_from(number).map_err(|_| Error::NotFound)?;
                 let layout = self.views.planner.segment(&package, track, number).await?;
+                if request.method == Method::GET {
+                    self.views.planner.read_ahead(&package, track, number);
+                }
                 let etag = etag(&format!("{media_id}-{number}"))?;
                 let pool = Arc::clone(&self.pool);
                 Ok(entity::serve(

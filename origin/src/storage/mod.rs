@@ -1,5 +1,6 @@
 //! Where mezzanine bytes come from: sources, what is in memory now, and reads that must be waited for.
 
+mod ahead;
 mod cold;
 mod fault;
 #[expect(
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use ahead::ReadAhead;
 use cold::ColdReader;
 pub use fault::Fault;
 pub use source::{Glance, LocalFile, Read, Source};
@@ -51,14 +53,15 @@ impl ColdPath {
     }
 }
 
-/// Opens sources; owns the storage thread.
+/// Opens sources; owns the storage threads.
 pub struct Storage {
     maps: bool,
     cold: Arc<ColdReader>,
+    ahead: Arc<ReadAhead>,
 }
 
 impl Storage {
-    /// Starts the storage thread. Files are mapped if `maps`, else only ever read.
+    /// Starts the storage threads. Files are mapped if `maps`, else only ever read.
     ///
     /// # Errors
     /// If no thread can be started, or io_uring is wanted and refused.
@@ -68,6 +71,7 @@ impl Storage {
         Ok(Self {
             maps,
             cold: Arc::new(cold),
+            ahead: Arc::new(ReadAhead::start()?),
         })
     }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
+use super::ahead::ReadAhead;
 use super::cold::ColdReader;
 use super::map::Mapping;
 use super::{Fault, Stamp, Storage};
@@ -54,6 +55,9 @@ pub trait Source: Send + Sync {
     /// Reads a range, however long it takes, into `buffer`, whose earlier content is dropped.
     fn read(&self, range: Range<u64>, buffer: Vec<u8>) -> Read;
 
+    /// Says that a range will be asked for soon, so that it is read ahead where it is not in memory. Never waits.
+    fn expect(&self, range: Range<u64>);
+
     /// Looks whether the content can still be what it was when the source was opened.
     ///
     /// # Errors
@@ -74,6 +78,9 @@ const REACH: u64 = 1024 * 1024;
 /// How long a look is believed. Pages go again, and a slow client may come back for the next bytes much later.
 const BELIEVED: Duration = Duration::from_millis(10);
 
+/// The most that is read ahead at once, in bytes: a segment of ten seconds at 25 Mb/s.
+const EXPECTED: u64 = 32 << 20;
+
 /// A read that is under way.
 pub type Read = Pin<Box<dyn Future<Output = Result<Vec<u8>, Fault>> + Send>>;
 
@@ -85,6 +92,7 @@ pub struct LocalFile {
     mapping: Option<Arc<Mapping>>,
     stamp: Stamp,
     cold: Arc<ColdReader>,
+    ahead: Arc<ReadAhead>,
 }
 
 impl LocalFile {
@@ -108,6 +116,7 @@ impl LocalFile {
             mapping,
             stamp,
             cold: Arc::clone(&storage.cold),
+            ahead: Arc::clone(&storage.ahead),
         })
     }
 
@@ -137,6 +146,16 @@ impl LocalFile {
         }
         Ok(usize::try_from(range.start).map_err(|_| beyond())?
             ..usize::try_from(range.end).map_err(|_| beyond())?)
+    }
+
+    /// Whether the page cache holds the byte at `offset`.
+    fn is_cached(&self, offset: u64) -> bool {
+        let mut byte = [0];
+        let slice = &mut [IoSliceMut::new(&mut byte)];
+        matches!(
+            preadv2(&*self.file, slice, offset, ReadWriteFlags::NOWAIT),
+            Ok(1)
+        )
     }
 
     /// Reads what the page cache holds; `false` unless it holds all of it.
@@ -218,6 +237,17 @@ impl Source for LocalFile {
                 self.cold.read(Arc::clone(&self.file), range, buffer)
             }
             Err(fault) => Box::pin(std::future::ready(Err(fault))),
+        }
+    }
+
+    fn expect(&self, range: Range<u64>) {
+        let end = range
+            .end
+            .min(range.start.saturating_add(EXPECTED))
+            .min(self.len());
+        // Files are read forwards: where the last byte is in memory, so are most likely those before it.
+        if range.start < end && !self.is_cached(end - 1) {
+            self.ahead.ask(&self.file, range.start..end);
         }
     }
 

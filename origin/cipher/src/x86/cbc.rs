@@ -11,15 +11,15 @@ use std::arch::x86_64::{
 
 use super::{ROUND_KEYS, RoundKeys, load, store};
 use crate::BLOCK;
-use crate::chain::{Chain, LANES};
+use crate::chain::Chain;
 
-/// Encrypts `rounds` strides of `STRIDE` bytes, a block and then clear bytes, of each of at most [`LANES`] lanes and
-/// moves the lanes on. Lanes that are not there work on a stride of their own: eight take no longer than one.
+/// Encrypts `rounds` strides of `STRIDE` bytes, a block and then clear bytes, of each of at most `N` lanes and
+/// moves the lanes on. Lanes that are not there work on a stride of their own.
 ///
 /// # Panics
-/// When a lane has fewer strides left in `src` or in `dst`.
+/// When a lane has fewer strides left in `src` or in `dst`, or there are more than `N`.
 #[target_feature(enable = "aes")]
-pub(super) fn aes_ni<const STRIDE: usize>(
+pub(super) fn aes_ni<const STRIDE: usize, const N: usize>(
     keys: &RoundKeys,
     src: &[u8],
     dst: &mut [u8],
@@ -28,10 +28,10 @@ pub(super) fn aes_ni<const STRIDE: usize>(
 ) {
     let nothing = [0_u8; STRIDE];
     let mut nowhere = [0_u8; STRIDE];
-    let mut from: [*const u8; LANES] = [nothing.as_ptr(); LANES];
-    let mut to: [*mut u8; LANES] = [nowhere.as_mut_ptr(); LANES];
-    let mut steps = [0_usize; LANES];
-    let mut states: [__m128i; LANES] = [load(&[0; BLOCK]); LANES];
+    let mut from: [*const u8; N] = [nothing.as_ptr(); N];
+    let mut to: [*mut u8; N] = [nowhere.as_mut_ptr(); N];
+    let mut steps = [0_usize; N];
+    let mut states: [__m128i; N] = [load(&[0; BLOCK]); N];
     for (n, lane) in lanes.iter().enumerate() {
         let within = |start: usize, len: usize| {
             rounds
@@ -50,7 +50,7 @@ pub(super) fn aes_ni<const STRIDE: usize>(
     }
     let round_keys = keys.0.each_ref().map(load);
     for _ in 0..rounds {
-        for n in 0..LANES {
+        for n in 0..N {
             // SAFETY: `STRIDE` bytes at a lane's place lie within `src`, as was checked for all rounds above, or they
             // are `nothing`.
             let plain = unsafe { _mm_loadu_si128(from[n].cast()) };
@@ -61,7 +61,7 @@ pub(super) fn aes_ni<const STRIDE: usize>(
                 *state = _mm_aesenc_si128(*state, *key);
             }
         }
-        for n in 0..LANES {
+        for n in 0..N {
             states[n] = _mm_aesenclast_si128(states[n], round_keys[ROUND_KEYS - 1]);
             // SAFETY: as for the load; what is written lies within `dst` or is `nowhere`, and no reference to either is
             // used while this loop runs.

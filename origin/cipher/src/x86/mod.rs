@@ -4,6 +4,7 @@
 //! What is unsafe is loads and stores at addresses; each is within a slice whose bounds were checked before.
 
 mod cbc;
+mod copy;
 mod ctr;
 
 use std::arch::x86_64::{
@@ -74,16 +75,34 @@ impl Kernel {
         const WHOLE: usize = Pattern::Whole.stride();
         const ONE_IN_TEN: usize = Pattern::OneInTen.stride();
         assert!(lanes.len() <= LANES, "as many lanes as the kernel has");
+        let keys = &self.keys;
         // SAFETY: `new` made this kernel where the instructions are.
         unsafe {
-            match pattern {
-                Pattern::Whole => cbc::aes_ni::<WHOLE>(&self.keys, src, dst, lanes, rounds),
-                Pattern::OneInTen => {
-                    cbc::aes_ni::<ONE_IN_TEN>(&self.keys, src, dst, lanes, rounds);
+            match (pattern, lanes.len()) {
+                (Pattern::Whole, _) => cbc::aes_ni::<WHOLE, LANES>(keys, src, dst, lanes, rounds),
+                // Lanes that are not there cost as much as others, which the clear bytes make dear.
+                (Pattern::OneInTen, 0..=2) => {
+                    cbc::aes_ni::<ONE_IN_TEN, 2>(keys, src, dst, lanes, rounds);
+                }
+                (Pattern::OneInTen, 3..=4) => {
+                    cbc::aes_ni::<ONE_IN_TEN, 4>(keys, src, dst, lanes, rounds);
+                }
+                (Pattern::OneInTen, _) => {
+                    cbc::aes_ni::<ONE_IN_TEN, LANES>(keys, src, dst, lanes, rounds);
                 }
             }
         }
     }
+}
+
+/// Copies `src` to `dst`, which are of one length; `false` where the processor lacks AVX2 and nothing was done.
+pub(crate) fn copy(src: &[u8], dst: &mut [u8]) -> bool {
+    let is_available = is_x86_feature_detected!("avx2");
+    if is_available {
+        // SAFETY: the processor was just asked.
+        unsafe { copy::avx2(src, dst) };
+    }
+    is_available
 }
 
 /// The key schedule (FIPS 197 5.2).

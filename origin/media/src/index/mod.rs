@@ -22,6 +22,7 @@ pub use file::{INDEX_FORMAT, IndexFileError};
 pub use find::{MAX_MOOV_BYTES, MAX_TOP_LEVEL_BOXES, MoovFinder};
 
 use samples::Samples;
+pub use samples::{Place, Run};
 
 use crate::codec::CodecConfig;
 use crate::time::{MediaTime, Timescale};
@@ -165,6 +166,26 @@ impl Track {
     /// Where sample `n` begins in the file.
     pub fn offset(&self, n: u32) -> u64 {
         self.samples.offset(n)
+    }
+
+    /// The stretch of the file from the first byte of the first sample of `range` to the last byte of the last one.
+    /// Bytes of other tracks may lie in it; empty where the last lies before the first.
+    pub fn span(&self, range: Range<u32>) -> Range<u64> {
+        let Some(last) = range.end.checked_sub(1).filter(|last| *last >= range.start) else {
+            return 0..0;
+        };
+        let start = self.offset(range.start);
+        start..start.max(self.offset(last) + u64::from(self.size(last)))
+    }
+
+    /// The runs of samples from `first` on, of which the first begins there.
+    pub fn runs(&self, first: u32) -> impl Iterator<Item = Run> + '_ {
+        self.samples.runs(first)
+    }
+
+    /// Where the samples from `first` on lie in the file, in order.
+    pub fn places(&self, first: u32) -> impl Iterator<Item = Place> + '_ {
+        self.samples.places(first)
     }
 
     /// The first sample after `n` that does not follow its predecessor in the file; the sample count if all do.

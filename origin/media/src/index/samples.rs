@@ -33,6 +33,28 @@ pub(super) struct Samples {
     pub(super) dependencies: Bytes,
 }
 
+/// Where a sample lies in its source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Which sample.
+    pub n: u32,
+    /// Where it begins in the file.
+    pub offset: u64,
+    /// Its size in bytes.
+    pub size: u32,
+}
+
+/// Samples that follow each other in the source without a gap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Which samples; at least one.
+    pub samples: Range<u32>,
+    /// Where the first of them begins in the file.
+    pub offset: u64,
+    /// Their bytes together.
+    pub bytes: u64,
+}
+
 impl Samples {
     /// How many samples there are; at least one.
     pub(super) fn count(&self) -> u32 {
@@ -64,6 +86,43 @@ impl Samples {
         } else {
             self.count
         }
+    }
+
+    /// The runs from sample `first` on, of which the first begins there. One search, however many are taken.
+    pub(super) fn runs(&self, first: u32) -> impl Iterator<Item = Run> + '_ {
+        let begin = self.run_of(first);
+        (begin..self.run_samples.len()).map(move |run| {
+            let start = self.run_samples.get(run);
+            let end = if run + 1 < self.run_samples.len() {
+                self.run_samples.get(run + 1)
+            } else {
+                self.count
+            };
+            let samples = start.max(first)..end;
+            Run {
+                offset: self.run_offsets.get(run) + self.bytes(start..samples.start),
+                bytes: self.bytes(samples.clone()),
+                samples,
+            }
+        })
+    }
+
+    /// Where the samples from `first` on lie in the file, in order.
+    pub(super) fn places(&self, first: u32) -> impl Iterator<Item = Place> + '_ {
+        self.runs(first).flat_map(
+            move |Run {
+                      samples,
+                      mut offset,
+                      ..
+                  }| {
+                samples.map(move |n| {
+                    let size = self.size(n);
+                    let place = Place { n, offset, size };
+                    offset += u64::from(size);
+                    place
+                })
+            },
+        )
     }
 
     /// When sample `n` is decoded, in ticks from the first sample.

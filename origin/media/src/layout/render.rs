@@ -11,6 +11,7 @@ use bytes::Bytes;
 use origin_cipher::{Aes128Key, BLOCK, Chain, Piece};
 
 use super::{Kind, Layout, Samples};
+use crate::index::Place;
 use crate::protect::pattern::{Cover, Protected, index};
 
 /// The next thing to send.
@@ -112,6 +113,45 @@ impl Render {
     /// How many bytes are still to come.
     pub fn remaining(&self) -> u64 {
         self.end - self.at
+    }
+
+    /// How many bytes from here on lie one after the other, in the source or in memory.
+    pub fn contiguous(&self) -> u64 {
+        let mut begin = 0;
+        for slice in self.layout.slices.iter() {
+            if self.at < slice.end.min(self.end) {
+                let end = slice.end.min(self.end);
+                return match &slice.kind {
+                    Kind::Generated(_) => end - self.at,
+                    Kind::Samples(samples) => {
+                        let track = samples.track();
+                        let first = samples.range.start;
+                        let run_end = track.run_end(sample_at(samples, self.at - begin));
+                        (begin + track.bytes(first..run_end.min(samples.range.end))).min(end)
+                            - self.at
+                    }
+                };
+            }
+            begin = slice.end;
+        }
+        0
+    }
+
+    /// The stretch of the source that holds the samples still to come; nothing once all were given.
+    pub fn ahead(&self) -> Option<Range<u64>> {
+        let mut begin = 0;
+        for slice in self.layout.slices.iter() {
+            let (from, to) = (self.at.max(begin), self.end.min(slice.end));
+            if let Kind::Samples(samples) = &slice.kind
+                && from < to
+            {
+                let n = sample_at(samples, from - begin);
+                let start = samples.track().offset(n);
+                return Some(start..start.max(end_in_file(samples, to - begin)));
+            }
+            begin = slice.end;
+        }
+        None
     }
 
     /// The next step of at most `max_out` bytes, or `None` at the end.
@@ -331,17 +371,22 @@ fn plan(
 fn reach(samples: &Samples, n: u32, offset: u64, max_read: usize) -> u64 {
     let track = samples.track();
     let last = samples.range.end;
-    let run_end_in_file = |end: u32| track.offset(end - 1) + u64::from(track.size(end - 1));
-    let mut end = track.run_end(n).min(last);
-    while end < last && track.offset(end) >= run_end_in_file(end) {
-        let next = track.run_end(end).min(last);
-        let read = run_end_in_file(next) - offset;
-        if read > max_read as u64 {
+    let limit = offset + max_read as u64;
+    let mut end = n;
+    let mut end_in_file = 0;
+    for run in track.runs(n).take_while(|run| run.samples.start < last) {
+        // The first run is taken whole: what of it is wanted is cut elsewhere.
+        if end > n && run.offset < end_in_file {
+            break;
+        }
+        let samples_end = run.samples.end.min(last);
+        let run_end = run.offset + track.bytes(run.samples.start..samples_end);
+        if end > n && run_end > limit {
             // As much of the run as there is room for.
-            let room = (offset + max_read as u64).saturating_sub(track.offset(end));
+            let room = limit.saturating_sub(run.offset);
             return track.bytes(samples.range.start..end) + room;
         }
-        end = next;
+        (end, end_in_file) = (samples_end, run_end);
     }
     track.bytes(samples.range.start..end)
 }
@@ -415,36 +460,39 @@ fn parts(samples: &Samples, window: &Window) -> impl Iterator<Item = Part> {
     let track = samples.track();
     let end = window.at + window.out_len as u64;
     let base = window.read.start;
-    let mut n = sample_at(samples, window.at);
-    let mut begin = track.bytes(samples.range.start..n);
+    let first = sample_at(samples, window.at);
+    let mut begin = track.bytes(samples.range.start..first);
     let mut at = window.at;
-    std::iter::from_fn(move || {
-        while at < end {
-            let size = u64::from(track.size(n));
-            let of_sample = at - begin..(end - begin).min(size);
+    track
+        .places(first)
+        .map_while(move |Place { n, offset, size }| {
+            if at >= end {
+                return None;
+            }
+            let of_sample = at - begin..(end - begin).min(u64::from(size));
             let part = Part {
                 n,
-                from: index(track.offset(n) + of_sample.start - base),
+                from: index(offset + of_sample.start - base),
                 to: index(at - window.at),
                 of_sample,
             };
-            (begin, n) = (begin + size, n + 1);
+            begin += u64::from(size);
             at = at.max(begin.min(end));
-            if part.len() > 0 {
-                return Some(part);
-            }
-        }
-        None
-    })
+            Some(part)
+        })
+        .filter(|part| part.len() > 0)
 }
 
 fn copy(samples: &Samples, window: &Window, src: &[u8], out: &mut [u8]) {
     if src.len() == out.len() {
-        return out.copy_from_slice(src);
+        return origin_cipher::copy(src, out);
     }
     for part in parts(samples, window) {
         let len = part.len();
-        out[part.to..part.to + len].copy_from_slice(&src[part.from..part.from + len]);
+        origin_cipher::copy(
+            &src[part.from..part.from + len],
+            &mut out[part.to..part.to + len],
+        );
     }
 }
 
