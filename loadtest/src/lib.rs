@@ -12,16 +12,18 @@
 //!                       manifest                decrypt, mp4
 //! ```
 //!
-//! [`saturate`] is for measuring instead: it asks for given URLs as fast as it can and looks at no body. The command
-//! line does not offer it yet.
+//! [`saturate`] is for measuring instead: it asks for given URLs as fast as it can and looks at no body;
+//! [`comparison`] sets two sides against each other that were measured in turns.
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod comparison;
 pub mod decrypt;
 pub mod host;
 pub mod latency;
 pub mod manifest;
 pub mod mp4;
+pub mod open_files;
 pub mod player;
 pub mod report;
 pub mod saturate;

@@ -340,12 +340,12 @@ fn segments(tracks: &[Playing], seat: usize, turn: usize, sampled: bool) -> Vec<
     for (track, playing) in tracks.iter().enumerate() {
         let segments = &playing.track.segments;
         let index = seat.checked_rem(segments.len()).unwrap_or(0) + turn;
-        if let Some(url) = segments.get(index) {
+        if let Some(segment) = segments.get(index) {
             let sampled = sampled && playing.key.is_some();
             errands.push(Errand::Segment {
                 track,
                 index,
-                url: url.clone(),
+                url: segment.url.clone(),
                 sampled,
             });
         }

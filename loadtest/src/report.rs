@@ -9,6 +9,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::client::Protocol;
+use crate::latency::Latencies;
 
 /// The form of the JSON report; raised when a field changes its meaning.
 const SCHEMA: u32 = 1;
@@ -177,6 +178,57 @@ impl Samples {
 )]
 fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e6
+}
+
+/// The protocol in words, with its security.
+pub fn protocol_name(protocol: Protocol, tls: bool) -> &'static str {
+    match (protocol, tls) {
+        (Protocol::H1, true) => "HTTP/1.1 (TLS)",
+        (Protocol::H1, false) => "HTTP/1.1 (plain)",
+        (Protocol::H2, true) => "HTTP/2 (TLS)",
+        (Protocol::H2, false) => "HTTP/2 (plain)",
+        (Protocol::H3, _) => "HTTP/3 (TLS)",
+    }
+}
+
+/// What share of some durations stays below what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Quantiles {
+    /// Half of them, in microseconds.
+    pub p50_us: u64,
+    /// Nine of ten.
+    pub p90_us: u64,
+    /// 99 of 100.
+    pub p99_us: u64,
+    /// All.
+    pub max_us: u64,
+}
+
+impl Quantiles {
+    /// The names of what [`fmt::Display`] writes.
+    pub const HEADING: &str = "    p50 ms    p90 ms    p99 ms    max ms";
+
+    /// Of these durations; zeros where there is none.
+    pub fn of(latencies: &Latencies) -> Self {
+        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let at = |share| micros(latencies.quantile(share));
+        Self {
+            p50_us: at(0.50),
+            p90_us: at(0.90),
+            p99_us: at(0.99),
+            max_us: micros(latencies.max()),
+        }
+    }
+}
+
+impl fmt::Display for Quantiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for micros in [self.p50_us, self.p90_us, self.p99_us, self.max_us] {
+            let milliseconds = Duration::from_micros(micros).as_secs_f64() * 1e3;
+            write!(f, "{milliseconds:>10.2}")?;
+        }
+        Ok(())
+    }
 }
 
 /// What was asked of a run.

@@ -381,7 +381,11 @@ impl World {
                 track.name,
                 ClearTrack {
                     header,
-                    segments: track.segments,
+                    segments: track
+                        .segments
+                        .into_iter()
+                        .map(|segment| segment.url)
+                        .collect(),
                 },
             );
         }

@@ -62,22 +62,25 @@ fn authority() -> &'static Path {
 
 #[test]
 fn a_target_that_cannot_be_used_is_2() {
-    let output = loadtest(&["--target", "/nowhere/demo.json"], "");
+    let output = loadtest(&["run", "--target", "/nowhere/demo.json"], "");
     assert!(complaint(&output).contains("cannot read /nowhere/demo.json"));
-    let output = loadtest(&["--target", "-"], "<html>\n");
+    let output = loadtest(&["run", "--target", "-"], "<html>\n");
     assert!(complaint(&output).contains("castellum demo --json"));
     let other = line(Path::new("/ca.pem")).replace("\"schema\": 1", "\"schema\": 7");
-    assert!(complaint(&loadtest(&["--target", "-"], &other)).contains("schema 7"));
-    let output = loadtest(&["--target", "-"], &line(Path::new("/nowhere/ca.pem")));
+    assert!(complaint(&loadtest(&["run", "--target", "-"], &other)).contains("schema 7"));
+    let output = loadtest(
+        &["run", "--target", "-"],
+        &line(Path::new("/nowhere/ca.pem")),
+    );
     assert!(complaint(&output).contains("cannot read the CA file /nowhere/ca.pem"));
 }
 
 #[test]
 fn usage_is_2() {
-    assert!(complaint(&loadtest(&[], "")).contains("--target"));
-    let none = ["--target", "-", "--viewers", "0"];
+    assert!(complaint(&loadtest(&["run"], "")).contains("--target"));
+    let none = ["run", "--target", "-", "--viewers", "0"];
     assert!(complaint(&loadtest(&none, "")).contains("--viewers"));
-    let plain = ["--target", "-", "--protocol", "h3", "--plain"];
+    let plain = ["run", "--target", "-", "--protocol", "h3", "--plain"];
     let output = loadtest(&plain, &line(authority()));
     assert!(complaint(&output).contains("HTTP/3 runs over TLS only"));
 }
@@ -85,7 +88,15 @@ fn usage_is_2() {
 #[test]
 fn a_server_that_is_not_there_is_1_and_a_report() {
     for protocol in ["h1", "h2", "h3"] {
-        let arguments = ["--target", "-", "--protocol", protocol, "--viewers", "2"];
+        let arguments = [
+            "run",
+            "--target",
+            "-",
+            "--protocol",
+            protocol,
+            "--viewers",
+            "2",
+        ];
         let arguments = [&arguments[..], &["--seconds", "1", "--json"]].concat();
         let output = loadtest(&arguments, &line(authority()));
         assert_eq!(output.status.code(), Some(1), "{protocol}");
