@@ -22,6 +22,7 @@ enum Verb {
     Run(verbs::run::Arguments),
     Saturate(verbs::saturate::Arguments),
     Compare(verbs::compare::Arguments),
+    Check(verbs::check::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Verb::Run(arguments) => verbs::run::run(&arguments),
         Verb::Saturate(arguments) => verbs::saturate::run(&arguments),
         Verb::Compare(arguments) => verbs::compare::run(&arguments),
+        Verb::Check(arguments) => verbs::check::run(&arguments),
     };
     match ended {
         Ok(verbs::Verdict::Passed) => ExitCode::SUCCESS,

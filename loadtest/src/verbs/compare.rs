@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use loadtest::client::Protocol;
 use loadtest::comparison::{Comparison, Round};
 use loadtest::saturate::{self, Saturation};
+use loadtest::scenario::Scenario;
+use loadtest::target::Target;
 
+use super::run::{self, Changes};
 use super::{Failure, Pressure, Server, Verdict, print, read_urls};
 
 /// Ask two servers in turns, A B A B, and set what they did against each other.
@@ -13,15 +16,21 @@ use super::{Failure, Pressure, Server, Verdict, print, read_urls};
 /// Figures drift with what else a machine does; their ratios in one run do so far less.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example:\n  loadtest compare --a ours.urls --b nginx.urls --rounds 7 --seconds 3"
+    after_help = "Examples:\n  loadtest compare --a ours.urls --b nginx.urls --rounds 7 --seconds 3\n  \
+                  loadtest compare --scenario loadtest/scenarios/steady.toml --a new.json --b old.json"
 )]
 pub(crate) struct Arguments {
-    /// File of A's URLs, one a line
+    /// File of A's URLs, one a line; with --scenario, of its target
     #[arg(long, value_name = "FILE")]
     a: PathBuf,
-    /// File of B's URLs, one a line
+    /// File of B's
     #[arg(long, value_name = "FILE")]
     b: PathBuf,
+    /// Let a scenario's viewers ask in place of URLs as fast as can be: lines of `castellum demo --json` are compared
+    #[arg(long, value_name = "FILE")]
+    scenario: Option<PathBuf>,
+    #[command(flatten)]
+    changes: Changes,
     /// How often each has its turn
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: u16,
@@ -45,14 +54,15 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, Failure> {
-    let a = side(arguments, &arguments.a, &arguments.a_server_pid)?;
-    let mut b = side(arguments, &arguments.b, &arguments.b_server_pid)?;
-    b.protocol = arguments.b_protocol.unwrap_or(b.protocol);
+    let protocol = arguments.pressure.protocol;
+    let a = Side::new(arguments, &arguments.a, &arguments.a_server_pid, protocol)?;
+    let protocol = arguments.b_protocol.or(protocol);
+    let b = Side::new(arguments, &arguments.b, &arguments.b_server_pid, protocol)?;
     let name = |path: &Path| path.display().to_string();
     let mut comparison = Comparison::new(name(&arguments.a), name(&arguments.b));
     for number in 1..=arguments.rounds {
-        let measure = |name, saturation: &Saturation| -> Result<Round, Failure> {
-            let round = Round::from(&saturate::run(saturation)?);
+        let measure = |name, side: &Side| -> Result<Round, Failure> {
+            let round = side.measure()?;
             if !arguments.quiet {
                 eprintln!("round {number} of {}, {name}: {round}", arguments.rounds);
             }
@@ -66,8 +76,53 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, Failure> {
     Ok(Verdict::of(report.passed()))
 }
 
-fn side(arguments: &Arguments, file: &Path, server: &Server) -> Result<Saturation, Failure> {
-    let urls = read_urls(file)?;
-    let server = server.processes(urls.first())?;
-    arguments.pressure.on(urls, server)
+/// What one side is asked.
+enum Side<'a> {
+    Urls(Saturation),
+    Viewers {
+        scenario: Scenario,
+        target: &'a Path,
+        server: &'a Server,
+    },
+}
+
+impl<'a> Side<'a> {
+    fn new(
+        arguments: &Arguments,
+        file: &'a Path,
+        server: &'a Server,
+        protocol: Option<Protocol>,
+    ) -> Result<Self, Failure> {
+        let pressure = &arguments.pressure;
+        let Some(path) = &arguments.scenario else {
+            let urls = read_urls(file)?;
+            let server = server.processes(urls.first())?;
+            let mut saturation = pressure.on(urls, server)?;
+            saturation.protocol = protocol.unwrap_or(saturation.protocol);
+            return Ok(Self::Urls(saturation));
+        };
+        let mut scenario = Scenario::read(path)?;
+        let changes = &arguments.changes;
+        changes.apply(&mut scenario, protocol, pressure.seconds);
+        Ok(Self::Viewers {
+            scenario,
+            target: file,
+            server,
+        })
+    }
+
+    fn measure(&self) -> Result<Round, Failure> {
+        match self {
+            Self::Urls(saturation) => Ok(Round::from(&saturate::run(saturation)?)),
+            Self::Viewers {
+                scenario,
+                target,
+                server,
+            } => {
+                let target = Target::read(target)?;
+                let report = run::load(scenario.clone(), target, server, true)?;
+                Ok(Round::from(&report))
+            }
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! What a person types: one file for each verb, and the options that several of them share.
 
+pub(crate) mod check;
 pub(crate) mod compare;
 pub(crate) mod run;
 pub(crate) mod saturate;
@@ -41,12 +42,18 @@ const URLS_LIMIT: u64 = 16 << 20;
 /// The longest run: a day.
 const SECONDS_LIMIT: f64 = 86_400.0;
 
+/// How long URLs are asked for where nothing is said.
+const SECONDS: Duration = Duration::from_secs(5);
+
+/// By how much a scenario may be multiplied, and watched faster than film.
+const FACTOR_LIMIT: f64 = 1000.0;
+
 /// How hard a server is asked.
 #[derive(clap::Args)]
 struct Pressure {
-    /// HTTP/1.1, HTTP/2 or HTTP/3; whether it runs over TLS is said by the URLs
-    #[arg(long, value_enum, default_value_t = Protocol::H1)]
-    protocol: Protocol,
+    /// HTTP/1.1 if not given, HTTP/2 or HTTP/3; whether it runs over TLS is said by the URLs
+    #[arg(long, value_enum)]
+    protocol: Option<Protocol>,
     /// Connections, kept for the whole run
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     connections: u16,
@@ -56,9 +63,9 @@ struct Pressure {
     /// Threads among which the connections are shared out
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: u16,
-    /// How long is measured, once all connections are open
-    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
-    seconds: Duration,
+    /// How long is measured, once all connections are open; 5 if not given
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    seconds: Option<Duration>,
     /// PEM file of the authority that signed the server's certificate
     #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
     ca: Option<PathBuf>,
@@ -88,11 +95,11 @@ impl Pressure {
             NonZeroUsize::new(number.into()).ok_or("zero is no number of connections")
         };
         Ok(Saturation {
-            protocol: self.protocol,
+            protocol: self.protocol.unwrap_or(Protocol::H1),
             connections: count(self.connections)?,
             streams: count(self.streams)?,
             threads: count(self.threads.min(self.connections))?,
-            duration: self.seconds,
+            duration: self.seconds.unwrap_or(SECONDS),
             trust: self.trust(&urls)?,
             urls,
             server,
@@ -155,6 +162,15 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("a number of seconds above 0 and up to {SECONDS_LIMIT} is wanted"))
 }
 
+/// What something is multiplied by.
+fn factor(text: &str) -> Result<f64, String> {
+    let number = text
+        .parse::<f64>()
+        .ok()
+        .filter(|number| *number > 0.0 && *number <= FACTOR_LIMIT);
+    number.ok_or_else(|| format!("a number above 0 and up to {FACTOR_LIMIT} is wanted"))
+}
+
 /// The URLs of a file, one a line; empty lines and those that begin with `#` are skipped.
 fn read_urls(path: &Path) -> Result<Vec<Url>, Failure> {
     let fault = |what: &dyn Display| format!("{}: {what}", path.display());
@@ -202,8 +218,10 @@ mod tests {
     #[test]
     fn seconds_may_be_parts_and_are_bounded() {
         assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
+        assert_eq!(factor("0.25"), Ok(0.25));
         for refused in ["0", "-1", "nan", "inf", "86401", "1s"] {
             assert!(seconds(refused).is_err(), "{refused}");
+            assert!(factor(refused).is_err(), "{refused}");
         }
     }
 }
