@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use std::{fs, io};
+use std::{fmt, fs, io};
 
 use serde::Serialize;
+use url::{Host, Url};
 
 /// What `stat` counts in (`USER_HZ`, which is 100 on every Linux that runs this).
 const TICK: Duration = Duration::from_millis(10);
@@ -47,6 +48,17 @@ pub struct Usage {
     pub anonymous: u64,
     /// Whose these are.
     pub pids: Vec<u32>,
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cpu = self.cpu.as_secs_f64();
+        let [peak, anonymous] = [self.peak_resident, self.anonymous].map(|bytes| bytes >> 20);
+        write!(
+            f,
+            "{cpu:.2} s of processor, {peak} MiB resident at most, {anonymous} MiB of its own at the end"
+        )
+    }
 }
 
 fn seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -95,6 +107,24 @@ impl Processes {
             {
                 pids.push(pid);
             }
+        }
+        Ok((!pids.is_empty()).then(|| Self::of(pids)))
+    }
+
+    /// All that listen on the ports of these URLs, where their hosts are this one; `None` where none is found.
+    ///
+    /// # Errors
+    /// Where `/proc` cannot be read.
+    pub fn serving<'a>(urls: impl IntoIterator<Item = &'a Url>) -> io::Result<Option<Self>> {
+        let local = urls.into_iter().filter(|url| is_here(url));
+        let ports: BTreeSet<u16> = local.filter_map(Url::port_or_known_default).collect();
+        let mut pids = BTreeSet::new();
+        for port in ports {
+            pids.extend(
+                Self::on_port(port)?
+                    .into_iter()
+                    .flat_map(|found| found.pids),
+            );
         }
         Ok((!pids.is_empty()).then(|| Self::of(pids)))
     }
@@ -180,6 +210,16 @@ impl Process {
     }
 }
 
+/// Whether a URL's host is a loopback address or a name of it (RFC 6761 6.3).
+fn is_here(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
 /// The number that a folder of `/proc`, or of a `task`, is named by.
 fn pid(path: &Path) -> Option<u32> {
     path.file_name()?.to_str()?.parse().ok()
@@ -253,6 +293,21 @@ mod tests {
         let usage = found.usage_since(&start).unwrap();
         assert!(usage.peak_resident > 0 && usage.anonymous > 0, "{usage:?}");
         assert_eq!(usage.pids, [std::process::id()]);
+    }
+
+    #[test]
+    fn a_server_is_found_by_its_url_on_this_host_only() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let found = |host: &str| {
+            let url = Url::parse(&format!("http://{host}:{port}/")).unwrap();
+            Processes::serving([&url]).unwrap()
+        };
+        assert_eq!(found("127.0.0.1"), Some(Processes::own()));
+        assert_eq!(found("localhost"), Some(Processes::own()));
+        assert_eq!(found("192.0.2.1"), None);
+        assert_eq!(found("localhost.example"), None);
+        assert_eq!(Processes::serving([]).unwrap(), None);
     }
 
     #[test]

@@ -1,30 +1,38 @@
 //! Black-box viewers that load a Castellum and check what it serves.
 //!
-//! Viewers do what players do (manifest, init segments, licence, segments), over one protocol and
-//! for a bounded time. Of the protected segments a sample is decrypted and compared, byte for byte,
-//! with the same samples under the title's clear policy. A viewer does not wait for its own clock: it asks for
-//! the next segments when it has the last ones, so a run finds what a server can do, not what a film needs. Nothing here is shared with what it tests:
-//! the manifest reader, the box reader and the decryption are written a second time, from the standards.
+//! Viewers do what players do (manifest, init segments, licence, segments at the pace of film), over one protocol and
+//! for a bounded time; when they come does not depend on how they are served. Of the protected segments a sample is
+//! decrypted and compared, byte for byte, with the same samples under the title's clear policy. Nothing here is shared
+//! with what it tests: the manifest reader, the box reader and the decryption are written a second time, from the
+//! standards.
 //!
 //! ```text
-//! target -> scenario -> player (pure) -> client -> verify -> report
-//!                          |                         |
-//!                       manifest                decrypt, mp4
+//! scenario (arrivals, choice) -+
+//!                              +-> load -> viewer, player (pure) -> client -> recorder -> report
+//! target ----------------------+             |                         |
+//!                                         manifest            verify, decrypt, mp4
 //! ```
 //!
-//! [`saturate`] is for measuring instead: it asks for given URLs as fast as it can and looks at no body. The command
-//! line does not offer it yet.
+//! [`saturate`] is for measuring instead: it asks for given URLs as fast as it can and looks at no body;
+//! [`comparison`] sets two sides against each other that were measured in turns.
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod comparison;
 pub mod decrypt;
 pub mod host;
 pub mod latency;
+pub mod load;
 pub mod manifest;
 pub mod mp4;
+pub mod open_files;
 pub mod player;
+pub mod progress;
+pub mod random;
+pub mod recorder;
 pub mod report;
 pub mod saturate;
 pub mod scenario;
 pub mod target;
 pub mod verify;
+pub mod viewer;

@@ -1,81 +1,43 @@
 //! The command line of `loadtest`.
 #![forbid(unsafe_code)]
 
-use std::error::Error;
-use std::io::Write;
-use std::path::PathBuf;
+mod verbs;
+
 use std::process::ExitCode;
-use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
-use loadtest::client::Protocol;
-use loadtest::report::Report;
-use loadtest::scenario::{self, Scenario};
-use loadtest::target::Target;
-
-/// Viewers that load a Castellum and check what it serves.
+/// Load for origins and licence servers, and a check of what they serve.
 ///
-/// Exit code 0: every request was answered and every compared sample was equal; 1: not so; 2: usage,
-/// or the run could not begin.
+/// Exit code 0: passed; 1: not; 2: usage, or the run could not begin.
 #[derive(Parser)]
-#[command(
-    version,
-    after_help = "Example:\n  castellum demo --json > demo.json &\n  \
-                  loadtest --target demo.json --viewers 50 --protocol h2 --seconds 10"
-)]
+#[command(version)]
 struct Arguments {
-    /// File with the line of `castellum demo --json`; `-` reads it from standard input
-    #[arg(long, value_name = "FILE")]
-    target: PathBuf,
-    /// Viewers at once
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
-    viewers: u16,
-    /// HTTP/1.1, HTTP/2 or HTTP/3
-    #[arg(long, value_enum, default_value_t = Protocol::H2)]
-    protocol: Protocol,
-    /// How long new requests are begun
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
-    seconds: u32,
-    /// Use the plain listeners (h1, and h2 with prior knowledge) in place of TLS
-    #[arg(long)]
-    plain: bool,
-    /// Decrypt and compare the segments of one turn in N
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
-    sample_every: u32,
-    /// Print the report as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(subcommand)]
+    verb: Verb,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match run(&arguments).await {
-        Ok(report) if report.passed() => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::from(1),
+#[derive(Subcommand)]
+enum Verb {
+    Run(verbs::run::Arguments),
+    Saturate(verbs::saturate::Arguments),
+    Compare(verbs::compare::Arguments),
+    Check(verbs::check::Arguments),
+}
+
+fn main() -> ExitCode {
+    let ended = match Arguments::parse().verb {
+        Verb::Run(arguments) => verbs::run::run(&arguments),
+        Verb::Saturate(arguments) => verbs::saturate::run(&arguments),
+        Verb::Compare(arguments) => verbs::compare::run(&arguments),
+        Verb::Check(arguments) => verbs::check::run(&arguments),
+    };
+    match ended {
+        Ok(verbs::Verdict::Passed) => ExitCode::SUCCESS,
+        Ok(verbs::Verdict::Failed) => ExitCode::from(1),
         Err(error) => {
             eprintln!("loadtest: {error}");
             ExitCode::from(2)
         }
     }
-}
-
-async fn run(arguments: &Arguments) -> Result<Report, Box<dyn Error>> {
-    let target = Target::read(&arguments.target)?;
-    let scenario = Scenario {
-        viewers: usize::from(arguments.viewers),
-        protocol: arguments.protocol,
-        tls: !arguments.plain,
-        duration: Duration::from_secs(u64::from(arguments.seconds)),
-        sample_every: usize::try_from(arguments.sample_every)?,
-    };
-    let report = scenario::run(scenario, target).await?;
-    let mut stdout = std::io::stdout().lock();
-    if arguments.json {
-        writeln!(stdout, "{}", serde_json::to_string(&report)?)?;
-    } else {
-        writeln!(stdout, "{report}")?;
-    }
-    Ok(report)
 }

@@ -1,10 +1,16 @@
-//! A viewer's player as a pure state machine: it says what to fetch next and is told what came.
+//! A title as a player knows it: which files it must fetch next, and what it learnt from those that came. Pure.
 //!
 //! ```text
-//! manifest -> playlists (HLS) -> init segments -> licences -> segments, one per track and turn -> end
+//! manifest -> media playlist (HLS) -> init segment -> licence -> segments
 //! ```
 //!
-//! It does no I/O and has no clock: the same title and seat always lead to the same errands.
+//! After the manifest each rendition goes this way for itself, when it is first wanted: a player that changes to
+//! another rung fetches what that one needs, and asks for a key only where it does not hold it. Which rung, and when,
+//! is for [`crate::viewer`] to say.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -17,7 +23,8 @@ use crate::manifest::{Licence, Menu, Track, Unplayable, dash, hls};
 use crate::mp4::{Header, Malformed};
 
 /// The kind of manifest that a player begins with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Format {
     /// An MPD.
     Dash,
@@ -25,7 +32,7 @@ pub enum Format {
     Hls,
 }
 
-/// What a player needs fetched. Numbers are those of its tracks, in order of the menu.
+/// What a player needs fetched. Numbers are those of its renditions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Errand {
     /// The MPD or multivariant playlist.
@@ -34,23 +41,23 @@ pub enum Errand {
     Playlist(usize, Url),
     /// An init segment.
     Init(usize, Url),
-    /// Keys: the body of a request where there is one, and the tracks that they are for.
+    /// Keys.
     Licence {
-        /// Where keys are asked for.
+        /// Where they are asked for.
         licence: Licence,
-        /// The tracks that need them.
-        tracks: Vec<usize>,
+        /// The renditions that need them.
+        renditions: Vec<usize>,
+        /// The body of the request, where it has one (W3C EME 9.1.3).
+        body: Option<String>,
     },
     /// A media segment.
     Segment {
-        /// The track.
-        track: usize,
+        /// The rendition.
+        rendition: usize,
         /// Which of its segments, from 0.
         index: usize,
         /// Where it is.
         url: Url,
-        /// Whether its samples are due for comparison.
-        sampled: bool,
     },
 }
 
@@ -79,223 +86,287 @@ pub enum Fault {
     Licence(&'static str),
 }
 
-/// One rendition that is being played.
-#[derive(Debug)]
+/// One rendition whose segments can be watched.
+#[derive(Debug, Clone)]
 pub struct Playing {
     /// The rendition as its manifest describes it.
-    pub track: Track,
+    pub track: Arc<Track>,
     /// Its init segment.
     pub header: Header,
-    /// Its key, once a licence brought it.
+    /// Its key; `None` where it is clear.
     pub key: Option<Key>,
 }
 
-/// Everything about one viewer of one title.
-#[derive(Debug)]
+/// A title, as far as it is known.
+#[derive(Debug, Clone)]
 pub struct Player {
     format: Format,
     url: Url,
     seat: usize,
-    sample_every: usize,
-    stage: Stage,
+    opened: Option<Opened>,
 }
 
-/// How far it got; each stage holds what the one before it brought.
-#[derive(Debug)]
-enum Stage {
-    Opening,
-    Listing {
-        playlists: Vec<Playlist>,
-        tracks: Vec<Option<Track>>,
-    },
-    Preparing {
-        tracks: Vec<Track>,
-        headers: Vec<Option<Header>>,
-    },
-    Licensing {
-        tracks: Vec<Playing>,
-    },
-    Watching {
-        tracks: Vec<Playing>,
-        turn: usize,
-    },
+/// What the manifest brought.
+#[derive(Debug, Clone)]
+struct Opened {
+    /// The rungs of the ladder, in rising order, and after them the rendition of audio, if there is one.
+    renditions: Vec<Rendition>,
+    rungs: usize,
+}
+
+/// How much of a rendition is known; each form holds what the one before it brought.
+#[derive(Debug, Clone)]
+enum Rendition {
+    Listed(Playlist),
+    Described(Arc<Track>),
+    Locked(Arc<Track>, Header),
+    Ready(Playing),
 }
 
 impl Player {
-    /// A player of the manifest at `url`.
-    ///
-    /// `seat` decides renditions and starting point, so that neighbours watch different parts;
-    /// of every `sample_every` turns one is due for comparison, the first always.
-    pub fn new(format: Format, url: Url, seat: usize, sample_every: usize) -> Self {
+    /// A player of the manifest at `url`. Its `seat` decides which language it hears.
+    pub fn new(format: Format, url: Url, seat: usize) -> Self {
         Self {
             format,
             url,
             seat,
-            sample_every: sample_every.max(1),
-            stage: Stage::Opening,
+            opened: None,
         }
     }
 
-    /// What to fetch now, all at once; empty when the title is over.
+    /// The same title for a viewer with this seat; what is known stays known.
+    #[must_use]
+    pub fn seated(mut self, seat: usize) -> Self {
+        self.seat = seat;
+        self
+    }
+
+    /// What must be fetched, all at once, before segments of this rung can be watched; nothing where they can.
     ///
-    /// Every errand of a turn must be brought back by [`Player::take`] before the next turn.
-    pub fn turn(&mut self) -> Vec<Errand> {
-        match &mut self.stage {
-            Stage::Opening => vec![Errand::Manifest(self.url.clone())],
-            Stage::Listing { playlists, .. } => {
-                let urls = playlists.iter().map(|playlist| playlist.url.clone());
-                urls.enumerate()
-                    .map(|(track, url)| Errand::Playlist(track, url))
-                    .collect()
-            }
-            Stage::Preparing { tracks, .. } => {
-                let urls = tracks.iter().map(|track| track.init.clone());
-                urls.enumerate()
-                    .map(|(track, url)| Errand::Init(track, url))
-                    .collect()
-            }
-            Stage::Licensing { tracks } => licences(tracks),
-            Stage::Watching { tracks, turn } => {
-                let sampled = (*turn).is_multiple_of(self.sample_every);
-                let errands = segments(tracks, self.seat, *turn, sampled);
-                *turn += 1;
-                errands
-            }
+    /// Every errand is to be brought back by [`Player::take`]; then there may be more.
+    pub fn missing(&self, rung: usize) -> Vec<Errand> {
+        let Some(opened) = &self.opened else {
+            return vec![Errand::Manifest(self.url.clone())];
+        };
+        let files: Vec<Errand> = opened
+            .wanted(rung)
+            .filter_map(|(number, rendition)| match rendition {
+                Rendition::Listed(playlist) => Some(Errand::Playlist(number, playlist.url.clone())),
+                Rendition::Described(track) => Some(Errand::Init(number, track.init.clone())),
+                Rendition::Locked(..) | Rendition::Ready(_) => None,
+            })
+            .collect();
+        // All keys of one place are asked for at once, so when all renditions have said which they need.
+        if files.is_empty() {
+            opened.licences(rung)
+        } else {
+            files
         }
     }
 
-    /// Takes what an errand brought.
+    /// The segments of this number: of the rung, and of audio. Nothing where they are not ready, or the title is over.
+    pub fn segments(&self, rung: usize, index: usize) -> Vec<Errand> {
+        let segment = |(rendition, playing): (usize, &Playing)| {
+            let url = playing.track.segments.get(index)?.url.clone();
+            Some(Errand::Segment {
+                rendition,
+                index,
+                url,
+            })
+        };
+        self.ready(rung).filter_map(segment).collect()
+    }
+
+    /// How long that segment is watched.
+    pub fn duration(&self, rung: usize, index: usize) -> Duration {
+        let segment = |(_, playing): (usize, &Playing)| {
+            let segment = playing.track.segments.get(index)?;
+            Some(segment.duration)
+        };
+        self.ready(rung).find_map(segment).unwrap_or_default()
+    }
+
+    /// How many segments the title has; 0 while that is not known.
+    pub fn len(&self, rung: usize) -> usize {
+        let len = |(_, playing): (usize, &Playing)| playing.track.segments.len();
+        self.ready(rung).map(len).max().unwrap_or(0)
+    }
+
+    /// Bits per second of each rung, in rising order; nothing before the manifest has come.
+    pub fn ladder(&self) -> Vec<u64> {
+        let opened = self.opened.iter();
+        let rungs = opened.flat_map(|opened| &opened.renditions[..opened.rungs]);
+        rungs.map(Rendition::bandwidth).collect()
+    }
+
+    /// The rendition of this number, once it is ready.
+    pub fn playing(&self, number: usize) -> Option<&Playing> {
+        match self.opened.as_ref()?.renditions.get(number)? {
+            Rendition::Ready(playing) => Some(playing),
+            Rendition::Listed(_) | Rendition::Described(_) | Rendition::Locked(..) => None,
+        }
+    }
+
+    fn ready(&self, rung: usize) -> impl Iterator<Item = (usize, &Playing)> {
+        let wanted = self
+            .opened
+            .iter()
+            .flat_map(move |opened| opened.wanted(rung));
+        wanted.filter_map(|(number, _)| Some((number, self.playing(number)?)))
+    }
+
+    /// Takes what an errand brought. Segments are the caller's to judge: a player keeps none.
     ///
     /// # Errors
     /// Where it cannot be read, or contradicts what was read before.
     pub fn take(&mut self, errand: &Errand, body: &[u8]) -> Result<(), Fault> {
-        match (errand, &mut self.stage) {
-            (Errand::Manifest(url), Stage::Opening) => {
-                let text = std::str::from_utf8(body).map_err(|_| Fault::Encoding)?;
-                self.stage = match self.format {
-                    Format::Dash => Stage::preparing(choose(dash::read(url, text)?, self.seat)),
-                    Format::Hls => Stage::listing(choose(hls::multivariant(url, text)?, self.seat)),
-                };
+        let text = || std::str::from_utf8(body).map_err(|_| Fault::Encoding);
+        match (errand, &mut self.opened) {
+            (Errand::Manifest(url), opened) => {
+                *opened = Some(match self.format {
+                    Format::Dash => {
+                        let menu = dash::read(url, text()?)?;
+                        Opened::new(menu, self.seat, |track| {
+                            Rendition::Described(Arc::new(track))
+                        })
+                    }
+                    Format::Hls => {
+                        let menu = hls::multivariant(url, text()?)?;
+                        Opened::new(menu, self.seat, Rendition::Listed)
+                    }
+                });
             }
-            (Errand::Playlist(number, _), Stage::Listing { playlists, tracks }) => {
-                let text = std::str::from_utf8(body).map_err(|_| Fault::Encoding)?;
-                tracks[*number] = Some(hls::media(&playlists[*number], text)?);
-                if tracks.iter().all(Option::is_some) {
-                    self.stage = Stage::preparing(tracks.drain(..).flatten().collect());
+            (Errand::Playlist(number, _), Some(opened)) => {
+                if let Rendition::Listed(playlist) = &opened.renditions[*number] {
+                    let track = hls::media(playlist, text()?)?;
+                    opened.renditions[*number] = Rendition::Described(Arc::new(track));
                 }
             }
-            (Errand::Init(number, _), Stage::Preparing { tracks, headers }) => {
-                let header = Header::read(body)?;
-                agree(&tracks[*number], &header)?;
-                headers[*number] = Some(header);
-                if headers.iter().all(Option::is_some) {
-                    let pairs = tracks.drain(..).zip(headers.drain(..).flatten());
-                    self.stage = Stage::licensing(
-                        pairs
-                            .map(|(track, header)| Playing {
-                                track,
-                                header,
-                                key: None,
-                            })
-                            .collect(),
-                    );
+            (Errand::Init(number, _), Some(opened)) => {
+                if let Rendition::Described(track) = &opened.renditions[*number] {
+                    let header = Header::read(body)?;
+                    agree(track, &header)?;
+                    opened.renditions[*number] = opened.with_key(Arc::clone(track), header);
                 }
             }
             (
                 Errand::Licence {
                     licence,
-                    tracks: numbers,
+                    renditions,
+                    ..
                 },
-                Stage::Licensing { tracks },
+                Some(opened),
             ) => {
-                for number in numbers {
-                    let playing = &mut tracks[*number];
-                    playing.key = Some(match licence {
+                for number in renditions {
+                    let Rendition::Locked(track, header) = &opened.renditions[*number] else {
+                        continue;
+                    };
+                    let key = match licence {
                         Licence::Identity(_) => identity_key(body)?,
-                        Licence::ClearKey(_) => clear_key(body, playing.kid())?,
+                        Licence::ClearKey(_) => clear_key(body, kid(header))?,
+                    };
+                    opened.renditions[*number] = Rendition::Ready(Playing {
+                        track: Arc::clone(track),
+                        header: header.clone(),
+                        key: Some(key),
                     });
                 }
-                if tracks.iter().all(Playing::is_ready) {
-                    self.stage = Stage::Watching {
-                        tracks: std::mem::take(tracks),
-                        turn: 0,
-                    };
-                }
             }
-            // Segments are the caller's to judge: the player keeps none.
-            _ => {}
+            (Errand::Segment { .. }, _)
+            | (Errand::Playlist(..) | Errand::Init(..) | Errand::Licence { .. }, None) => {}
         }
         Ok(())
     }
+}
 
-    /// The track of this number, while segments are being watched.
-    pub fn playing(&self, number: usize) -> Option<&Playing> {
-        match &self.stage {
-            Stage::Watching { tracks, .. } => tracks.get(number),
-            Stage::Opening
-            | Stage::Listing { .. }
-            | Stage::Preparing { .. }
-            | Stage::Licensing { .. } => None,
+impl Opened {
+    fn new<T>(mut menu: Menu<T>, seat: usize, listed: impl Fn(T) -> Rendition) -> Self {
+        // What has no picture is a ladder of sound.
+        if menu.main.is_empty() {
+            menu.main.append(&mut menu.audio);
         }
+        let mut renditions: Vec<_> = menu.main.into_iter().map(&listed).collect();
+        renditions.sort_by_key(Rendition::bandwidth);
+        let rungs = renditions.len();
+        if !menu.audio.is_empty() {
+            let language = seat % menu.audio.len();
+            renditions.push(listed(menu.audio.swap_remove(language)));
+        }
+        Self { renditions, rungs }
     }
 
-    /// The body of a ClearKey request for the keys of these tracks (W3C EME 9.1.3).
-    pub fn licence_request(&self, numbers: &[usize]) -> String {
-        let tracks: &[Playing] = match &self.stage {
-            Stage::Licensing { tracks } | Stage::Watching { tracks, .. } => tracks,
-            Stage::Opening | Stage::Listing { .. } | Stage::Preparing { .. } => &[],
+    /// The renditions that are watched together, with their numbers.
+    fn wanted(&self, rung: usize) -> impl Iterator<Item = (usize, &Rendition)> {
+        let rung = rung.min(self.rungs.saturating_sub(1));
+        let renditions = self.renditions.iter().enumerate();
+        renditions.filter(move |(number, _)| *number == rung || *number >= self.rungs)
+    }
+
+    /// One errand for each place that keys are asked at.
+    fn licences(&self, rung: usize) -> Vec<Errand> {
+        let mut places = BTreeMap::<&Licence, (Vec<usize>, Vec<String>)>::new();
+        for (number, rendition) in self.wanted(rung) {
+            if let Rendition::Locked(track, header) = rendition
+                && let Some(signalled) = &track.protection
+            {
+                let (renditions, kids) = places.entry(&signalled.licence).or_default();
+                renditions.push(number);
+                kids.extend(kid(header).map(|kid| BASE64_URL_SAFE_NO_PAD.encode(kid)));
+                kids.dedup();
+            }
+        }
+        let errand = |(licence, (renditions, kids)): (&Licence, (_, _))| Errand::Licence {
+            licence: licence.clone(),
+            renditions,
+            body: match licence {
+                Licence::ClearKey(_) => {
+                    let request = serde_json::json!({"kids": kids, "type": "temporary"});
+                    Some(request.to_string())
+                }
+                Licence::Identity(_) => None,
+            },
         };
-        let wanted = numbers
+        places.into_iter().map(errand).collect()
+    }
+
+    /// Ready at once where no key is needed, or the key is held for another rendition.
+    fn with_key(&self, track: Arc<Track>, header: Header) -> Rendition {
+        let Some(kid) = kid(&header) else {
+            return Rendition::Ready(Playing {
+                track,
+                header,
+                key: None,
+            });
+        };
+        let held = self
+            .renditions
             .iter()
-            .filter_map(|number| tracks.get(*number)?.kid());
-        let mut kids: Vec<_> = wanted
-            .map(|kid| BASE64_URL_SAFE_NO_PAD.encode(kid))
-            .collect();
-        kids.dedup();
-        serde_json::json!({"kids": kids, "type": "temporary"}).to_string()
-    }
-}
-
-impl Stage {
-    fn listing(playlists: Vec<Playlist>) -> Self {
-        let tracks = playlists.iter().map(|_| None).collect();
-        Self::Listing { playlists, tracks }
-    }
-
-    fn preparing(tracks: Vec<Track>) -> Self {
-        let headers = tracks.iter().map(|_| None).collect();
-        Self::Preparing { tracks, headers }
-    }
-
-    fn licensing(tracks: Vec<Playing>) -> Self {
-        if tracks.iter().all(Playing::is_ready) {
-            Self::Watching { tracks, turn: 0 }
-        } else {
-            Self::Licensing { tracks }
+            .find_map(|rendition| match rendition {
+                Rendition::Ready(playing) if self::kid(&playing.header) == Some(kid) => playing.key,
+                Rendition::Ready(_)
+                | Rendition::Listed(_)
+                | Rendition::Described(_)
+                | Rendition::Locked(..) => None,
+            });
+        match held {
+            None => Rendition::Locked(track, header),
+            key @ Some(_) => Rendition::Ready(Playing { track, header, key }),
         }
     }
 }
 
-impl Playing {
-    fn kid(&self) -> Option<[u8; 16]> {
-        self.header
-            .protection
-            .as_ref()
-            .map(|protection| protection.kid)
-    }
-
-    fn is_ready(&self) -> bool {
-        self.key.is_some() || self.header.protection.is_none()
+impl Rendition {
+    fn bandwidth(&self) -> u64 {
+        match self {
+            Self::Listed(playlist) => playlist.bandwidth,
+            Self::Described(track) | Self::Locked(track, _) => track.bandwidth,
+            Self::Ready(playing) => playing.track.bandwidth,
+        }
     }
 }
 
-/// One rendition of each kind, by the viewer's seat.
-fn choose<T>(menu: Menu<T>, seat: usize) -> Vec<T> {
-    let pick = |mut list: Vec<T>| (!list.is_empty()).then(|| list.swap_remove(seat % list.len()));
-    [menu.main, menu.audio]
-        .into_iter()
-        .filter_map(pick)
-        .collect()
+fn kid(header: &Header) -> Option<[u8; 16]> {
+    header.protection.as_ref().map(|protection| protection.kid)
 }
 
 /// Holds what the manifest signals against `schm` and `tenc`.
@@ -317,40 +388,6 @@ fn agree(track: &Track, header: &Header) -> Result<(), Fault> {
         },
         (Some(_), None) | (None, Some(_)) => disagreement("whether it is protected"),
     }
-}
-
-/// One errand for each place that keys are asked at.
-fn licences(tracks: &[Playing]) -> Vec<Errand> {
-    let mut places = std::collections::BTreeMap::<_, Vec<usize>>::new();
-    for (number, playing) in tracks.iter().enumerate() {
-        if let Some(signalled) = &playing.track.protection {
-            places.entry(&signalled.licence).or_default().push(number);
-        }
-    }
-    let errand = |(licence, tracks): (&Licence, _)| Errand::Licence {
-        licence: licence.clone(),
-        tracks,
-    };
-    places.into_iter().map(errand).collect()
-}
-
-/// The segments of one turn: each track from a place of the seat's own to its end.
-fn segments(tracks: &[Playing], seat: usize, turn: usize, sampled: bool) -> Vec<Errand> {
-    let mut errands = Vec::with_capacity(tracks.len());
-    for (track, playing) in tracks.iter().enumerate() {
-        let segments = &playing.track.segments;
-        let index = seat.checked_rem(segments.len()).unwrap_or(0) + turn;
-        if let Some(url) = segments.get(index) {
-            let sampled = sampled && playing.key.is_some();
-            errands.push(Errand::Segment {
-                track,
-                index,
-                url: url.clone(),
-                sampled,
-            });
-        }
-    }
-    errands
 }
 
 fn identity_key(body: &[u8]) -> Result<Key, Fault> {
@@ -398,8 +435,6 @@ mod tests {
     use super::*;
     use crate::mp4::testing::header;
 
-    const KID: [u8; 16] = [0x9e; 16];
-
     fn url(path: &str) -> Url {
         Url::parse("http://o/v1/demo/cbcs/")
             .unwrap()
@@ -407,17 +442,28 @@ mod tests {
             .unwrap()
     }
 
-    fn protected_init() -> Vec<u8> {
-        let tenc = [&[1, 0, 0, 0, 0, 0x19, 1, 0], &KID[..], &[16], &[9; 16]].concat();
+    fn protected_init(kid: u8) -> Vec<u8> {
+        let tenc = [
+            &[1, 0, 0, 0, 0, 0x19, 1, 0],
+            &[kid; 16][..],
+            &[16],
+            &[9; 16],
+        ]
+        .concat();
         header(b"encv", Some((b"cbcs", &tenc)))
     }
 
+    /// The higher rung is listed first.
     const MULTIVARIANT: &[u8] = b"#EXTM3U\n\
         #EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"a\",URI=\"a.m3u8\"\n\
-        #EXT-X-STREAM-INF:BANDWIDTH=1\nv1.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=1\nv2.m3u8\n";
+        #EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"a\",URI=\"b.m3u8\"\n\
+        #EXT-X-STREAM-INF:BANDWIDTH=2\nv2.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=1\nv1.m3u8\n";
 
     fn playlist(key: &str) -> Vec<u8> {
-        format!("#EXTM3U\n{key}#EXT-X-MAP:URI=\"i\"\n1\n2\n3\n").into_bytes()
+        format!(
+            "#EXTM3U\n{key}#EXT-X-MAP:URI=\"i\"\n#EXTINF:4,\n1\n#EXTINF:4,\n2\n#EXTINF:1.5,\n3\n"
+        )
+        .into_bytes()
     }
 
     fn clear_playlist() -> Vec<u8> {
@@ -428,135 +474,147 @@ mod tests {
         playlist("#EXT-X-KEY:METHOD=SAMPLE-AES,KEYFORMAT=\"org.w3.clearkey\",URI=\"http://l/x\"\n")
     }
 
-    /// Plays as far as the licences: protected video, clear audio.
-    fn licensed(seat: usize) -> Player {
-        let mut player = Player::new(Format::Hls, url("main.m3u8"), seat, 2);
-        let turn = player.turn();
-        player.take(&turn[0], MULTIVARIANT).unwrap();
-        let turn = player.turn();
-        player.take(&turn[0], &key_playlist()).unwrap();
-        player.take(&turn[1], &clear_playlist()).unwrap();
-        let turn = player.turn();
-        player.take(&turn[0], &protected_init()).unwrap();
-        player.take(&turn[1], &header(b"mp4a", None)).unwrap();
+    fn opened(seat: usize) -> Player {
+        let mut player = Player::new(Format::Hls, url("main.m3u8"), seat);
+        let missing = player.missing(0);
+        assert_eq!(missing, [Errand::Manifest(url("main.m3u8"))]);
+        player.take(&missing[0], MULTIVARIANT).unwrap();
         player
+    }
+
+    /// As far as the licence of a rung: protected video, clear audio.
+    fn locked(player: &mut Player, rung: usize, kid: u8) -> Vec<Errand> {
+        for _ in 0..2 {
+            for errand in player.missing(rung) {
+                let body = match &errand {
+                    Errand::Playlist(2, _) => clear_playlist(),
+                    Errand::Playlist(..) => key_playlist(),
+                    Errand::Init(2, _) => header(b"mp4a", None),
+                    _ => protected_init(kid),
+                };
+                player.take(&errand, &body).unwrap();
+            }
+        }
+        player.missing(rung)
     }
 
     const LICENCE: &[u8] =
         br#"{"keys":[{"kty":"oct","kid":"np6enp6enp6enp6enp6eng","k":"AQEBAQEBAQEBAQEBAQEBAQ"}]}"#;
 
     #[test]
-    fn plays_hls_from_manifest_to_end() {
-        let mut player = Player::new(Format::Hls, url("main.m3u8"), 3, 1);
-        assert_eq!(player.turn(), [Errand::Manifest(url("main.m3u8"))]);
-        player
-            .take(&Errand::Manifest(url("main.m3u8")), MULTIVARIANT)
-            .unwrap();
-        // Seat 3 of two variants is the second.
-        let turn = player.turn();
+    fn fetches_what_a_rung_needs_and_then_its_segments() {
+        let mut player = opened(1);
+        assert_eq!(player.ladder(), [1, 2], "in rising order");
+        // Seat 1 of two languages is the second.
+        let missing = player.missing(1);
         assert_eq!(
-            turn,
+            missing,
             [
-                Errand::Playlist(0, url("v2.m3u8")),
-                Errand::Playlist(1, url("a.m3u8"))
+                Errand::Playlist(1, url("v2.m3u8")),
+                Errand::Playlist(2, url("b.m3u8"))
             ]
         );
-        for errand in &turn {
+        assert!(player.segments(1, 0).is_empty() && player.len(1) == 0);
+        for errand in &missing {
             player.take(errand, &clear_playlist()).unwrap();
         }
-        let turn = player.turn();
-        assert_eq!(turn, [Errand::Init(0, url("i")), Errand::Init(1, url("i"))]);
-        for errand in &turn {
+        let missing = player.missing(1);
+        assert_eq!(
+            missing,
+            [Errand::Init(1, url("i")), Errand::Init(2, url("i"))]
+        );
+        for errand in &missing {
             player.take(errand, &header(b"avc1", None)).unwrap();
         }
-        let mut watched = Vec::new();
-        loop {
-            let turn = player.turn();
-            if turn.is_empty() {
-                break;
-            }
-            for errand in turn {
-                if let Errand::Segment {
-                    track,
-                    index,
-                    sampled,
-                    ..
-                } = errand
-                {
-                    watched.push((track, index, sampled));
-                }
-            }
-        }
+        assert!(player.missing(1).is_empty());
         assert_eq!(
-            watched,
-            [0, 1, 2].map(|i| [(0, i, false), (1, i, false)]).concat()
+            (player.len(1), player.duration(1, 2)),
+            (3, Duration::from_millis(1500))
         );
+        let segment = |rendition, url| Errand::Segment {
+            rendition,
+            index: 2,
+            url,
+        };
+        assert_eq!(
+            player.segments(1, 2),
+            [segment(1, url("3")), segment(2, url("3"))]
+        );
+        assert!(player.segments(1, 3).is_empty());
+        // Another rung: its own files, and the audio that is there.
+        assert_eq!(player.missing(0), [Errand::Playlist(0, url("v1.m3u8"))]);
+        assert_eq!(player.missing(9), [], "no such rung: the highest");
     }
 
     #[test]
     fn asks_for_the_keys_that_init_segments_name() {
-        let mut player = licensed(0);
-        let turn = player.turn();
-        let [Errand::Licence { tracks, .. }] = turn.as_slice() else {
+        let mut player = opened(0);
+        let missing = locked(&mut player, 0, 0x9e);
+        let [
+            Errand::Licence {
+                renditions, body, ..
+            },
+        ] = missing.as_slice()
+        else {
             panic!("one licence")
         };
-        assert_eq!(
-            player.licence_request(tracks),
-            r#"{"kids":["np6enp6enp6enp6enp6eng"],"type":"temporary"}"#
-        );
-        player.take(&turn[0], LICENCE).unwrap();
+        assert_eq!(*renditions, [0]);
+        let request = r#"{"kids":["np6enp6enp6enp6enp6eng"],"type":"temporary"}"#;
+        assert_eq!(body.as_deref(), Some(request));
+        player.take(&missing[0], LICENCE).unwrap();
         assert_eq!(player.playing(0).unwrap().key, Some(Key([1; 16])));
-        let sampled = |errand: &Errand| matches!(errand, Errand::Segment { sampled: true, .. });
-        // Every second turn, protected tracks only.
-        assert_eq!(
-            player.turn().iter().map(sampled).collect::<Vec<_>>(),
-            [true, false]
-        );
-        assert_eq!(
-            player.turn().iter().map(sampled).collect::<Vec<_>>(),
-            [false, false]
-        );
+        assert_eq!(player.playing(2).unwrap().key, None);
+        assert!(player.missing(0).is_empty());
     }
 
     #[test]
-    fn a_seat_decides_where_watching_begins() {
-        let mut player = licensed(4);
-        let turn = player.turn();
-        player.take(&turn[0], LICENCE).unwrap();
-        let turn = player.turn();
-        assert!(matches!(turn[0], Errand::Segment { index: 1, .. }));
+    fn a_key_is_asked_for_once() {
+        let mut player = opened(0);
+        let missing = locked(&mut player, 0, 0x9e);
+        player.take(&missing[0], LICENCE).unwrap();
+        let mut other = player.clone();
+        assert_eq!(locked(&mut player, 1, 0x9e), []);
+        assert_eq!(player.playing(1).unwrap().key, Some(Key([1; 16])));
+        let missing = locked(&mut other, 1, 0x77);
+        assert!(matches!(missing.as_slice(), [Errand::Licence { .. }]));
     }
 
     #[test]
     fn refuses_a_licence_without_the_key() {
-        let mut player = licensed(0);
-        let turn = player.turn();
+        let mut player = opened(0);
+        let missing = locked(&mut player, 0, 0x9e);
         let other = String::from_utf8(LICENCE.to_vec())
             .unwrap()
             .replace("np6e", "AAAA");
-        let fault = player.take(&turn[0], other.as_bytes()).unwrap_err();
+        let fault = player.take(&missing[0], other.as_bytes()).unwrap_err();
         assert_eq!(
             fault.to_string(),
             "licence: a key that was asked for is not in the licence"
         );
-        assert!(player.take(&turn[0], b"<html>").is_err());
+        assert!(player.take(&missing[0], b"<html>").is_err());
     }
 
     #[test]
     fn notices_that_manifest_and_init_disagree() {
-        let mut player = Player::new(Format::Hls, url("main.m3u8"), 0, 1);
-        player
-            .take(&Errand::Manifest(url("main.m3u8")), MULTIVARIANT)
-            .unwrap();
-        for errand in player.turn() {
+        let mut player = opened(0);
+        for errand in player.missing(0) {
             player.take(&errand, &clear_playlist()).unwrap();
         }
-        let turn = player.turn();
-        let fault = player.take(&turn[0], &protected_init()).unwrap_err();
+        let missing = player.missing(0);
+        let fault = player.take(&missing[0], &protected_init(1)).unwrap_err();
         assert_eq!(
             fault.to_string(),
             "manifest and init segment of v1 disagree about whether it is protected"
         );
+    }
+
+    #[test]
+    fn what_has_no_picture_is_a_ladder_of_sound() {
+        let text = b"#EXTM3U\n#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"a\",URI=\"a.m3u8\"\n\
+            #EXT-X-STREAM-INF:BANDWIDTH=1\na.m3u8\n";
+        let mut player = Player::new(Format::Hls, url("main.m3u8"), 0);
+        player.take(&player.missing(0)[0], text).unwrap();
+        assert_eq!(player.missing(0), [Errand::Playlist(0, url("a.m3u8"))]);
     }
 
     #[test]

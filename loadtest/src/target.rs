@@ -119,6 +119,19 @@ impl Target {
         Ok(target)
     }
 
+    /// The listeners of both roles, with or without TLS.
+    pub fn listeners(&self, tls: bool) -> Vec<Url> {
+        let listeners = if tls {
+            [&self.origin_tls, &self.license_tls]
+        } else {
+            [&self.origin, &self.license]
+        };
+        listeners
+            .iter()
+            .filter_map(|base| Url::parse(base).ok())
+            .collect()
+    }
+
     /// The same resource on the TLS listener of its role, or on the plain one.
     ///
     /// The demo spells every URL for the plain listeners; a URL of neither role is left as it is.
@@ -191,6 +204,18 @@ mod tests {
         assert_eq!(
             moved("http://127.0.0.1:8080/v1/a", false),
             "http://127.0.0.1:8080/v1/a"
+        );
+    }
+
+    #[test]
+    fn names_the_listeners_of_both_roles() {
+        let ports = |tls| {
+            let listeners = testing::target().listeners(tls);
+            listeners.iter().filter_map(Url::port).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (ports(true), ports(false)),
+            (vec![8443, 8444], vec![8080, 844])
         );
     }
 

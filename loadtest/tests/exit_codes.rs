@@ -60,39 +60,111 @@ fn authority() -> &'static Path {
     &FILE
 }
 
+/// A scenario that three viewers play, in a file that is written once for all tests.
+fn scenario() -> &'static str {
+    static FILE: LazyLock<PathBuf> = LazyLock::new(|| {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("exit-codes.toml");
+        let text = r#"
+            name = "three"
+            description = "Three at once."
+            seconds = 1
+            [[groups]]
+            name = "viewers"
+            at_most = 3
+            verify = 0.5
+            arrivals = { shape = "burst", count = 3, within = 0.1 }
+            behaviour = { kind = "watch" }
+        "#;
+        fs::write(&path, text).unwrap();
+        path
+    });
+    FILE.to_str().unwrap()
+}
+
 #[test]
 fn a_target_that_cannot_be_used_is_2() {
-    let output = loadtest(&["--target", "/nowhere/demo.json"], "");
-    assert!(complaint(&output).contains("cannot read /nowhere/demo.json"));
-    let output = loadtest(&["--target", "-"], "<html>\n");
-    assert!(complaint(&output).contains("castellum demo --json"));
+    let run = |target: &str, input: &str| {
+        complaint(&loadtest(&["run", scenario(), "--target", target], input))
+    };
+    assert!(run("/nowhere/demo.json", "").contains("cannot read /nowhere/demo.json"));
+    assert!(run("-", "<html>\n").contains("castellum demo --json"));
     let other = line(Path::new("/ca.pem")).replace("\"schema\": 1", "\"schema\": 7");
-    assert!(complaint(&loadtest(&["--target", "-"], &other)).contains("schema 7"));
-    let output = loadtest(&["--target", "-"], &line(Path::new("/nowhere/ca.pem")));
-    assert!(complaint(&output).contains("cannot read the CA file /nowhere/ca.pem"));
+    assert!(run("-", &other).contains("schema 7"));
+    let without = line(Path::new("/nowhere/ca.pem"));
+    assert!(run("-", &without).contains("cannot read the CA file /nowhere/ca.pem"));
 }
 
 #[test]
 fn usage_is_2() {
-    assert!(complaint(&loadtest(&[], "")).contains("--target"));
-    let none = ["--target", "-", "--viewers", "0"];
-    assert!(complaint(&loadtest(&none, "")).contains("--viewers"));
-    let plain = ["--target", "-", "--protocol", "h3", "--plain"];
-    let output = loadtest(&plain, &line(authority()));
-    assert!(complaint(&output).contains("HTTP/3 runs over TLS only"));
+    assert!(complaint(&loadtest(&["run"], "")).contains("--target"));
+    let run = |more: &[&str]| {
+        let arguments = [&["run", scenario(), "--target", "-"], more].concat();
+        complaint(&loadtest(&arguments, &line(authority())))
+    };
+    assert!(run(&["--seconds", "0"]).contains("--seconds"));
+    assert!(run(&["--protocol", "h3", "--plain"]).contains("HTTP/3 runs over TLS only"));
+    assert!(run(&["--plain", "--tls"]).contains("--tls"));
+    let scenario = Path::new(env!("CARGO_TARGET_TMPDIR")).join("wrong.toml");
+    let text = fs::read_to_string(self::scenario()).unwrap();
+    let policy = "at_most = 3\ntitles = { policies = [\"cbcs\"] }";
+    fs::write(&scenario, text.replace("at_most = 3", policy)).unwrap();
+    let nothing = ["run", scenario.to_str().unwrap(), "--target", "-"];
+    let nothing = complaint(&loadtest(&nothing, &line(authority())));
+    assert!(nothing.contains("no title under the policies"), "{nothing}");
+}
+
+#[test]
+fn what_is_wrong_with_a_scenario_is_told_at_once_and_its_check_is_1() {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faulty.toml");
+    fs::write(&path, "name = 3\nseconds = 0\nfilms = []\n").unwrap();
+    let path = path.to_str().unwrap();
+    let output = loadtest(&["run", path, "--target", "-"], "");
+    let text = complaint(&output);
+    for key in [
+        "name: ",
+        "seconds: ",
+        "films: ",
+        "groups: is missing",
+        "description: is missing",
+    ] {
+        assert!(text.contains(key), "{key} in {text}");
+    }
+    let output = loadtest(&["check", scenario(), path], "");
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.contains("exit-codes.toml: three: Three at once."),
+        "{text}"
+    );
+    assert_eq!(
+        text.lines()
+            .filter(|line| line.contains("faulty.toml: "))
+            .count(),
+        5,
+        "{text}"
+    );
 }
 
 #[test]
 fn a_server_that_is_not_there_is_1_and_a_report() {
-    for protocol in ["h1", "h2", "h3"] {
-        let arguments = ["--target", "-", "--protocol", protocol, "--viewers", "2"];
-        let arguments = [&arguments[..], &["--seconds", "1", "--json"]].concat();
-        let output = loadtest(&arguments, &line(authority()));
+    // Side by side, as QUIC does not notice that nobody is there and waits.
+    let protocols = ["h1", "h2", "h3"].map(|protocol| {
+        std::thread::spawn(move || {
+            let arguments = ["run", scenario(), "--target", "-", "--protocol", protocol];
+            let output = loadtest(
+                &[&arguments[..], &["--json", "--quiet"]].concat(),
+                &line(authority()),
+            );
+            (protocol, output)
+        })
+    });
+    for (protocol, output) in protocols.map(|thread| thread.join().unwrap()) {
         assert_eq!(output.status.code(), Some(1), "{protocol}");
+        assert!(output.stderr.is_empty());
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(
             (&report["schema"], &report["passed"]),
-            (&1.into(), &false.into())
+            (&2.into(), &false.into())
         );
         assert_eq!(report["protocol"], protocol);
         assert_eq!(
@@ -104,6 +176,8 @@ fn a_server_that_is_not_there_is_1_and_a_report() {
             (&manifest["route"], &manifest["count"]),
             (&"manifest".into(), &0.into())
         );
-        assert!(manifest["errors"].as_u64() > Some(0));
+        assert_eq!(manifest["errors"], 3);
+        assert_eq!(report["groups"][0]["failed"], 3);
+        assert!(report["server"].is_null());
     }
 }

@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, Method, StatusCode, header};
 use rustls::ClientConfig;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use url::{Host, Url};
 
-use crate::report::{Recorder, Route};
+use crate::recorder::{Recorder, Route, Took};
 
 pub(crate) use h3::{Connection as QuicConnection, Windows as QuicWindows};
 pub use trust::{BadAuthority, Trust};
@@ -29,7 +29,7 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const BODY_LIMIT: u64 = 64 << 20;
 
 /// How requests travel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// HTTP/1.1, as many connections as requests at once.
@@ -237,9 +237,8 @@ impl Client {
     ) -> Result<T, FetchError> {
         let start = Instant::now();
         let made = connecting.await?;
-        self.connector
-            .recorder
-            .success(Route::Connect, start.elapsed(), 0);
+        let took = Took::SinceDue(start.elapsed());
+        self.connector.recorder.answered(Route::Connect, took, 0);
         Ok(made)
     }
 }

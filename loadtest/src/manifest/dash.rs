@@ -1,10 +1,14 @@
 //! A DASH MPD (ISO/IEC 23009-1): static, SegmentTemplate with SegmentTimeline, number or time addressing.
 
+use std::time::Duration;
+
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::{Reader, XmlVersion};
 use url::Url;
 
-use super::{Licence, Menu, SEGMENT_LIMIT, Signalled, Track, Unplayable, key_id, number, resolve};
+use super::{
+    Licence, Menu, SEGMENT_LIMIT, Segment, Signalled, Track, Unplayable, key_id, number, resolve,
+};
 use crate::mp4::Scheme;
 
 /// Depth of elements; an MPD needs eight.
@@ -62,16 +66,18 @@ fn read_track(base: &Url, set: &Element, representation: &Element) -> Result<Tra
         .attribute("id")
         .ok_or(Unplayable::Missing("Representation@id"))?;
     let base = representation.base(base)?;
+    let bandwidth = representation.attribute("bandwidth").unwrap_or_default();
     let template = Template {
         levels: [
             representation.child("SegmentTemplate"),
             set.child("SegmentTemplate"),
         ],
         id,
-        bandwidth: representation.attribute("bandwidth").unwrap_or_default(),
+        bandwidth,
     };
     Ok(Track {
         name: id.to_owned(),
+        bandwidth: bandwidth.parse().unwrap_or(0),
         init: resolve(
             &base,
             &template.expand(template.required("initialization")?, 0, 0),
@@ -103,7 +109,7 @@ impl<'a> Template<'a> {
         }))
     }
 
-    fn segments(&self, base: &Url) -> Result<Vec<Url>, Unplayable> {
+    fn segments(&self, base: &Url) -> Result<Vec<Segment>, Unplayable> {
         let media = self.required("media")?;
         let timeline = self
             .levels
@@ -113,7 +119,8 @@ impl<'a> Template<'a> {
         let timeline = timeline.ok_or(Unplayable::Missing("SegmentTimeline"))?;
         let mut segment = number("@startNumber", self.attribute("startNumber").unwrap_or("1"))?;
         let mut time = 0_u64;
-        let mut urls = Vec::new();
+        let timescale = number("@timescale", self.attribute("timescale").unwrap_or("1"))?;
+        let mut segments = Vec::new();
         for entry in timeline.children("S") {
             if let Some(start) = entry.attribute("t") {
                 time = number("S@t", start)?;
@@ -122,15 +129,18 @@ impl<'a> Template<'a> {
             let duration = number("S@d", duration)?;
             let repeats = number("S@r", entry.attribute("r").unwrap_or("0"))?;
             for _ in 0..=repeats {
-                if urls.len() == SEGMENT_LIMIT {
+                if segments.len() == SEGMENT_LIMIT {
                     return Err(Unplayable::TooMany);
                 }
-                urls.push(resolve(base, &self.expand(media, segment, time))?);
+                segments.push(Segment {
+                    url: resolve(base, &self.expand(media, segment, time))?,
+                    duration: ticks(duration, timescale),
+                });
                 segment += 1;
                 time = time.saturating_add(duration);
             }
         }
-        Ok(urls)
+        Ok(segments)
     }
 
     /// Replaces the identifiers of a template (ISO/IEC 23009-1 5.3.9.4.4), widths such as `$Number%05d$` too.
@@ -151,6 +161,12 @@ impl<'a> Template<'a> {
         }
         text
     }
+}
+
+/// So many ticks, for which a viewer's buffer needs no more than microseconds.
+fn ticks(count: u64, timescale: u64) -> Duration {
+    let micros = u128::from(count) * 1_000_000 / u128::from(timescale.max(1));
+    Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
 }
 
 /// What the ContentProtection descriptors of set and representation say together.
@@ -338,8 +354,8 @@ mod tests {
         Url::parse("http://127.0.0.1:8080/v1/demo/cbcs/main.mpd").unwrap()
     }
 
-    fn paths(urls: &[Url]) -> Vec<&str> {
-        urls.iter().map(Url::path).collect()
+    fn paths(segments: &[Segment]) -> Vec<&str> {
+        segments.iter().map(|segment| segment.url.path()).collect()
     }
 
     #[test]
@@ -357,7 +373,20 @@ mod tests {
             paths(&low.segments),
             ["500", "4500", "8500"].map(|t| format!("/v1/demo/cbcs/low/{t}-600000$.m4s"))
         );
+        assert_eq!((high.bandwidth, low.bandwidth), (2_000_000, 600_000));
+        let durations: Vec<_> = high
+            .segments
+            .iter()
+            .map(|segment| segment.duration)
+            .collect();
+        assert_eq!(durations, [4000, 4000, 1500].map(Duration::from_millis));
         assert_eq!(menu.audio.len(), 1);
+        assert_eq!(menu.audio[0].bandwidth, 0);
+        assert_eq!(
+            menu.audio[0].segments[0].duration,
+            Duration::from_secs(1),
+            "a timescale of 1"
+        );
         assert_eq!(menu.audio[0].segments.len(), 3);
         assert_eq!(menu.audio[0].protection, None);
     }

@@ -1,8 +1,10 @@
 //! HLS playlists (RFC 8216): a multivariant playlist, and media playlists of fMP4 segments.
 
+use std::time::Duration;
+
 use url::Url;
 
-use super::{Licence, Menu, SEGMENT_LIMIT, Signalled, Track, Unplayable, key_id, resolve};
+use super::{Licence, Menu, SEGMENT_LIMIT, Segment, Signalled, Track, Unplayable, key_id, resolve};
 use crate::mp4::Scheme;
 
 /// A media playlist that a multivariant playlist names.
@@ -12,10 +14,12 @@ pub struct Playlist {
     pub name: String,
     /// Where it is.
     pub url: Url,
+    /// Bits per second of the variant that names it first; 0 for a rendition of audio.
+    pub bandwidth: u64,
 }
 
 impl Playlist {
-    fn new(base: &Url, reference: &str) -> Result<Self, Unplayable> {
+    fn new(base: &Url, reference: &str, bandwidth: u64) -> Result<Self, Unplayable> {
         let url = resolve(base, reference)?;
         let file = url
             .path_segments()
@@ -25,7 +29,11 @@ impl Playlist {
             .rsplit_once('.')
             .map_or(file, |(stem, _)| stem)
             .to_owned();
-        Ok(Self { name, url })
+        Ok(Self {
+            name,
+            url,
+            bandwidth,
+        })
     }
 }
 
@@ -38,25 +46,28 @@ pub fn multivariant(url: &Url, text: &str) -> Result<Menu<Playlist>, Unplayable>
         main: Vec::new(),
         audio: Vec::new(),
     };
-    let mut variant = false;
+    let mut variant = None;
     for line in lines(text)? {
-        if line.starts_with("#EXT-X-STREAM-INF:") {
-            variant = true;
+        if let Some(list) = line.strip_prefix("#EXT-X-STREAM-INF:") {
+            let bandwidth = Attributes(list).get("BANDWIDTH");
+            variant = Some(bandwidth.and_then(|text| text.parse().ok()).unwrap_or(0));
         } else if let Some(list) = line.strip_prefix("#EXT-X-MEDIA:") {
             let attributes = Attributes(list);
             if attributes.get("TYPE") == Some("AUDIO")
                 && let Some(uri) = attributes.get("URI")
             {
-                add(&mut menu.audio, Playlist::new(url, uri)?);
+                add(&mut menu.audio, Playlist::new(url, uri, 0)?);
             }
-        } else if !line.starts_with('#') && variant {
+        } else if !line.starts_with('#')
+            && let Some(bandwidth) = variant.take()
+        {
             // One line for each audio group: the same playlist comes several times.
-            add(&mut menu.main, Playlist::new(url, line)?);
-            variant = false;
+            add(&mut menu.main, Playlist::new(url, line, bandwidth)?);
         }
     }
     // An audio-only variant may be listed as a rendition of its own group as well.
-    menu.main.retain(|playlist| !menu.audio.contains(playlist));
+    menu.main
+        .retain(|playlist| menu.audio.iter().all(|audio| audio.url != playlist.url));
     if menu.main.is_empty() && menu.audio.is_empty() {
         return Err(Unplayable::Missing("#EXT-X-STREAM-INF"));
     }
@@ -72,6 +83,7 @@ pub fn media(playlist: &Playlist, text: &str) -> Result<Track, Unplayable> {
     let mut init = None;
     let mut protection = None;
     let mut segments = Vec::new();
+    let mut duration = Duration::ZERO;
     for line in lines(text)? {
         if let Some(list) = line.strip_prefix("#EXT-X-MAP:") {
             let uri = Attributes(list)
@@ -83,11 +95,21 @@ pub fn media(playlist: &Playlist, text: &str) -> Result<Track, Unplayable> {
             if protection.is_none() {
                 protection = key(base, &Attributes(list))?;
             }
+        } else if let Some(text) = line.strip_prefix("#EXTINF:") {
+            let text = text.split(',').next().unwrap_or_default();
+            let seconds = text.parse().map(Duration::try_from_secs_f64);
+            duration = match seconds {
+                Ok(Ok(seconds)) => seconds,
+                Ok(Err(_)) | Err(_) => return Err(Unplayable::unreadable("EXTINF", text)),
+            };
         } else if !line.starts_with('#') {
             if segments.len() == SEGMENT_LIMIT {
                 return Err(Unplayable::TooMany);
             }
-            segments.push(resolve(base, line)?);
+            segments.push(Segment {
+                url: resolve(base, line)?,
+                duration,
+            });
         }
     }
     if text.contains("#EXT-X-KEY:") && protection.is_none() {
@@ -96,6 +118,7 @@ pub fn media(playlist: &Playlist, text: &str) -> Result<Track, Unplayable> {
     let init = init.ok_or(Unplayable::Missing("EXT-X-MAP"))?;
     Ok(Track {
         name: playlist.name.clone(),
+        bandwidth: playlist.bandwidth,
         init,
         segments,
         protection,
@@ -143,7 +166,7 @@ fn lines(text: &str) -> Result<impl Iterator<Item = &str>, Unplayable> {
 }
 
 fn add(list: &mut Vec<Playlist>, playlist: Playlist) {
-    if !list.contains(&playlist) {
+    if list.iter().all(|listed| listed.url != playlist.url) {
         list.push(playlist);
     }
 }
@@ -197,6 +220,8 @@ mod tests {
         assert_eq!(names(&menu.main), ["v720-2000k", "v360-600k"]);
         assert_eq!(names(&menu.audio), ["a-en-128k"]);
         assert_eq!(menu.audio[0].url, url("~r/a-en-128k.m3u8"));
+        let bandwidths = [&menu.main[0], &menu.main[1], &menu.audio[0]].map(|p| p.bandwidth);
+        assert_eq!(bandwidths, [2, 1, 0]);
     }
 
     fn playlist(keys: &str) -> Result<Track, Unplayable> {
@@ -208,6 +233,7 @@ mod tests {
             &Playlist {
                 name: "v".into(),
                 url: url("~r/v.m3u8"),
+                bandwidth: 7,
             },
             &text,
         )
@@ -217,7 +243,12 @@ mod tests {
     fn reads_a_clear_playlist() {
         let track = playlist("").unwrap();
         assert_eq!(track.init, url("v/init.mp4"));
-        assert_eq!(track.segments, [url("v/1.m4s"), url("v/2.m4s")]);
+        let segment = |path, millis| Segment {
+            url: url(path),
+            duration: Duration::from_millis(millis),
+        };
+        let segments = [segment("v/1.m4s", 4000), segment("v/2.m4s", 2500)];
+        assert_eq!((track.bandwidth, track.segments), (7, segments.to_vec()));
         assert_eq!(track.protection, None);
     }
 
@@ -263,10 +294,13 @@ mod tests {
             &Playlist {
                 name: "v".into(),
                 url: url("v.m3u8"),
+                bandwidth: 7,
             },
             "#EXTM3U\n1.m4s\n",
         );
         assert_eq!(text(no_map), "EXT-X-MAP is missing");
+        let endless = playlist("#EXTINF:inf,\n");
+        assert_eq!(text(endless), "EXTINF cannot be read: inf");
         let html = multivariant(&url("main.m3u8"), "<html>").unwrap_err();
         assert_eq!(html.to_string(), "#EXTM3U is missing");
     }

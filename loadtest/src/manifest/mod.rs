@@ -3,6 +3,8 @@
 pub mod dash;
 pub mod hls;
 
+use std::time::Duration;
+
 use url::Url;
 
 use crate::mp4::Scheme;
@@ -24,12 +26,23 @@ pub struct Menu<T> {
 pub struct Track {
     /// Name of the rendition: an MPD's Representation id, an HLS playlist's file stem.
     pub name: String,
+    /// Bits per second, as the manifest says; 0 where it does not.
+    pub bandwidth: u64,
     /// The init segment.
     pub init: Url,
     /// Media segments in order of time.
-    pub segments: Vec<Url>,
+    pub segments: Vec<Segment>,
     /// What the manifest says about protection; `None` for a clear track.
     pub protection: Option<Signalled>,
+}
+
+/// A media segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    /// Where it is.
+    pub url: Url,
+    /// How long it is watched.
+    pub duration: Duration,
 }
 
 /// Protection as a manifest signals it, to be held against what the init segment says.
