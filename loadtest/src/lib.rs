@@ -13,9 +13,10 @@
 //! ```
 //!
 //! [`saturate`] is for measuring instead: it asks for given URLs as fast as it can and looks at no body. The command
-//! line does not offer it yet.
+//! line does not offer it yet. [`bench`] measures an origin beside nginx with it, against the goals.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod client;
 pub mod decrypt;
 pub mod host;

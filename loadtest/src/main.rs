@@ -7,23 +7,34 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
+use loadtest::bench;
 use loadtest::client::Protocol;
 use loadtest::report::Report;
 use loadtest::scenario::{self, Scenario};
 use loadtest::target::Target;
 
 /// Viewers that load a Castellum and check what it serves.
-///
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    viewers: Option<Arguments>,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Bench(bench::Args),
+}
+
 /// Exit code 0: every request was answered and every compared sample was equal; 1: not so; 2: usage,
 /// or the run could not begin.
-#[derive(Parser)]
-#[command(
-    version,
-    after_help = "Example:\n  castellum demo --json > demo.json &\n  \
-                  loadtest --target demo.json --viewers 50 --protocol h2 --seconds 10"
-)]
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  castellum demo --json > demo.json &\n  \
+                  loadtest --target demo.json --viewers 50 --protocol h2 --seconds 10")]
 struct Arguments {
     /// File with the line of `castellum demo --json`; `-` reads it from standard input
     #[arg(long, value_name = "FILE")]
@@ -48,17 +59,37 @@ struct Arguments {
     json: bool,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match run(&arguments).await {
-        Ok(report) if report.passed() => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::from(1),
+fn main() -> ExitCode {
+    let passed = match CommandLine::parse() {
+        CommandLine {
+            verb: Some(Verb::Bench(arguments)),
+            ..
+        } => measure(&arguments),
+        CommandLine {
+            viewers: Some(arguments),
+            ..
+        } => watch(&arguments),
+        CommandLine { .. } => Err("nothing is asked for: see --help".into()),
+    };
+    match passed {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
         Err(error) => {
             eprintln!("loadtest: {error}");
             ExitCode::from(2)
         }
     }
+}
+
+fn measure(arguments: &bench::Args) -> Result<bool, Box<dyn Error>> {
+    let report = bench::run(arguments)?;
+    writeln!(std::io::stdout().lock(), "{report}")?;
+    Ok(report.passed())
+}
+
+#[tokio::main]
+async fn watch(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
+    Ok(run(arguments).await?.passed())
 }
 
 async fn run(arguments: &Arguments) -> Result<Report, Box<dyn Error>> {
