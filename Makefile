@@ -41,6 +41,14 @@ test-ways: ## Run the tests of bytes and faults with every way to read and to en
 			--skip cold_bytes_are_the_same --skip a_mezzanine_of_another_user || exit 1; \
 	done
 
+# What the origin is held against. NGINX_QUIC=FILE adds the rows of HTTP/3; BENCH='--rows tls --json FILE' picks and keeps.
+.PHONY: bench
+bench: ## Measure the origin beside nginx and against its goals, on two idle cores
+	@$(setup)/need.sh bench
+	@loadtest/bench/corpus.sh target/bench/media
+	@$(CARGO) build --release --locked -p appliance -p loadtest
+	@target/release/loadtest bench --media target/bench/media $(BENCH)
+
 .PHONY: lint
 lint: $(page) ## Formatting and clippy, warnings denied
 	$(CARGO) fmt --all --check

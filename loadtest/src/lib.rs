@@ -14,9 +14,11 @@
 //! ```
 //!
 //! [`saturate`] is for measuring instead: it asks for given URLs as fast as it can and looks at no body;
-//! [`comparison`] sets two sides against each other that were measured in turns.
+//! [`comparison`] sets two sides against each other that were measured in turns, and [`bench`] an origin against nginx,
+//! goal by goal.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod client;
 pub mod comparison;
 pub mod decrypt;

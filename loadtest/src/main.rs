@@ -23,6 +23,7 @@ enum Verb {
     Saturate(verbs::saturate::Arguments),
     Compare(verbs::compare::Arguments),
     Check(verbs::check::Arguments),
+    Bench(loadtest::bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         Verb::Saturate(arguments) => verbs::saturate::run(&arguments),
         Verb::Compare(arguments) => verbs::compare::run(&arguments),
         Verb::Check(arguments) => verbs::check::run(&arguments),
+        Verb::Bench(arguments) => verbs::bench::run(&arguments),
     };
     match ended {
         Ok(verbs::Verdict::Passed) => ExitCode::SUCCESS,

@@ -1,14 +1,19 @@
-//! The control socket: the verbs that change the origin's state, as lines of JSON over a Unix socket.
+//! The control socket: the verbs that the origin does itself, as lines of JSON over a Unix socket.
 //!
 //! ```text
 //! verb                             origin
 //!  {"verb":"ingest", ...}       ->
 //!                               <- {"event":"progress","stage":"index","done":1,"total":5}
 //!                               <- {"event":"ingested", ...}   or   {"event":"refused", ...}
+//!
+//!  {"verb":"export", ...}       ->
+//!                               <- {"event":"file","path":"v1/film/cbcs/main.mpd","bytes":3127, ...}
+//!                               <- {"event":"piece","bytes":3127} and then so many bytes as they are
+//!                               <- {"event":"exported", ...}   or   {"event":"refused", ...}
 //! ```
 //!
-//! One request a connection. The peer must be root or the origin's own user (SO_PEERCRED, unix(7)). Paths are read by the
-//! origin, with its own rights.
+//! One request a connection. The peer must be root or the origin's own user (SO_PEERCRED, unix(7)). Paths of an ingest
+//! are read by the origin, with its own rights; files of an export are written by the verb, with those of its user.
 
 use std::future::Future;
 use std::io;
@@ -18,11 +23,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use keystore_types::{AssetId, KeyId, Label, Scheme};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
+
+use crate::error::Error;
 
 /// What a verb asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,9 +43,16 @@ pub enum Request {
         /// Its files, absolute: those outside the media root are cloned into it.
         paths: Vec<PathBuf>,
     },
+    /// Hand out every file of an asset, as it is served.
+    Export {
+        /// The asset's name.
+        asset: AssetId,
+        /// Under which policies; none means all that the tenant allows.
+        policies: Vec<String>,
+    },
 }
 
-/// What the origin says: progress while it works, then one other event.
+/// What the origin says: progress or files while it works, then one other event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum Event {
@@ -45,6 +60,15 @@ pub enum Event {
     Progress(Progress),
     /// The asset is published.
     Ingested(IngestReport),
+    /// A file begins; pieces follow that add up to it.
+    File(ExportedFile),
+    /// So many bytes of the file that began last follow, as they are.
+    Piece {
+        /// How many; at most [`MAX_PIECE_BYTES`].
+        bytes: usize,
+    },
+    /// Every file was handed out.
+    Exported(ExportReport),
     /// Nothing was changed.
     Refused(Refused),
 }
@@ -103,6 +127,41 @@ pub struct KeyReport {
     pub key_id: KeyId,
 }
 
+/// A file of an asset, as a static server would keep it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportedFile {
+    /// Its URL's path without the leading slash, such as `v1/film/cbcs/main.mpd`.
+    pub path: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Files before it.
+    pub done: u64,
+    /// Files in all.
+    pub total: u64,
+}
+
+/// What an export handed out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportReport {
+    /// The asset.
+    pub asset: AssetId,
+    /// The policies whose manifests are among the files.
+    pub policies: Vec<String>,
+    /// How many files.
+    pub files: u64,
+    /// Their bytes, all together.
+    pub bytes: u64,
+}
+
+/// A part of an export on its way to the verb.
+#[derive(Clone, Debug)]
+pub enum Part {
+    /// A file begins.
+    File(ExportedFile),
+    /// Bytes of it.
+    Piece(Bytes),
+}
+
 /// Why nothing was done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
@@ -111,6 +170,25 @@ pub struct Refused {
     pub kind: RefusedKind,
     /// What is wrong, with box path and offset where a file is at fault.
     pub message: String,
+}
+
+impl Refused {
+    pub(crate) fn because(error: &Error) -> Self {
+        let kind = match error {
+            Error::Unfit { .. } => RefusedKind::Unsupported,
+            Error::Sealed => RefusedKind::Sealed,
+            Error::Malformed | Error::NotFound | Error::Gone => RefusedKind::Malformed,
+            Error::Settling { .. }
+            | Error::Quarantined { .. }
+            | Error::Keystore(_)
+            | Error::Storage(_)
+            | Error::Internal(_) => RefusedKind::Unavailable,
+        };
+        Self {
+            kind,
+            message: error.to_string(),
+        }
+    }
 }
 
 /// Who is at fault.
@@ -141,8 +219,24 @@ pub trait Control: Send + Sync + 'static {
         paths: Vec<PathBuf>,
         progress: mpsc::UnboundedSender<Progress>,
     ) -> Pin<Box<dyn Future<Output = Result<IngestReport, Refused>> + Send + '_>>;
+
+    /// Hands every file of `asset` under `policies`, or under all, to `parts`, no faster than they are taken. It ends
+    /// early when nobody takes them any more.
+    ///
+    /// # Errors
+    /// [`Refused`]: what was handed out until then is not the whole, and its last file may be cut.
+    fn export(
+        &self,
+        asset: AssetId,
+        policies: Vec<String>,
+        parts: mpsc::Sender<Part>,
+    ) -> Pin<Box<dyn Future<Output = Result<ExportReport, Refused>> + Send + '_>>;
 }
 
+/// The longest piece of an export in bytes: several chunks of a response, so that none is ever split.
+pub const MAX_PIECE_BYTES: usize = 1 << 20;
+/// Parts of an export that wait for a slow peer.
+const PARTS_WAITING: usize = 2;
 /// The longest request in bytes: some thousand paths.
 const MAX_REQUEST_BYTES: u64 = 1 << 20;
 /// A peer that connects must ask within this.
@@ -235,15 +329,41 @@ async fn answer(mut stream: UnixStream, control: &dyn Control) -> io::Result<()>
                 }
             };
             let (outcome, ()) = tokio::join!(control.ingest(asset, paths, sender), telling);
-            outcome
+            outcome.map(Event::Ingested)
+        }
+        Ok(Request::Export { asset, policies }) => {
+            let (sender, receiver) = mpsc::channel(PARTS_WAITING);
+            let handing = hand_out(receiver, &mut write);
+            let (outcome, handed) = tokio::join!(control.export(asset, policies, sender), handing);
+            handed?;
+            outcome.map(Event::Exported)
         }
         Err(error) => Err(Refused {
             kind: RefusedKind::Malformed,
             message: error.to_string(),
         }),
     };
-    let event = outcome.map_or_else(Event::Refused, Event::Ingested);
-    say(&mut write, &event).await
+    say(&mut write, &outcome.unwrap_or_else(Event::Refused)).await
+}
+
+/// Sends the parts of an export as they come. The receiver is dropped with the first failure, which ends the export.
+async fn hand_out(
+    mut parts: mpsc::Receiver<Part>,
+    write: &mut (impl tokio::io::AsyncWrite + Unpin),
+) -> io::Result<()> {
+    while let Some(part) = parts.recv().await {
+        match part {
+            Part::File(file) => say(write, &Event::File(file)).await?,
+            Part::Piece(piece) => {
+                for piece in piece.chunks(MAX_PIECE_BYTES) {
+                    let bytes = piece.len();
+                    say(write, &Event::Piece { bytes }).await?;
+                    write.write_all(piece).await?;
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn say(write: &mut (impl tokio::io::AsyncWrite + Unpin), event: &Event) -> io::Result<()> {
@@ -281,24 +401,120 @@ pub async fn ingest(
     paths: Vec<PathBuf>,
     mut progress: impl FnMut(Progress),
 ) -> Result<IngestReport, ClientError> {
-    let unreachable = |error| ClientError::Unreachable {
-        path: path.to_owned(),
-        error,
-    };
-    let broken = |error: &dyn std::fmt::Display| ClientError::Broken(error.to_string());
-    let mut stream = UnixStream::connect(path).await.map_err(unreachable)?;
-    let mut line = serde_json::to_vec(&Request::Ingest { asset, paths }).map_err(|e| broken(&e))?;
-    line.push(b'\n');
-    stream.write_all(&line).await.map_err(|e| broken(&e))?;
-    let mut lines = BufReader::new(stream).lines();
-    while let Some(line) = lines.next_line().await.map_err(|e| broken(&e))? {
-        match serde_json::from_str(&line).map_err(|e| broken(&e))? {
+    let mut conversation = Conversation::begin(path, &Request::Ingest { asset, paths }).await?;
+    loop {
+        match conversation.hear().await? {
             Event::Progress(step) => progress(step),
             Event::Ingested(report) => return Ok(report),
             Event::Refused(refused) => return Err(refused.into()),
+            Event::File(_) | Event::Piece { .. } | Event::Exported(_) => {
+                return Err(broken("an ingest does not hand out files"));
+            }
         }
     }
-    Err(broken(&"it closed the connection"))
+}
+
+/// Asks the origin at the socket `path` for every file of `asset` under `policies`, or under all that the tenant
+/// allows.
+///
+/// # Errors
+/// [`ClientError`].
+pub async fn export(
+    path: &Path,
+    asset: AssetId,
+    policies: Vec<String>,
+) -> Result<Exporting, ClientError> {
+    let request = Request::Export { asset, policies };
+    Ok(Exporting {
+        conversation: Conversation::begin(path, &request).await?,
+        missing: 0,
+    })
+}
+
+/// An export under way, as the verb sees it.
+pub struct Exporting {
+    conversation: Conversation,
+    /// Bytes of the present file that have not come yet.
+    missing: u64,
+}
+
+/// What comes next of an export.
+#[derive(Debug)]
+pub enum Next {
+    /// A file begins.
+    File(ExportedFile),
+    /// Bytes of it, and whether they are its last.
+    Piece(Vec<u8>, bool),
+    /// Every file is there.
+    End(ExportReport),
+}
+
+impl Exporting {
+    /// Waits for what comes next. An empty file has no piece.
+    ///
+    /// # Errors
+    /// [`ClientError`]: the present file stays cut.
+    pub async fn next(&mut self) -> Result<Next, ClientError> {
+        match self.conversation.hear().await? {
+            Event::File(_) | Event::Exported(_) if self.missing > 0 => {
+                Err(broken("a file is shorter than was said"))
+            }
+            Event::File(file) => {
+                self.missing = file.bytes;
+                Ok(Next::File(file))
+            }
+            Event::Piece { bytes } => {
+                let missing = self.missing.checked_sub(bytes as u64);
+                self.missing = missing.ok_or_else(|| broken("a file is longer than was said"))?;
+                let piece = self.conversation.take(bytes).await?;
+                Ok(Next::Piece(piece, self.missing == 0))
+            }
+            Event::Exported(report) => Ok(Next::End(report)),
+            Event::Refused(refused) => Err(refused.into()),
+            Event::Progress(_) | Event::Ingested(_) => {
+                Err(broken("an export does not take up files"))
+            }
+        }
+    }
+}
+
+fn broken(what: impl std::fmt::Display) -> ClientError {
+    ClientError::Broken(what.to_string())
+}
+
+/// The verb's end of a connection.
+struct Conversation(BufReader<UnixStream>);
+
+impl Conversation {
+    async fn begin(path: &Path, request: &Request) -> Result<Self, ClientError> {
+        let unreachable = |error| ClientError::Unreachable {
+            path: path.to_owned(),
+            error,
+        };
+        let mut stream = UnixStream::connect(path).await.map_err(unreachable)?;
+        let mut line = serde_json::to_vec(request).map_err(broken)?;
+        line.push(b'\n');
+        stream.write_all(&line).await.map_err(broken)?;
+        Ok(Self(BufReader::new(stream)))
+    }
+
+    async fn hear(&mut self) -> Result<Event, ClientError> {
+        let mut line = Vec::new();
+        match self.0.read_until(b'\n', &mut line).await {
+            Ok(0) => Err(broken("it closed the connection")),
+            Ok(_) => serde_json::from_slice(&line).map_err(broken),
+            Err(error) => Err(broken(error)),
+        }
+    }
+
+    async fn take(&mut self, bytes: usize) -> Result<Vec<u8>, ClientError> {
+        if bytes > MAX_PIECE_BYTES {
+            return Err(broken("a piece is longer than pieces are"));
+        }
+        let mut piece = vec![0; bytes];
+        self.0.read_exact(&mut piece).await.map_err(broken)?;
+        Ok(piece)
+    }
 }
 
 #[cfg(test)]
@@ -306,6 +522,9 @@ mod tests {
     use super::*;
 
     struct Double;
+
+    /// Enough for a policy's name to fill more than a piece.
+    const TIMES: usize = MAX_PIECE_BYTES / 2;
 
     impl Control for Double {
         fn ingest(
@@ -341,6 +560,82 @@ mod tests {
                 })
             })
         }
+
+        /// A file with a piece for each policy, its name again and again; `sealed` ends it early.
+        fn export(
+            &self,
+            asset: AssetId,
+            policies: Vec<String>,
+            parts: mpsc::Sender<Part>,
+        ) -> Pin<Box<dyn Future<Output = Result<ExportReport, Refused>> + Send + '_>> {
+            Box::pin(async move {
+                let bytes = policies.concat().len() as u64 * TIMES as u64;
+                let file = ExportedFile {
+                    path: "v1/film/all".to_owned(),
+                    bytes,
+                    done: 0,
+                    total: 1,
+                };
+                parts.send(Part::File(file)).await.unwrap();
+                for policy in policies.clone() {
+                    if policy == "sealed" {
+                        return Err(Refused::because(&Error::Sealed));
+                    }
+                    let piece = policy.repeat(TIMES).into();
+                    parts.send(Part::Piece(piece)).await.unwrap();
+                }
+                Ok(ExportReport {
+                    asset,
+                    policies,
+                    files: 1,
+                    bytes,
+                })
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn an_export_brings_whole_files_and_then_says_so() {
+        let (_folder, path) = served().await;
+        let policies = vec!["cbcs\n".to_owned(), "x".to_owned()];
+        let whole = ["cbcs\n".repeat(TIMES), "x".repeat(TIMES)].concat();
+        let mut exporting = export(&path, "film".parse().unwrap(), policies)
+            .await
+            .unwrap();
+        let mut came = Vec::new();
+        let report = loop {
+            match exporting.next().await.unwrap() {
+                Next::File(file) => assert_eq!(file.path, "v1/film/all"),
+                Next::Piece(piece, last) => {
+                    came.extend_from_slice(&piece);
+                    assert_eq!(last, came.len() == whole.len());
+                }
+                Next::End(report) => break report,
+            }
+        };
+        assert!(came == whole.as_bytes());
+        assert_eq!(report.bytes, came.len() as u64);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_in_the_middle_of_a_file_is_no_byte_of_it() {
+        let (_folder, path) = served().await;
+        let policies = vec!["cbcs".to_owned(), "sealed".to_owned()];
+        let mut exporting = export(&path, "film".parse().unwrap(), policies)
+            .await
+            .unwrap();
+        let error = loop {
+            match exporting.next().await {
+                Ok(Next::File(_)) => {}
+                Ok(Next::Piece(_, last)) => assert!(!last),
+                Ok(Next::End(report)) => panic!("{report:?}"),
+                Err(error) => break error,
+            }
+        };
+        let ClientError::Refused(refused) = error else {
+            panic!("{error}")
+        };
+        assert_eq!(refused.kind, RefusedKind::Sealed);
     }
 
     async fn served() -> (tempfile::TempDir, PathBuf) {

@@ -7,7 +7,6 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
 
 use keystore_types::AssetId;
@@ -17,9 +16,7 @@ use rustix::fs::{CWD, RenameFlags, ioctl_ficlone, renameat_with};
 use tokio::sync::mpsc;
 
 use crate::catalog::{ContentDigest, ReadFile, Title, film_stem};
-use crate::control::{
-    Control, IngestReport, KeyReport, Progress, Refused, RefusedKind, SourceReport,
-};
+use crate::control::{IngestReport, KeyReport, Progress, Refused, RefusedKind, SourceReport};
 use crate::error::Error;
 use crate::package::assemble;
 use crate::packages::Packages;
@@ -32,7 +29,7 @@ const STAGING_PREFIX: &str = ".ingest-";
 /// Bytes of one read while a file is copied or digested.
 const PIECE: usize = 1 << 20;
 
-/// Does the verbs of the control socket.
+/// Does the verb `ingest`.
 pub struct Ingest {
     packages: Arc<Packages>,
     media_root: PathBuf,
@@ -65,7 +62,11 @@ impl Ingest {
         })
     }
 
-    async fn run(
+    /// Takes up `paths` as `asset`, and tells how far it is.
+    ///
+    /// # Errors
+    /// [`Refused`], with nothing changed.
+    pub async fn run(
         &self,
         asset: AssetId,
         paths: Vec<PathBuf>,
@@ -85,11 +86,11 @@ impl Ingest {
         catalog
             .adopt(&asset, files)
             .await
-            .map_err(|error| refused(&error))?;
+            .map_err(|error| Refused::because(&error))?;
         let title = catalog
             .title(&asset)
             .await
-            .map_err(|error| refused(&error))?;
+            .map_err(|error| Refused::because(&error))?;
         step(&tell, "index", 1, 1);
         let mut report = self.report(&asset, &title, &tell).await?;
         if replaces {
@@ -153,15 +154,15 @@ impl Ingest {
                 let paths: Vec<_> = files.iter().map(|file| file.path.clone()).collect();
                 let title = catalog
                     .try_out(&id, &paths)
-                    .map_err(|error| refused(&error))?;
+                    .map_err(|error| Refused::because(&error))?;
                 for pack in &packs {
-                    assemble(&title, pack).map_err(|error| refused(&error))?;
+                    assemble(&title, pack).map_err(|error| Refused::because(&error))?;
                 }
                 // Samples may be malformed too, which an index cannot tell.
                 for source in &title.sources {
                     catalog
                         .map_protection(&id, source)
-                        .map_err(|error| refused(&error))?;
+                        .map_err(|error| Refused::because(&error))?;
                 }
                 publish(&staging, &target)?;
                 let moved = |path: &Path| target.join(path.file_name().unwrap_or_default());
@@ -196,7 +197,7 @@ impl Ingest {
         let total = self.packages.packs().len() as u64;
         for (done, pack) in (0..).zip(self.packages.packs().values()) {
             step(tell, "keys", done, total);
-            let presentation = assemble(title, pack).map_err(|error| refused(&error))?;
+            let presentation = assemble(title, pack).map_err(|error| Refused::because(&error))?;
             let contexts = presentation.key_contexts(self.packages.tenant(), asset);
             longest.get_or_insert(presentation);
             if contexts.is_empty() {
@@ -217,7 +218,7 @@ impl Ingest {
                         pack.name
                     ));
                 }
-                Err(error) => return Err(refused(&error)),
+                Err(error) => return Err(Refused::because(&error)),
             }
         }
         keys.sort_by_key(|key| (key.scheme, key.label));
@@ -230,7 +231,7 @@ impl Ingest {
             for source in &mapped.sources {
                 catalog
                     .map_protection(&id, source)
-                    .map_err(|error| refused(&error))?;
+                    .map_err(|error| Refused::because(&error))?;
             }
             Ok(())
         })
@@ -260,17 +261,6 @@ impl Ingest {
             keys,
             warnings,
         })
-    }
-}
-
-impl Control for Ingest {
-    fn ingest(
-        &self,
-        asset: AssetId,
-        paths: Vec<PathBuf>,
-        progress: Tell,
-    ) -> Pin<Box<dyn Future<Output = Result<IngestReport, Refused>> + Send + '_>> {
-        Box::pin(self.run(asset, paths, progress))
     }
 }
 
@@ -481,22 +471,5 @@ fn unavailable(message: String) -> Refused {
     Refused {
         kind: RefusedKind::Unavailable,
         message,
-    }
-}
-
-fn refused(error: &Error) -> Refused {
-    let kind = match error {
-        Error::Unfit { .. } => RefusedKind::Unsupported,
-        Error::Sealed => RefusedKind::Sealed,
-        Error::Malformed | Error::NotFound | Error::Gone => RefusedKind::Malformed,
-        Error::Settling { .. }
-        | Error::Quarantined { .. }
-        | Error::Keystore(_)
-        | Error::Storage(_)
-        | Error::Internal(_) => RefusedKind::Unavailable,
-    };
-    Refused {
-        kind,
-        message: error.to_string(),
     }
 }

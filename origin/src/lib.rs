@@ -12,13 +12,15 @@
 //! storage   ranges of a source                      mapped if hot, read if cold, checked before they leave
 //! ```
 //!
-//! [`run::start`] puts them together. `ingest` and `control` are the way in for operators, `admin` lets them look.
+//! [`run::start`] puts them together. `control` is the way in for operators: by `verbs` to `ingest` and `export`.
+//! `admin` lets them look.
 
 pub mod admin;
 pub mod catalog;
 pub mod control;
 mod delivery;
 pub mod error;
+mod export;
 pub mod http;
 mod ingest;
 pub mod keys;
@@ -28,3 +30,4 @@ pub mod report;
 pub mod run;
 pub mod storage;
 mod telemetry;
+mod verbs;

@@ -16,11 +16,13 @@ use tokio::runtime::Handle;
 use crate::catalog::{Catalog, CatalogPaths};
 use crate::control::Server;
 use crate::error::Error;
+use crate::export::Export;
 use crate::http::Views;
 use crate::ingest::Ingest;
 use crate::keys::Keys;
 use crate::packages::{Packages, Policy, scheme};
 use crate::storage::{ColdChoice, Storage};
+use crate::verbs::Verbs;
 
 /// A running origin.
 pub struct Origin {
@@ -95,6 +97,8 @@ pub async fn start(
     }
     let ingest =
         Ingest::new(Arc::clone(&packages), settings.media_root.clone()).map_err(Error::internal)?;
+    let export = Export::new(Arc::clone(&packages), Arc::clone(&views));
+    let verbs = Arc::new(Verbs { ingest, export });
     let server = Server::bind(&settings.control_socket).map_err(|error| {
         Error::Internal(format!("{}: {error}", settings.control_socket.display()))
     })?;
@@ -115,7 +119,7 @@ pub async fn start(
             () = ended.reached(origin_front::Phase::Ended) => {}
             () = catalog.keep_scanning(every) => {}
             () = sweeping.keep_sweeping() => {}
-            () = server.serve(Arc::new(ingest)) => {}
+            () = server.serve(verbs) => {}
         }
     });
     Ok(Origin {

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Sees to the programs that `make demo`, `make test` and the like call.
+# Sees to the programs that `make demo`, `make test`, `make bench` and the like call.
 #
-#   need.sh demo|deb|image|test
+#   need.sh bench|demo|deb|image|test
 #
 # As root on Debian, what lacks is installed. Otherwise it is named, with the command that installs it.
 set -eu
@@ -27,6 +27,11 @@ need build-essential on_path cc
 need nodejs on_path node
 need npm on_path npm
 
+if [ "${1:-}" = bench ]; then
+    need ffmpeg on_path ffmpeg
+    # Where root alone looks for programs.
+    need nginx test -x /usr/sbin/nginx
+fi
 # dpkg-deb is part of any Debian; readelf and strip come with build-essential.
 if [ "${1:-}" = image ]; then
     need buildah on_path buildah

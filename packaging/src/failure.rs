@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use keystore_client::{Error as KeystoreError, admin::AdminError};
 use miette::{Diagnostic, LabeledSpan, NamedSource, Report};
+use origin::control::{ClientError, RefusedKind};
 
 /// Documented in `castellum --help`; scripts depend on the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -114,6 +115,31 @@ impl From<AdminError> for Failure {
             AdminError::Keystore(error) => error.into(),
             AdminError::WrongPassphrase | AdminError::NotFound(_) | AdminError::Refused(_) => {
                 Self::failed(error)
+            }
+        }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        match &error {
+            ClientError::Unreachable { path, .. } => Self::with_help(
+                Exit::Unreachable,
+                &error,
+                format!(
+                    "`castellum serve` listens on {}; name its configuration with -c",
+                    path.display()
+                ),
+            ),
+            ClientError::Broken(_) => Self::new(Exit::Unreachable, error),
+            ClientError::Refused(refused) => {
+                let exit = match refused.kind {
+                    RefusedKind::Malformed | RefusedKind::Unsupported => Exit::Failed,
+                    RefusedKind::Denied => Exit::NotAllowed,
+                    RefusedKind::Sealed => Exit::Sealed,
+                    RefusedKind::Unavailable => Exit::Unreachable,
+                };
+                Self::new(exit, error)
             }
         }
     }

@@ -72,10 +72,11 @@ fn configured(folder: &Path, more: &str) -> PathBuf {
     path
 }
 
-const VERBS: [&[&str]; 19] = [
+const VERBS: [&[&str]; 20] = [
     &["demo"],
     &["serve"],
     &["ingest"],
+    &["export"],
     &["inspect"],
     &["keystore", "init"],
     &["keystore", "unseal"],
@@ -217,11 +218,14 @@ fn nobody_there_is_4() {
     let film = folder.path().join("film.mp4");
     fs::write(&film, "").unwrap();
     let film = film.to_str().unwrap();
-    let verbs: [&[&str]; 4] = [
+    let twin = folder.path().join("twin");
+    let twin = twin.to_str().unwrap();
+    let verbs: [&[&str]; 5] = [
         &["keystore", "status", "-c", config],
         &["key", "list", "-c", config],
         &["health", "--role", "keystore", "-c", config],
         &["ingest", film, "--asset", "film", "-c", config],
+        &["export", "film", twin, "-c", config],
     ];
     for verb in verbs {
         let output = run(verb);

@@ -1,5 +1,6 @@
 //! What a person types: one file for each verb, and the options that several of them share.
 
+pub(crate) mod bench;
 pub(crate) mod check;
 pub(crate) mod compare;
 pub(crate) mod run;

@@ -12,7 +12,7 @@ use origin_front::{
 };
 use origin_media::drm::Signalling;
 use origin_media::identity::{MediaIds, Revision};
-use origin_media::manifest::{Depth, ManifestKind, Subject, dash, hls};
+use origin_media::manifest::{Depth, ManifestKind, Resource, Subject, dash, hls};
 
 use super::entity::{Document, Keep, Segment, media_type};
 use super::rescue;
@@ -116,6 +116,17 @@ impl Service for OriginService {
 }
 
 impl OriginService {
+    /// What a plain `GET` of `resource` is answered with, for a caller in this process.
+    ///
+    /// # Errors
+    /// [`Error`], where a viewer would get a status.
+    pub(crate) async fn fetch(&self, resource: &Resource) -> Result<Response, Error> {
+        let request = http::Request::get(resource.to_string()).body(());
+        let (request, ()) = request.map_err(Error::internal)?.into_parts();
+        let route = Route::parse(request.uri.path()).map_err(|_| Error::Malformed)?;
+        self.object(&request, &route).await
+    }
+
     async fn answer(&self, request: &request::Parts) -> (RouteName, Response) {
         let route = match Route::parse(request.uri.path()) {
             Ok(route) => route,

@@ -1,15 +1,15 @@
 //! `castellum ingest`: files become an asset, by way of the running origin.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use keystore_types::AssetId;
-use origin::control::{self, ClientError, IngestReport, Progress, RefusedKind};
+use origin::control::{self, IngestReport, Progress};
 
 use super::{ConfigFile, converse};
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::output::Output;
 
 #[derive(Debug, clap::Args)]
@@ -45,7 +45,7 @@ pub(crate) fn run(args: Args, output: Output) -> Result<(), Failure> {
             bar.show(&step)
         })
         .await
-        .map_err(|error| failure(error, &settings.control_socket))
+        .map_err(Failure::from)
     });
     bar.0.finish_and_clear();
     output.say(&report?, text)
@@ -68,29 +68,6 @@ impl Bar {
         self.0.set_length(step.total.max(step.done));
         self.0.set_position(step.done);
         self.0.set_message(step.stage.clone());
-    }
-}
-
-fn failure(error: ClientError, socket: &Path) -> Failure {
-    match &error {
-        ClientError::Unreachable { .. } => Failure::with_help(
-            Exit::Unreachable,
-            &error,
-            format!(
-                "`castellum serve` listens on {}; name its configuration with -c",
-                socket.display()
-            ),
-        ),
-        ClientError::Broken(_) => Failure::new(Exit::Unreachable, error),
-        ClientError::Refused(refused) => {
-            let exit = match refused.kind {
-                RefusedKind::Malformed | RefusedKind::Unsupported => Exit::Failed,
-                RefusedKind::Denied => Exit::NotAllowed,
-                RefusedKind::Sealed => Exit::Sealed,
-                RefusedKind::Unavailable => Exit::Unreachable,
-            };
-            Failure::new(exit, error)
-        }
     }
 }
 

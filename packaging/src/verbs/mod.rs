@@ -4,6 +4,7 @@ mod check_config;
 mod completions;
 mod config;
 mod demo;
+mod export;
 mod health;
 mod ingest;
 mod inspect;
@@ -48,6 +49,8 @@ enum Verb {
     Serve(serve::Args),
     /// Take up files as an asset: check, index, give keys, publish
     Ingest(ingest::Args),
+    /// Write every file of an asset, byte for byte as the origin serves it
+    Export(export::Args),
     /// Say what a file contains and whether it can be packaged
     Inspect(inspect::Args),
     /// Initialise, unseal, seal and check the keystore
@@ -100,6 +103,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Demo(args) => demo::run(&args, output),
         Verb::Serve(args) => serve::run(&args),
         Verb::Ingest(args) => ingest::run(args, output),
+        Verb::Export(args) => export::run(args, output),
         Verb::Inspect(args) => inspect::run(&args, output),
         Verb::Keystore(args) => keystore::run(args, output),
         Verb::Key(args) => key::run(args, output),

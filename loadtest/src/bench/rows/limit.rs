@@ -1,0 +1,116 @@
+//! The limit of TLS on a core: AES-128-GCM by the provider that the origin uses, one pass over memory, one write.
+
+use std::io::{self, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use ring::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use rustix::net::RecvFlags;
+
+use crate::bench::Failure;
+use crate::bench::cores::Cores;
+
+/// Plaintext of a full record (RFC 8446 5.1).
+const RECORD: usize = 16 << 10;
+/// Records of one write: as much as a server hands to the kernel at once.
+const RECORDS: usize = 16;
+const HEADER: [u8; 5] = [0x17, 3, 3, 0x40, 0x11];
+const TAG: usize = 16;
+
+/// What is sealed. Larger than the processor's caches, as film is.
+const SOURCE: usize = 64 << 20;
+
+/// 10^6 bytes of plaintext for each second of the sealing thread's processor time.
+pub(super) fn sealing(cores: Cores, duration: Duration) -> Result<f64, Failure> {
+    let failed = |error| Failure::asking("a socket on loopback", error);
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(move || {
+            cores.stay_server()?;
+            seal_and_write(TcpStream::connect(address)?, duration)
+        });
+        let drained = listener.accept().and_then(|(socket, _)| drain(&socket));
+        let written = writing
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("it broke down")));
+        drained.and(written)
+    })
+    .map_err(failed)
+}
+
+fn seal_and_write(mut socket: TcpStream, duration: Duration) -> io::Result<f64> {
+    let key = UnboundKey::new(&AES_128_GCM, &[7; 16]).map_err(refused)?;
+    let key = LessSafeKey::new(key);
+    let source: Vec<u8> = (0_u32..).map(|n| n.to_le_bytes()[0]).take(SOURCE).collect();
+    let mut out = vec![0; RECORDS * (HEADER.len() + RECORD + 1 + TAG)];
+    let mut sequence = 0_u64;
+    let mut pieces = source.chunks_exact(RECORD).cycle();
+    let end = Instant::now() + duration;
+    let (before, mut bytes) = (own_cpu()?, 0_u64);
+    while Instant::now() < end {
+        for record in out.chunks_exact_mut(HEADER.len() + RECORD + 1 + TAG) {
+            let Some(piece) = pieces.next() else { break };
+            let (header, rest) = record.split_at_mut(HEADER.len());
+            let (text, tag) = rest.split_at_mut(RECORD + 1);
+            header.copy_from_slice(&HEADER);
+            text[..RECORD].copy_from_slice(piece);
+            // The inner content type: application data (RFC 8446 5.2).
+            text[RECORD] = 0x17;
+            let mut nonce = [0; 12];
+            nonce[4..].copy_from_slice(&sequence.to_be_bytes());
+            sequence += 1;
+            let sealed = key.seal_in_place_separate_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(HEADER),
+                text,
+            );
+            tag.copy_from_slice(sealed.map_err(refused)?.as_ref());
+            bytes += RECORD as u64;
+        }
+        socket.write_all(&out)?;
+    }
+    let used = own_cpu()?.saturating_sub(before);
+    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+    let megabytes = bytes as f64 / 1e6;
+    Ok(megabytes / used.as_secs_f64().max(f64::EPSILON))
+}
+
+fn refused(_: ring::error::Unspecified) -> io::Error {
+    io::Error::other("the provider does not seal")
+}
+
+/// Takes all that comes, and lets the kernel drop it.
+fn drain(socket: &TcpStream) -> io::Result<()> {
+    let mut dropped = vec![0; 4 << 20];
+    loop {
+        match rustix::net::recv(socket, &mut dropped[..], RecvFlags::TRUNC) {
+            Ok((_, 0)) => return Ok(()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Processor time of this thread.
+fn own_cpu() -> io::Result<Duration> {
+    let text = std::fs::read_to_string(Path::new("/proc/thread-self/schedstat"))?;
+    let nanos = text.split(' ').next().and_then(|nanos| nanos.parse().ok());
+    nanos
+        .map(Duration::from_nanos)
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_seals_and_another_drains() {
+        if let Ok(cores) = Cores::pick() {
+            let rate = sealing(cores, Duration::from_millis(50)).unwrap();
+            assert!(rate > 1.0, "{rate} MB/CPU-s");
+        }
+    }
+}
