@@ -1,7 +1,7 @@
 //! What stands around every response, outermost first.
 
 use http::{HeaderValue, header};
-use origin_front::{Request, Response, RouteName, cors};
+use origin_front::{Request, Response, RouteName, Urgency, cors};
 
 use super::route::Route;
 use super::service::LicenseService;
@@ -23,8 +23,12 @@ pub(super) async fn call(service: &LicenseService, request: Request) -> Response
     unstored(response)
 }
 
+/// Before all film that shares the connection: without a licence none of it plays.
+const AT_ONCE: Urgency = Urgency::of(1);
+
 fn named(mut response: Response, name: &'static str) -> Response {
     response.extensions_mut().insert(RouteName(name));
+    response.extensions_mut().insert(AT_ONCE);
     response
 }
 

@@ -15,6 +15,7 @@ use crate::admission::Permit;
 use crate::drain::Phase;
 use crate::exchange::{Activity, Front, Patience, Tracked};
 use crate::listener;
+use crate::priority::{Precedence, Priority};
 use crate::quic::{Broken, Connection, Http3, Reply, Stream};
 use crate::service::{ConnectionInfo, Protocol, Service};
 
@@ -156,7 +157,8 @@ async fn converse<C: Connection, S: Service>(
     }
 }
 
-/// Answers one request. Any early return resets the stream.
+/// Answers one request. Any early return resets the stream. How long a client may take for the answer is watched for
+/// the connection as a whole: a reply may have to wait long for those that go before it.
 async fn exchange<T: Stream, S: Service>(
     stream: T,
     front: &Front<S>,
@@ -164,30 +166,27 @@ async fn exchange<T: Stream, S: Service>(
     activity: &Activity,
 ) -> Result<(), Broken> {
     let head_timeout = front.limits.settings().header_timeout;
-    let (request, mut reply) = patiently(head_timeout, stream.head()).await?;
+    let (request, mut reply) = tokio::time::timeout(head_timeout, stream.head())
+        .await
+        .unwrap_or_else(|_| Err(Broken("the head takes too long".into())))?;
+    let asked = Priority::asked(request.headers());
     let response = front.answer(request, connection, activity).await;
 
+    let own = response.extensions().get().copied().unwrap_or_default();
+    reply.rank(Precedence::of(asked, own));
     let (mut head, body) = response.into_parts();
     tidy(&mut head.headers);
-    let stall = front.limits.stall_timeout();
-    patiently(stall, reply.head(http::Response::from_parts(head, ()))).await?;
+    let len = body.size_hint().lower();
+    reply
+        .head(http::Response::from_parts(head, ()), len)
+        .await?;
     let mut body = pin!(body);
     while let Some(mut piece) = next_piece(body.as_mut()).await? {
         while !piece.is_empty() {
-            let now = piece.split_to(piece.len().min(PIECE));
-            patiently(stall, reply.data(now)).await?;
+            reply.data(piece.split_to(piece.len().min(PIECE))).await?;
         }
     }
-    patiently(stall, reply.finish()).await
-}
-
-async fn patiently<T>(
-    patience: Duration,
-    work: impl Future<Output = Result<T, Broken>>,
-) -> Result<T, Broken> {
-    tokio::time::timeout(patience, work)
-        .await
-        .unwrap_or_else(|_| Err(Broken("the client takes too long".into())))
+    reply.finish().await
 }
 
 async fn next_piece(mut body: Pin<&mut Tracked>) -> Result<Option<Bytes>, Broken> {

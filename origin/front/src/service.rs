@@ -9,7 +9,10 @@ use crate::body::{Body, RequestBody};
 /// A request as a service sees it, whatever protocol it came by. Its extensions hold a [`ConnectionInfo`].
 pub type Request = http::Request<RequestBody>;
 
-/// A response. A [`RouteName`] among its extensions labels metrics and access log.
+/// A response. A [`RouteName`] among its extensions labels metrics and access log, an [`Urgency`] says how soon it is
+/// wanted.
+///
+/// [`Urgency`]: crate::Urgency
 pub type Response = http::Response<Body>;
 
 /// Answers requests. Cloned once for each connection, so clones are cheap.

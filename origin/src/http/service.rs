@@ -8,8 +8,10 @@ use bytes::Bytes;
 use http::{Method, StatusCode, request};
 use moka::future::Cache;
 use origin_front::{
-    ConnectionInfo, ETag, Problem, Protocol, Request, Response, RouteName, Service, cors, entity,
+    ConnectionInfo, ETag, Problem, Protocol, Request, Response, RouteName, Service, Urgency, cors,
+    entity,
 };
+use origin_media::codec::Media;
 use origin_media::drm::Signalling;
 use origin_media::identity::{MediaIds, Revision};
 use origin_media::manifest::{Depth, ManifestKind, Resource, Subject, dash, hls};
@@ -32,6 +34,14 @@ pub struct OriginService {
 
 /// Bytes of a chunk: a window is planned, made, checked and sent at a time.
 const CHUNK: usize = 128 * 1024;
+
+/// What a player needs before it can show anything, manifests and init segments, and refusals: all of it short.
+const AT_ONCE: Urgency = Urgency::of(1);
+
+/// Audio is little beside the picture, and a gap in it is noticed sooner.
+const AUDIO: Urgency = Urgency::of(2);
+
+const VIDEO: Urgency = Urgency::of(3);
 
 /// Everything that responses are made from, shared by all workers.
 pub struct Views {
@@ -111,6 +121,7 @@ impl Service for OriginService {
         };
         cors::allow(response.headers_mut());
         response.extensions_mut().insert(name);
+        response.extensions_mut().get_or_insert(AT_ONCE);
         response
     }
 }
@@ -263,17 +274,21 @@ impl OriginService {
                 }
                 let etag = etag(&format!("{media_id}-{number}"))?;
                 let pool = Arc::clone(&self.pool);
-                Ok(entity::serve(
-                    request,
-                    &Segment {
-                        etag,
-                        layout,
-                        package,
-                        track,
-                        pool,
-                        handing: handing(request),
-                    },
-                ))
+                let urgency = match package.presentation.tracks()[track].media() {
+                    Media::Audio => AUDIO,
+                    Media::Video => VIDEO,
+                };
+                let segment = Segment {
+                    etag,
+                    layout,
+                    package,
+                    track,
+                    pool,
+                    handing: handing(request),
+                };
+                let mut response = entity::serve(request, &segment);
+                response.extensions_mut().insert(urgency);
+                Ok(response)
             }
             // Key-frame fragments, text and the virtual file have URLs and are not made yet.
             MediaFile::KeyFrame(_) | MediaFile::Text(_) | MediaFile::Whole => Err(Error::NotFound),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use conf::RequestLimits;
 use quinn::{EndpointConfig, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt};
 
+use super::socket::Counted;
 use crate::tls::Tls;
 
 /// Bytes in flight and unsent on one connection: less starves long fat paths, more lets one stream's backlog wait
@@ -44,10 +45,10 @@ pub(crate) fn endpoint(
         .transport_config(Arc::new(transport))
         // Workers share the port by the hash of both addresses: a client that moves reaches another worker.
         .migration(false);
-    quinn::Endpoint::new(
+    quinn::Endpoint::new_with_abstract_socket(
         EndpointConfig::default(),
         Some(config),
-        udp,
+        Counted::new(udp)?,
         Arc::new(TokioRuntime),
     )
 }

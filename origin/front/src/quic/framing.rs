@@ -1,33 +1,43 @@
-//! The traits of this module over the `h3` crate and quinn.
+//! The traits of this module over the `h3` crate.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use h3::error::Code;
+use h3::frame::FrameStream;
+use h3::proto::frame::FrameType;
+use h3::proto::varint::VarInt;
 use h3::server::{RequestResolver, RequestStream};
+use h3::stream::BufRecvStream;
 use http::{Response, header};
 use http_body::{Frame, SizeHint};
 
-use super::endpoint::STREAM_RECEIVE_WINDOW;
+use super::streams::{Line, RecvStream, SendStream};
+use super::transport::Transport;
 use super::{Broken, Connection, Reply, Stream};
 use crate::body::RequestBody;
+use crate::priority::Precedence;
 use crate::service::Request;
 
 /// A connection of the `h3` crate.
-pub(crate) struct Http3(h3::server::Connection<h3_quinn::Connection, Bytes>);
+pub(crate) struct Http3 {
+    h3: h3::server::Connection<Transport, Bytes>,
+    line: Line,
+}
 
 impl Http3 {
     /// Opens HTTP/3 on a QUIC connection; request heads are bounded by `head_bytes`.
     pub(crate) async fn open(quic: quinn::Connection, head_bytes: usize) -> Result<Self, Broken> {
-        h3::server::builder()
+        let line = Line::new();
+        let h3 = h3::server::builder()
             .max_field_section_size(head_bytes as u64)
-            .build(h3_quinn::Connection::new(quic))
+            .build(Transport::new(quic, line.clone()))
             .await
-            .map(Self)
-            .map_err(broken)
+            .map_err(broken)?;
+        Ok(Self { h3, line })
     }
 }
 
@@ -39,25 +49,38 @@ impl Connection for Http3 {
     type Stream = Unresolved;
 
     async fn next(&mut self) -> Option<Unresolved> {
-        self.0.accept().await.ok().flatten().map(Unresolved)
+        let accepted = poll_fn(|context| {
+            self.line.serve(context);
+            self.h3.poll_accept_request_stream(context)
+        });
+        let stream = accepted.await.ok().flatten()?;
+        let sending = stream.send.clone();
+        let frames = FrameStream::new(BufRecvStream::new(stream));
+        Some(Unresolved {
+            head: self.h3.create_resolver(frames),
+            sending,
+        })
     }
 
     async fn go_away(&mut self) {
         // `h3` counts from the last stream that it accepted; the id in GOAWAY is the first that is not served.
         // A connection that is already lost need not hear of it.
-        let _ = self.0.shutdown(1).await;
+        let _ = self.h3.shutdown(1).await;
     }
 }
 
 /// A stream whose head is still to be read.
-pub(crate) struct Unresolved(RequestResolver<h3_quinn::Connection, Bytes>);
+pub(crate) struct Unresolved {
+    head: RequestResolver<Transport, Bytes>,
+    sending: SendStream,
+}
 
 impl Stream for Unresolved {
     type Reply = Sending;
 
     async fn head(self) -> Result<(Request, Sending), Broken> {
-        let (request, stream) = self.0.resolve_request().await.map_err(broken)?;
-        let (sending, receiving) = stream.split();
+        let (request, stream) = self.head.resolve_request().await.map_err(broken)?;
+        let (framed, receiving) = stream.split();
         let declared = request
             .headers()
             .get(header::CONTENT_LENGTH)
@@ -67,33 +90,50 @@ impl Stream for Unresolved {
             left: declared,
         }
         .into_body();
-        Ok((request.map(|()| body), Sending(Some(sending))))
+        let sending = Sending {
+            framed,
+            raw: self.sending,
+            is_finished: false,
+        };
+        Ok((request.map(|()| body), sending))
     }
 }
 
-/// The answering half; empty once finished.
-pub(crate) struct Sending(Option<RequestStream<h3_quinn::SendStream<Bytes>, Bytes>>);
-
-impl Sending {
-    fn stream(&mut self) -> Result<&mut RequestStream<h3_quinn::SendStream<Bytes>, Bytes>, Broken> {
-        self.0
-            .as_mut()
-            .ok_or_else(|| Broken("the stream is finished".into()))
-    }
+/// The answering half.
+pub(crate) struct Sending {
+    /// Frames heads.
+    framed: RequestStream<SendStream, Bytes>,
+    /// The same stream without frames.
+    raw: SendStream,
+    is_finished: bool,
 }
 
 impl Reply for Sending {
-    async fn head(&mut self, response: Response<()>) -> Result<(), Broken> {
-        self.stream()?.send_response(response).await.map_err(broken)
+    fn rank(&mut self, precedence: Precedence) {
+        self.raw.rank(precedence);
+    }
+
+    async fn head(&mut self, response: Response<()>, len: u64) -> Result<(), Broken> {
+        self.framed.send_response(response).await.map_err(broken)?;
+        if len > 0 {
+            self.raw.push(data_header(len)?);
+        }
+        Ok(())
     }
 
     async fn data(&mut self, piece: Bytes) -> Result<(), Broken> {
-        self.stream()?.send_data(piece).await.map_err(broken)
+        self.raw.push(piece);
+        poll_fn(|context| self.raw.poll_flushed(context))
+            .await
+            .map_err(broken)
     }
 
     async fn finish(mut self) -> Result<(), Broken> {
-        self.stream()?.finish().await.map_err(broken)?;
-        self.0 = None;
+        poll_fn(|context| self.raw.poll_flushed(context))
+            .await
+            .map_err(broken)?;
+        self.raw.finish().map_err(broken)?;
+        self.is_finished = true;
         Ok(())
     }
 }
@@ -101,13 +141,22 @@ impl Reply for Sending {
 impl Drop for Sending {
     fn drop(&mut self) {
         // quinn would end a dropped stream with a FIN, as if nothing were missing.
-        if let Some(stream) = &mut self.0 {
-            stream.stop_stream(Code::H3_INTERNAL_ERROR);
+        if !self.is_finished {
+            self.raw.reset(Code::H3_INTERNAL_ERROR.value());
         }
     }
 }
 
-type Incoming = RequestStream<h3_quinn::RecvStream, Bytes>;
+/// The beginning of a DATA frame (RFC 9114 7.2.1). A body's length is known, so one frame holds all of it.
+fn data_header(len: u64) -> Result<Bytes, Broken> {
+    let len = VarInt::from_u64(len).map_err(|_| Broken("a body of over 2^62 bytes".into()))?;
+    let mut header = BytesMut::with_capacity(2 * VarInt::MAX_SIZE);
+    FrameType::DATA.encode(&mut header);
+    len.encode(&mut header);
+    Ok(header.freeze())
+}
+
+type Incoming = RequestStream<RecvStream, Bytes>;
 
 /// The receiving half, as a request's body.
 struct Receiving {
@@ -120,7 +169,7 @@ struct Receiving {
 impl Receiving {
     /// Almost every request ends with its head; then nothing is kept.
     fn into_body(mut self) -> RequestBody {
-        match std::future::poll_fn(|context| self.poll_data(context)).now_or_never() {
+        match poll_fn(|context| self.poll_data(context)).now_or_never() {
             Some(None) => RequestBody::empty(),
             Some(Some(first)) => RequestBody::incoming(Begun {
                 first: Some(first),
@@ -151,7 +200,7 @@ impl Receiving {
             Err(fault) => Err(Fault::from(fault)),
         };
         if !matches!(outcome, Ok(Some(_))) {
-            self.let_go();
+            self.stream = None;
         }
         Poll::Ready(outcome.transpose())
     }
@@ -163,48 +212,6 @@ impl Receiving {
             self.left = Some(left.ok_or("more bytes than Content-Length")?);
         }
         Ok(data)
-    }
-
-    /// Reads what is left of the request, since a client may take a stream that is stopped for a request that has
-    /// failed. What has come already is read at once, the rest on a task that ends with the connection.
-    fn let_go(&mut self) {
-        let Some(stream) = self.stream.take() else {
-            return;
-        };
-        let mut rest = Box::pin(discard(stream));
-        if rest.as_mut().now_or_never().is_none()
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            runtime.spawn(async move {
-                // Beyond this the end is not late but missing.
-                let _ = tokio::time::timeout(REST_TIMEOUT, rest).await;
-            });
-        }
-    }
-}
-
-impl Drop for Receiving {
-    fn drop(&mut self) {
-        self.let_go();
-    }
-}
-
-/// How long the end of a request is waited for that nobody reads.
-const REST_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Reads to the end of the stream, or as much as a client may send before it knows that nobody reads. Then quinn
-/// stops the stream, with a code that HTTP/3 does not know and that so means H3_NO_ERROR (RFC 9114 8). Saying so
-/// ourselves would panic: `h3_quinn` cannot stop a stream while it waits for data, nor tell whether it does.
-async fn discard(mut stream: Incoming) {
-    let mut left = STREAM_RECEIVE_WINDOW as usize;
-    // Trailers end a body before the stream ends. What is wrong with a request that is answered no longer matters.
-    let mut ends = 0;
-    while ends < 2 {
-        match stream.recv_data().await {
-            Ok(Some(data)) if data.remaining() <= left => left -= data.remaining(),
-            Ok(None) => ends += 1,
-            Ok(Some(_)) | Err(_) => return,
-        }
     }
 }
 

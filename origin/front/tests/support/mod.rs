@@ -24,7 +24,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use origin_front::tls::DevCa;
 use origin_front::{
     Body, Bound, Chunks, ConnectionInfo, Cut, Drain, ETag, Entity, Limits, Phase, Problem, Request,
-    Response, RouteName, Service, Tls, cors, entity,
+    Response, RouteName, Service, Tls, Urgency, cors, entity,
 };
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls_pki_types::pem::PemObject as _;
@@ -50,6 +50,9 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub const BIG: u64 = 3_000_001;
 
+/// The most that a frame of HTTP/3 can hold.
+const ENDLESS: u64 = (1 << 62) - 1;
+
 /// The byte at each position of every long body here.
 pub fn pattern(range: Range<u64>) -> Bytes {
     range.map(|at| u8::try_from(at % 251).unwrap()).collect()
@@ -73,11 +76,17 @@ impl Service for Trial {
                 let (parts, _) = request.into_parts();
                 entity::serve(&parts, &Big)
             }
+            "/soon" => {
+                let (parts, _) = request.into_parts();
+                let mut response = entity::serve(&parts, &Big);
+                response.extensions_mut().insert(Urgency::of(0));
+                response
+            }
             "/cut" => Response::new(Body::chunks(BIG, Pieces::cut_at(1_000_000))),
             "/cut-at-once" => Response::new(Body::chunks(BIG, Pieces::cut_at(0))),
             "/short" => Response::new(Body::chunks(BIG, Pieces::new(0..BIG - 1))),
             "/long" => Response::new(Body::chunks(BIG, Pieces::new(0..BIG + 1))),
-            "/endless" => Response::new(Body::chunks(u64::MAX / 2, Pieces::new(0..u64::MAX / 2))),
+            "/endless" => Response::new(Body::chunks(ENDLESS, Pieces::new(0..ENDLESS))),
             "/empty" => Response::new(Body::empty()),
             "/wait" => {
                 self.asked.notify_one();
@@ -441,10 +450,28 @@ pub struct H3Client {
 
 impl H3Client {
     pub async fn connect(server: &Server) -> Result<Self, Fault> {
+        Self::with_transport(server, quinn::TransportConfig::default()).await
+    }
+
+    /// One to which only so many bytes may be sent before they are read: on a stream, and in all.
+    pub async fn with_windows(server: &Server, stream: u32, all: u32) -> Result<Self, Fault> {
+        let mut transport = quinn::TransportConfig::default();
+        transport
+            .stream_receive_window(stream.into())
+            .receive_window(all.into());
+        Self::with_transport(server, transport).await
+    }
+
+    async fn with_transport(
+        server: &Server,
+        transport: quinn::TransportConfig,
+    ) -> Result<Self, Fault> {
         let config = client_config(&server.ca, b"h3");
         let config = quinn::crypto::rustls::QuicClientConfig::try_from(config)?;
+        let mut config = quinn::ClientConfig::new(Arc::new(config));
+        config.transport_config(Arc::new(transport));
         let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse()?)?;
-        endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(config)));
+        endpoint.set_default_client_config(config);
         let quic = endpoint.connect(server.address, "localhost")?.await?;
         let (mut driver, send) = h3::client::new(h3_quinn::Connection::new(quic.clone())).await?;
         tokio::spawn(async move {
