@@ -29,7 +29,7 @@ pub(super) fn of_segments(policy: &str, stage: &mut Stage) -> Result<Measured, F
     let mut pass = || -> Result<Series, Failure> {
         segments
             .iter()
-            .map(|url| first_byte_ms(&mut probe, url.path()))
+            .map(|segment| first_byte_ms(&mut probe, segment.url.path()))
             .collect()
     };
     let (first, again) = (pass()?, pass()?);
@@ -90,7 +90,7 @@ fn middle_of(castellum: &Castellum, asset: &str) -> Result<String, Failure> {
     let segments = pictures.first().map(|track| &track.segments);
     let middle = segments.and_then(|segments| segments.get(segments.len() / 2));
     let middle = middle.ok_or_else(|| Failure::asking(asset, "it has no segment"))?;
-    Ok(middle.path().to_owned())
+    Ok(middle.url.path().to_owned())
 }
 
 fn first_byte_ms(probe: &mut Probe, path: &str) -> Result<f64, Failure> {

@@ -37,7 +37,7 @@ pub(super) fn measure(policy: &str, stage: &mut Stage) -> Result<Measured, Failu
             .iter()
             .cycle()
             .take(VIEWERS)
-            .map(|url| begin(castellum.plain, url))
+            .map(|segment| begin(castellum.plain, &segment.url))
             .collect();
         let viewers = viewers.map_err(|error| Failure::asking(LADDER, error))?;
         castellum.settle()?;
