@@ -172,6 +172,11 @@ fn what_cannot_begin_is_2() {
     assert!(complaint(&nobody).contains("loadtest: "));
     let nowhere = loadtest(&["compare", "--a", "/nowhere/a", "--b", "/nowhere/b"]);
     assert!(complaint(&nowhere).contains("/nowhere/a"));
+    let pace = loadtest(&["compare", "--a", "/a", "--b", "/b", "--pace", "2"]);
+    assert!(
+        complaint(&pace).contains("--scenario"),
+        "pace is of viewers"
+    );
     let wrong = file("wrong.urls", "http://127.0.0.1:9/\n/path\n");
     let wrong = wrong.to_str().unwrap();
     let relative = loadtest(&["compare", "--a", wrong, "--b", wrong]);

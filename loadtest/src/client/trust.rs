@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::{fmt, io};
 
+use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
@@ -49,6 +50,8 @@ impl Trust {
         };
         let mut tls = builder.with_no_client_auth();
         tls.alpn_protocols = vec![protocol.alpn().to_vec()];
+        // Viewers are strangers to each other: one who resumed another's session would shake hands at half the price.
+        tls.resumption = Resumption::disabled();
         Ok(tls)
     }
 }

@@ -107,7 +107,7 @@ impl Check {
         }
     }
 
-    fn from_zero(&mut self, key: &str, value: f64, most: f64) {
+    fn zero_or_more(&mut self, key: &str, value: f64, most: f64) {
         if !(0.0..=most).contains(&value) {
             self.fault(key, format!("a number from 0 to {most} is wanted"));
         }
@@ -130,7 +130,7 @@ impl Check {
             );
         }
         let verify = group.verify.unwrap_or(0.0);
-        self.from_zero(&at("verify"), verify, 1.0);
+        self.zero_or_more(&at("verify"), verify, 1.0);
         let behaviour = self.behaviour(&at("behaviour"), &group.behaviour);
         if behaviour == Behaviour::Licence && verify > 0.0 {
             self.fault(&at("verify"), "has no meaning for kind = \"licence\"");
@@ -176,7 +176,7 @@ impl Check {
                     ("within", arrivals.within),
                 ]
                 .map(|(name, value)| self.required(&at(name), value));
-                self.from_zero(&at("from"), from, RATE_LIMIT);
+                self.zero_or_more(&at("from"), from, RATE_LIMIT);
                 self.above_zero(&at("to"), to, RATE_LIMIT);
                 self.above_zero(&at("within"), within, SECONDS_LIMIT);
                 Shape::Ramp { from, to, within }
@@ -225,7 +225,7 @@ impl Check {
             Choice::Once => Rule::Once,
             Choice::Zipf => {
                 let exponent = self.required(&exponent_key, titles.exponent);
-                self.from_zero(&exponent_key, exponent, EXPONENT_LIMIT);
+                self.zero_or_more(&exponent_key, exponent, EXPONENT_LIMIT);
                 Rule::Zipf { exponent }
             }
         };
@@ -293,7 +293,7 @@ impl Check {
 
     fn thresholds(&mut self, thresholds: document::Thresholds) -> Thresholds {
         if let Some(share) = thresholds.max_error_share {
-            self.from_zero("thresholds.max_error_share", share, 1.0);
+            self.zero_or_more("thresholds.max_error_share", share, 1.0);
         }
         let routes = thresholds.max_p99_ms;
         let routes = [

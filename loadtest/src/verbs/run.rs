@@ -50,16 +50,16 @@ pub(crate) struct Arguments {
 #[derive(clap::Args)]
 pub(super) struct Changes {
     /// Use the plain listeners (h1, and h2 with prior knowledge) in place of what the scenario says
-    #[arg(long, conflicts_with = "tls")]
+    #[arg(long, requires = "scenario", conflicts_with = "tls")]
     plain: bool,
     /// Use the TLS listeners in place of what the scenario says
-    #[arg(long)]
+    #[arg(long, requires = "scenario")]
     tls: bool,
     /// Multiply the scenario's rates and bursts, and how many viewers may be there at once
-    #[arg(long, value_name = "FACTOR", value_parser = factor)]
+    #[arg(long, requires = "scenario", value_name = "FACTOR", value_parser = factor)]
     rate: Option<f64>,
     /// Watch so many times faster than film
-    #[arg(long, value_name = "FACTOR", value_parser = factor)]
+    #[arg(long, requires = "scenario", value_name = "FACTOR", value_parser = factor)]
     pace: Option<f64>,
 }
 

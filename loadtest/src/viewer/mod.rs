@@ -206,7 +206,9 @@ impl Viewer {
             index = self.random.below(self.len);
             self.index = Some(index);
             self.buffer.clear(now);
-            self.wanted = now;
+            // While he waited for an answer, the picture went on beyond the mark.
+            let since = Duration::try_from_secs_f64((watched - mark) / watch.pace);
+            self.wanted = now.saturating_sub(since.unwrap_or_default());
             self.next_seek = Some(watched + mean * self.random.exponential());
             self.experience.seeks += 1;
         }
@@ -496,6 +498,39 @@ mod tests {
         );
         assert_eq!((asked.clone(), left, experience), life(1));
         assert_ne!(asked, life(2).0);
+    }
+
+    #[test]
+    fn a_seek_is_due_when_it_was_meant_though_an_answer_was_awaited() {
+        let seeking = Watch {
+            seek_every: Some(1000.0),
+            ..WATCH
+        };
+        let mut viewer = viewer(Behaviour::Watch(seeking), 0);
+        viewer.next_seek = Some(3.0);
+        let mut now = at(1.0);
+        for _ in 0..6 {
+            let Step::Fetch { errands, .. } = viewer.step(now) else {
+                panic!("opening, and three segments")
+            };
+            for errand in &errands {
+                viewer.take(errand, &body(errand)).unwrap();
+            }
+            // Only the third segment takes long.
+            if matches!(errands[0], Errand::Segment { index: 2, .. }) {
+                now = at(6.0);
+            }
+            viewer.done(now, 10, at(1.0));
+        }
+        let Step::Fetch { due, .. } = viewer.step(now) else {
+            panic!("he seeks")
+        };
+        // Watched since 1 s, the mark is reached at 4 s.
+        assert!(
+            due.unwrap().abs_diff(at(4.0)) < Duration::from_millis(1),
+            "{due:?}"
+        );
+        assert_eq!(viewer.experience().seeks, 1);
     }
 
     #[test]

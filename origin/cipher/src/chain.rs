@@ -115,7 +115,7 @@ impl Aes128Key {
             {
                 match piece {
                     Piece::Clear { from, to, len } => {
-                        dst[to..to + len].copy_from_slice(&src[from..from + len]);
+                        crate::copy(&src[from..from + len], &mut dst[to..to + len]);
                     }
                     Piece::Chain(chain) if chain.strides(pattern) == 0 => {
                         self.end_chain(src, dst, &chain);

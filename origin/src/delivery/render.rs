@@ -29,7 +29,7 @@ const BURST: usize = 512 * 1024;
 const LEAST_WINDOW: usize = 4096;
 
 /// Fewer bytes in one piece are copied instead: to lend them costs more than that, here and in the kernel.
-const WORTH_LENDING: u64 = 32 * 1024;
+const WORTH_LENDING: u64 = 8 * 1024;
 
 /// What a response that is lent keeps back to the end, in bytes: little enough that copying it costs nothing.
 const KEPT_BACK: u64 = 16 * 1024;

@@ -137,7 +137,7 @@ impl Cover {
                     let protected = at + u64::from(subsample.clear);
                     let end = protected + u64::from(subsample.protected);
                     let clear = local(&cut(at..protected));
-                    dst[clear.clone()].copy_from_slice(&src[clear]);
+                    origin_cipher::copy(&src[clear.clone()], &mut dst[clear]);
                     let hidden = cut(protected..end);
                     if !hidden.is_empty() {
                         let skipped = hidden.start - protected;
