@@ -1,12 +1,12 @@
 //! A title under a pack, with its keys: what manifests and media are planned from.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use keystore_types::Label;
 use origin_cipher::Aes128Key;
-use origin_media::identity::MediaIds;
+use origin_media::identity::{MediaIds, Revision};
 use origin_media::layout;
 use origin_media::presentation::{Pack, Presentation, SourceRef, Track};
 use origin_media::protect::TrackKey;
@@ -28,6 +28,8 @@ pub struct Package {
     tracks: Vec<PackagedTrack>,
     /// The ids of each track of the presentation.
     pub media_ids: Vec<MediaIds>,
+    /// By the name of the policy: a digest is too dear for each request.
+    revisions: Mutex<BTreeMap<String, Revision>>,
 }
 
 struct PackagedTrack {
@@ -110,6 +112,7 @@ impl Package {
             keys,
             tracks,
             media_ids,
+            revisions: Mutex::default(),
         })
     }
 
@@ -147,6 +150,20 @@ impl Package {
             .iter()
             .map(Track::name)
             .zip(self.media_ids.iter().copied())
+    }
+
+    /// The revision of its manifests under a policy, computed once.
+    pub fn revision_under(&self, policy: &str, compute: impl FnOnce() -> Revision) -> Revision {
+        let mut revisions = self
+            .revisions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = revisions.get(policy) {
+            return *known;
+        }
+        let revision = compute();
+        revisions.insert(policy.to_owned(), revision);
+        revision
     }
 
     /// Whether a new response may begin under these keys.

@@ -33,6 +33,10 @@ pub struct Policy {
 impl Policy {
     /// The revision of the manifests of `package` under this policy.
     pub fn revision(&self, package: &Package) -> Revision {
+        package.revision_under(&self.name, || self.compute_revision(package))
+    }
+
+    fn compute_revision(&self, package: &Package) -> Revision {
         let protection = self.protection.as_ref().map(|protection| {
             let systems: Vec<_> = protection
                 .systems
@@ -207,6 +211,18 @@ impl Packages {
             Err(error @ (Error::NotFound | Error::Unfit { .. })) => error,
             Err(error) => return Err(error),
         };
+        Box::pin(self.find_superseded(asset, pack, id, found, absent)).await
+    }
+
+    /// Tries the packages that are still held; then tells gone from never there, which is `absent`.
+    async fn find_superseded<T>(
+        &self,
+        asset: &AssetId,
+        pack: &str,
+        id: &str,
+        found: impl Fn(Arc<Package>) -> Option<T>,
+        absent: Error,
+    ) -> Result<T, Error> {
         for title in self.superseded(asset) {
             if let Some(found) = found(self.of_title(title, pack).await?) {
                 return Ok(found);
@@ -231,7 +247,18 @@ impl Packages {
             }
             self.cache.invalidate(&key).await;
         }
-        let pack = self.packs.get(pack).ok_or(Error::NotFound)?;
+        // On the heap: a request's future is moved more than once, and most never come here.
+        Box::pin(self.make_good(title, key, held)).await
+    }
+
+    /// The package of an open title, made under a new lease in place of what is `held`.
+    async fn make_good(
+        &self,
+        title: Arc<Title>,
+        key: (u64, String),
+        held: Option<Arc<Package>>,
+    ) -> Result<Arc<Package>, Error> {
+        let pack = self.packs.get(&key.1).ok_or(Error::NotFound)?;
         let made = self
             .cache
             .try_get_with(key.clone(), self.make(title, pack))

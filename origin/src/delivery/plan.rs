@@ -61,7 +61,7 @@ impl Planner {
         }
         telemetry::layout_missed();
         self.layouts
-            .try_get_with(key, plan(package, at, number))
+            .try_get_with(key, Box::pin(plan(package, at, number)))
             .await
             .map_err(|error: Arc<Error>| (*error).clone())
     }
