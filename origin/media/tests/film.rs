@@ -11,13 +11,45 @@ use std::path::Path;
 
 use bytes::Bytes;
 use origin_media::error::ParseErrorKind::{self, Incomplete, Limit, Malformed, Unsupported};
-use origin_media::index::{Edit, Index, IndexFileError};
+use origin_media::index::{Edit, Index, IndexFileError, Place};
 use origin_media::time::{MediaTime, Timescale};
 use source::Source;
 use source::film::{Film, MEDIA_AT, Node, words};
 
 fn index(film: &Film) -> Index {
     Source::index(film.bytes()).unwrap().index
+}
+
+#[test]
+fn samples_are_walked_as_they_are_looked_up() {
+    let index = index(&Film::new());
+    for track in index.tracks() {
+        for first in 0..track.sample_count() {
+            let walked: Vec<_> = track.places(first).collect();
+            let looked_up: Vec<_> = (first..track.sample_count())
+                .map(|n| Place {
+                    n,
+                    offset: track.offset(n),
+                    size: track.size(n),
+                })
+                .collect();
+            assert_eq!(walked, looked_up);
+
+            let mut next = first;
+            for run in track.runs(first) {
+                assert_eq!(run.samples, next..track.run_end(next));
+                assert_eq!(run.offset, track.offset(next));
+                assert_eq!(run.bytes, track.bytes(run.samples.clone()));
+                next = run.samples.end;
+            }
+            assert_eq!(next, track.sample_count());
+
+            let last = track.sample_count() - 1;
+            let end = track.offset(last) + u64::from(track.size(last));
+            assert_eq!(track.span(first..last + 1), track.offset(first)..end);
+            assert!(track.span(first..first).is_empty());
+        }
+    }
 }
 
 #[test]

@@ -332,6 +332,34 @@ fn e13_tenc_names_the_label_s_key() {
 }
 
 #[test]
+fn what_is_contiguous_and_what_is_ahead_hold_for_every_step() {
+    for scheme in [None, Some(Scheme::Cenc), Some(Scheme::Cbcs)] {
+        let title = Title::made(scheme);
+        for track in title.presentation.tracks() {
+            let layout = title.segment(track, 1);
+            let key = scheme.map(|_| Arc::new(Aes128Key::new(&[7; 16])));
+            let mut render = layout.render(3..layout.len(), key).unwrap();
+            loop {
+                let (ahead, contiguous) = (render.ahead(), render.contiguous());
+                assert_eq!(contiguous == 0, render.remaining() == 0);
+                match render.next_in_one_piece(1000) {
+                    None => break,
+                    Some(Step::Generated(bytes)) => assert!(bytes.len() as u64 <= contiguous),
+                    Some(Step::Media(window)) => {
+                        let ahead = ahead.unwrap();
+                        assert!(ahead.start <= window.read.end && window.read.end <= ahead.end);
+                        if scheme.is_none() {
+                            assert_eq!(window.out_len as u64, contiguous.min(1000));
+                        }
+                    }
+                }
+            }
+            assert_eq!(render.ahead(), None);
+        }
+    }
+}
+
+#[test]
 fn clear_samples_are_never_sent_for_protected_ones() {
     let title = Title::made(Some(Scheme::Cenc));
     let layout = title.segment(&title.presentation.tracks()[0], 1);

@@ -294,3 +294,45 @@ fn mincore_tells_the_truth(metadata: &std::fs::Metadata, path: &Path) -> bool {
     metadata.uid() == rustix::process::geteuid().as_raw()
         || rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use rustix::fs::{Advice, fadvise};
+
+    use super::*;
+    use crate::storage::ColdChoice;
+
+    #[test]
+    fn what_is_expected_comes_into_memory_unasked() {
+        const LEN: u64 = 4 << 20;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("film.mp4");
+        let mut film = File::create(&path).unwrap();
+        film.write_all(&vec![7; usize::try_from(LEN).unwrap()])
+            .unwrap();
+        film.sync_all().unwrap();
+        for maps in [true, false] {
+            let storage = Storage::start(maps, ColdChoice::Threads).unwrap();
+            let source = storage.open(&path).unwrap();
+            fadvise(&film, 0, None, Advice::DontNeed).unwrap();
+            if source.is_cached(LEN - 1) {
+                eprintln!("skipped: this file system keeps what it is told to forget");
+                return;
+            }
+            source.expect(0..LEN + 1000);
+            let is_ready = || {
+                let mut glance = Glance::default();
+                source
+                    .if_ready(0..LEN, &mut glance, &mut |bytes| assert_eq!(bytes[9], 7))
+                    .unwrap()
+            };
+            let given_up = Instant::now() + Duration::from_secs(30);
+            while !is_ready() {
+                assert!(Instant::now() < given_up, "nothing was read ahead");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+}
