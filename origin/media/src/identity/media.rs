@@ -131,7 +131,8 @@ impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // 128 bits and two of padding below them.
         let number = u128::from_be_bytes(self.0);
-        for place in 0..TEXT_LEN {
+        let mut text = [0; TEXT_LEN];
+        for (place, letter) in text.iter_mut().enumerate() {
             let shift = 5 * place;
             let five = if shift <= 123 {
                 number >> (123 - shift)
@@ -139,9 +140,9 @@ impl fmt::Display for Digest {
                 number << (shift - 123)
             };
             let [.., low] = five.to_be_bytes();
-            write!(f, "{}", char::from(ALPHABET[usize::from(low & 31)]))?;
+            *letter = ALPHABET[usize::from(low & 31)];
         }
-        Ok(())
+        f.write_str(std::str::from_utf8(&text).expect("the alphabet is ASCII"))
     }
 }
 

@@ -102,6 +102,9 @@ pub fn media_playlist(subject: &Subject<'_>, at: usize) -> String {
             line(&mut out, format_args!("#EXT-X-KEY:{}", key.attributes));
         }
     }
+    let folder = urls.media_folder(pack, track.name(), media.segments);
+    let count = usize::try_from(track.timeline().segment_count()).unwrap_or_default();
+    out.reserve(count * (folder.len() + EXTINF_LEN));
     for segment in track.timeline().segments() {
         // Differences of rounded instants, so that rounding never adds up.
         let instant = |ticks: u64| {
@@ -116,10 +119,7 @@ pub fn media_playlist(subject: &Subject<'_>, at: usize) -> String {
         );
         line(&mut out, format_args!("#EXTINF:{length},"));
         let object = MediaObject::Segment(segment.number);
-        line(
-            &mut out,
-            format_args!("{}", urls.media(pack, track.name(), media.segments, object)),
-        );
+        line(&mut out, format_args!("{folder}{object}"));
     }
     out.push_str("#EXT-X-ENDLIST\n");
     out
@@ -357,6 +357,9 @@ fn push(out: &mut String, text: std::fmt::Arguments<'_>) {
     out.write_fmt(text)
         .expect("a string takes all that is written to it");
 }
+
+/// `#EXTINF` with its line, and the name of the segment.
+const EXTINF_LEN: usize = 32;
 
 fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
     push(out, text);

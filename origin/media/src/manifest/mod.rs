@@ -12,6 +12,7 @@ mod url;
 mod xml;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use keystore_types::Label;
 
@@ -62,9 +63,9 @@ impl<'a> Subject<'a> {
 const MICROSECONDS: Timescale = Timescale::new(1_000_000).expect("not zero");
 
 /// Seconds with six decimals.
-fn decimal_seconds(time: MediaTime, rounding: Rounding) -> String {
+fn decimal_seconds(time: MediaTime, rounding: Rounding) -> impl fmt::Display {
     let ticks = time.to_timescale(MICROSECONDS, rounding).ticks;
-    format!("{}.{:06}", ticks / 1_000_000, ticks % 1_000_000)
+    fmt::from_fn(move |f| write!(f, "{}.{:06}", ticks / 1_000_000, ticks % 1_000_000))
 }
 
 /// The duration of the longest segment of any track: the same bound in every playlist (rule T11).

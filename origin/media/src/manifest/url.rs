@@ -219,7 +219,8 @@ impl UrlScheme {
         )
     }
 
-    fn media_folder(&self, pack: &str, rep: &str, media: MediaId) -> String {
+    /// What a file of track `rep` has before its own name.
+    pub(super) fn media_folder(&self, pack: &str, rep: &str, media: MediaId) -> String {
         let up = match self.depth {
             Depth::Alias => "../",
             Depth::Revision => "../../",
