@@ -1,22 +1,40 @@
 //! What is said while a run goes on: one line for each look at it.
 
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use crate::load::Beat;
 
 /// How often a terminal is told.
-pub const ON_A_TERMINAL: Duration = Duration::from_secs(1);
+const ON_A_TERMINAL: Duration = Duration::from_secs(1);
 
 /// How often a file or a log is.
-pub const ELSEWHERE: Duration = Duration::from_secs(10);
+const ELSEWHERE: Duration = Duration::from_secs(10);
+
+/// How often standard error is told, whatever it is.
+pub fn every() -> Duration {
+    if std::io::stderr().is_terminal() {
+        ON_A_TERMINAL
+    } else {
+        ELSEWHERE
+    }
+}
 
 /// What changed since the last look.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Progress {
+    /// Who asks: viewers, or connections.
+    who: &'static str,
     last: Beat,
 }
 
 impl Progress {
+    /// Of what these do.
+    pub fn of(who: &'static str) -> Self {
+        let last = Beat::default();
+        Self { who, last }
+    }
+
     /// The line of a look; rates are those since the one before.
     pub fn line(&mut self, beat: Beat) -> String {
         let last = std::mem::replace(&mut self.last, beat);
@@ -29,9 +47,10 @@ impl Progress {
         let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / passed;
         let (now, before) = (beat.totals, last.totals);
         format!(
-            "{:>6.0} s {:>7} viewers {:>9.1} requests/s {:>9.2} MB/s {:>6} errors",
+            "{:>6.0} s {:>7} {} {:>9.1} requests/s {:>9.2} MB/s {:>6} errors",
             beat.elapsed.as_secs_f64(),
-            beat.viewers,
+            beat.present,
+            self.who,
             rate(now.requests, before.requests),
             rate(now.bytes, before.bytes) / 1e6,
             now.errors,
@@ -46,10 +65,10 @@ mod tests {
 
     #[test]
     fn rates_are_those_since_the_last_look() {
-        let mut progress = Progress::default();
+        let mut progress = Progress::of("viewers");
         let beat = |seconds, requests, bytes| Beat {
             elapsed: Duration::from_secs(seconds),
-            viewers: 7,
+            present: 7,
             totals: Totals {
                 requests,
                 bytes,

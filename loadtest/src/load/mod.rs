@@ -235,8 +235,8 @@ pub struct Live(Arc<World>);
 pub struct Beat {
     /// Time since it began; zero while it is being prepared.
     pub elapsed: Duration,
-    /// Viewers who are there.
-    pub viewers: usize,
+    /// Viewers who are there, or connections where no viewers ask.
+    pub present: usize,
     /// What they got until now.
     pub totals: Totals,
 }
@@ -247,7 +247,7 @@ impl Live {
         let Self(world) = self;
         Beat {
             elapsed: world.now(),
-            viewers: world.viewers.load(Ordering::Relaxed),
+            present: world.viewers.load(Ordering::Relaxed),
             totals: world.recorder.totals(),
         }
     }

@@ -13,8 +13,9 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::LocalSet;
 use url::Url;
 
-use super::{Measured, Refused, STALL, Saturation, Tally, on_threads};
+use super::{Counters, Measured, Refused, STALL, Saturation, TICK, Tally, on_threads};
 use crate::client::{Peer, Protocol, QuicConnection, QuicWindows};
+use crate::recorder::Totals;
 
 /// Windows that never keep the server waiting.
 const WINDOWS: QuicWindows = QuicWindows {
@@ -26,14 +27,14 @@ const WINDOWS: QuicWindows = QuicWindows {
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(50);
 
 /// Runs the load over QUIC.
-pub(super) fn run(saturation: &Saturation) -> Result<Measured, Refused> {
+pub(super) fn run(saturation: &Saturation, counters: &Arc<Counters>) -> Result<Measured, Refused> {
     let tls = Arc::new(saturation.trust.tls(Protocol::H3)?);
     let heads = saturation.urls.iter().map(head).collect::<Result<_, _>>()?;
     let plan = Plan { heads, tls };
     on_threads(
         saturation,
         |numbers| Lines::open(saturation, &plan, numbers),
-        |lines| Ok(lines.run(saturation, &plan)),
+        |lines| Ok(lines.run(saturation, &plan, counters)),
     )
 }
 
@@ -72,9 +73,10 @@ impl Lines {
         })
     }
 
-    fn run(self, saturation: &Saturation, plan: &Plan) -> Tally {
+    fn run(self, saturation: &Saturation, plan: &Plan, counters: &Arc<Counters>) -> Tally {
         let tally = Rc::new(RefCell::new(Tally::default()));
         let tasks = LocalSet::new();
+        tasks.spawn_local(tell(Rc::clone(&tally), Arc::clone(counters)));
         for (number, connection) in self.connections.into_iter().enumerate() {
             let connection = Rc::new(RefCell::new(connection));
             for stream in 0..saturation.streams.get() {
@@ -97,6 +99,15 @@ impl Lines {
         self.runtime.block_on(tasks.run_until(end));
         drop(tasks);
         tally.take()
+    }
+}
+
+/// Says each tick what was counted.
+async fn tell(tally: Rc<RefCell<Tally>>, counters: Arc<Counters>) {
+    let mut told = Totals::default();
+    loop {
+        tokio::time::sleep(TICK).await;
+        counters.tell(&tally.borrow(), &mut told);
     }
 }
 

@@ -8,6 +8,7 @@
 //! [`h1`] and [`h2`] do no I/O: they are told what came and say what is to be sent, and how much of what
 //! comes next they need not see. Nothing of a body is looked at, so nothing is verified here: viewers do that.
 
+mod counters;
 mod h1;
 mod h2;
 mod h3;
@@ -17,14 +18,19 @@ mod wire;
 use std::io;
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::sync::Barrier;
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use url::Url;
 
+pub use counters::Counters;
+
 use crate::client::{BadAuthority, Protocol, Trust};
 use crate::host::{Processes, Snapshot, Usage};
 use crate::latency::Latencies;
+
+/// How often a thread looks at what it need not look at each time.
+const TICK: Duration = Duration::from_millis(100);
 
 /// A connection on which nothing moves for this long has failed.
 const STALL: Duration = Duration::from_secs(10);
@@ -143,6 +149,14 @@ pub enum Refused {
 /// # Errors
 /// Where it cannot begin; what goes wrong later is counted.
 pub fn run(saturation: &Saturation) -> Result<Measured, Refused> {
+    run_seen(saturation, &Arc::default())
+}
+
+/// As [`run`], with counters that can be looked at meanwhile.
+///
+/// # Errors
+/// As for [`run`].
+pub fn run_seen(saturation: &Saturation, counters: &Arc<Counters>) -> Result<Measured, Refused> {
     let first = saturation.urls.first().ok_or(Refused::Nothing)?;
     for url in &saturation.urls {
         if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
@@ -157,8 +171,8 @@ pub fn run(saturation: &Saturation) -> Result<Measured, Refused> {
     }
     match saturation.protocol {
         Protocol::H3 if first.scheme() == "http" => Err(Refused::PlainH3),
-        Protocol::H3 => h3::run(saturation),
-        Protocol::H1 | Protocol::H2 => tcp::run(saturation),
+        Protocol::H3 => h3::run(saturation, counters),
+        Protocol::H1 | Protocol::H2 => tcp::run(saturation, counters),
     }
 }
 
@@ -347,7 +361,12 @@ mod tests {
     fn counts_what_comes_and_drops_large_bodies_in_the_kernel() {
         for len in [0, 100, 1_000_000] {
             let base = serve(answer(len), usize::MAX);
-            let measured = run(&saturation(&[format!("{base}/a"), format!("{base}/b")])).unwrap();
+            let saturation = saturation(&[format!("{base}/a"), format!("{base}/b")]);
+            let counters = Arc::default();
+            let measured = run_seen(&saturation, &counters).unwrap();
+            let seen = counters.totals();
+            assert!(seen.requests > 0 && seen.requests <= measured.requests);
+            assert!(seen.bytes <= measured.bytes && seen.errors == 0);
             assert_eq!((measured.errors, measured.first_error), (0, None));
             assert!(measured.requests > 6, "{} requests", measured.requests);
             assert_eq!(measured.whole.len(), measured.requests);

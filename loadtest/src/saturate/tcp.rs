@@ -13,11 +13,9 @@ use rustls_pki_types::ServerName;
 use super::h1::{self, H1};
 use super::h2::{self, H2};
 use super::wire::{Found, Scratch, Wire};
-use super::{Measured, Refused, STALL, Saturation, Tally, on_threads};
+use super::{Counters, Measured, Refused, STALL, Saturation, TICK, Tally, on_threads};
 use crate::client::{Peer, Protocol};
-
-/// How often a thread looks at the clock where no socket has anything.
-const TICK: Duration = Duration::from_millis(100);
+use crate::recorder::Totals;
 
 /// Sockets that are looked at before the clock is.
 const READY_AT_ONCE: usize = 64;
@@ -70,12 +68,12 @@ pub(super) enum Fault {
 }
 
 /// Runs the load over TCP.
-pub(super) fn run(saturation: &Saturation) -> Result<Measured, Refused> {
+pub(super) fn run(saturation: &Saturation, counters: &Counters) -> Result<Measured, Refused> {
     let plan = Plan::new(saturation)?;
     on_threads(
         saturation,
         |numbers| Lines::open(&plan, numbers),
-        |lines| lines.run(saturation.duration),
+        |lines| lines.run(saturation.duration, counters),
     )
 }
 
@@ -171,7 +169,7 @@ impl<'a> Lines<'a> {
         })
     }
 
-    fn run(mut self, duration: Duration) -> io::Result<Tally> {
+    fn run(mut self, duration: Duration, counters: &Counters) -> io::Result<Tally> {
         let now = Instant::now();
         let end = now + duration;
         for number in 0..self.lines.len() {
@@ -185,6 +183,7 @@ impl<'a> Lines<'a> {
         let mut scratch = Scratch::default();
         let mut events = Vec::with_capacity(READY_AT_ONCE);
         let mut looked = now;
+        let mut told = Totals::default();
         loop {
             let now = Instant::now();
             if now >= end {
@@ -192,6 +191,7 @@ impl<'a> Lines<'a> {
             }
             if now - looked > TICK {
                 looked = now;
+                counters.tell(&self.tally, &mut told);
                 self.find_stalled(now)?;
             }
             events.clear();

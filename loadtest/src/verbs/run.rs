@@ -1,12 +1,11 @@
 //! `loadtest run`: the viewers of a scenario.
 
-use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use loadtest::client::Protocol;
 use loadtest::load::{Live, Load};
-use loadtest::progress::{ELSEWHERE, ON_A_TERMINAL, Progress};
+use loadtest::progress::{self, Progress};
 use loadtest::report::Report;
 use loadtest::scenario::Scenario;
 use loadtest::target::Target;
@@ -115,12 +114,8 @@ pub(super) fn load(
 }
 
 async fn tell(live: Live) {
-    let every = if std::io::stderr().is_terminal() {
-        ON_A_TERMINAL
-    } else {
-        ELSEWHERE
-    };
-    let mut progress = Progress::default();
+    let every = progress::every();
+    let mut progress = Progress::of("viewers");
     loop {
         tokio::time::sleep(every).await;
         eprintln!("{}", progress.line(live.beat()));

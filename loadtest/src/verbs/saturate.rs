@@ -2,10 +2,15 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Instant;
 
 use loadtest::host::Usage;
+use loadtest::load::Beat;
+use loadtest::progress::{self, Progress};
 use loadtest::report::{Quantiles, protocol_name};
-use loadtest::saturate::{self, Measured, Saturation};
+use loadtest::saturate::{self, Counters, Measured, Saturation};
 use serde::Serialize;
 use url::Url;
 
@@ -35,6 +40,9 @@ pub(crate) struct Arguments {
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
+    /// Say nothing while it runs
+    #[arg(long)]
+    quiet: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, Failure> {
@@ -44,9 +52,38 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, Failure> {
     }
     let server = arguments.server_pid.processes(urls.first())?;
     let saturation = arguments.pressure.on(urls, server)?;
-    let report = Report::of(&saturation, saturate::run(&saturation)?);
+    let report = Report::of(&saturation, measure(&saturation, arguments.quiet)?);
     print(&report, arguments.json)?;
     Ok(Verdict::of(report.errors == 0 && report.requests > 0))
+}
+
+/// Runs it, and says how it goes.
+fn measure(saturation: &Saturation, quiet: bool) -> Result<Measured, saturate::Refused> {
+    let counters = Arc::default();
+    if quiet {
+        return saturate::run_seen(saturation, &counters);
+    }
+    std::thread::scope(|scope| {
+        let (running, ended) = mpsc::channel::<()>();
+        let seen = Arc::clone(&counters);
+        scope.spawn(move || tell(saturation, &seen, &ended));
+        let measured = saturate::run_seen(saturation, &counters);
+        drop(running);
+        measured
+    })
+}
+
+fn tell(saturation: &Saturation, counters: &Counters, ended: &mpsc::Receiver<()>) {
+    let (every, start) = (progress::every(), Instant::now());
+    let mut progress = Progress::of("connections");
+    while ended.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+        let beat = Beat {
+            elapsed: start.elapsed(),
+            present: saturation.connections.get(),
+            totals: counters.totals(),
+        };
+        eprintln!("{}", progress.line(beat));
+    }
 }
 
 #[derive(Serialize)]

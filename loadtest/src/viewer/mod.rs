@@ -192,8 +192,7 @@ impl Viewer {
 
     fn watch(&mut self, watch: &Watch, ladder: &[u64], mut index: usize, now: Duration) -> Step {
         if index >= self.len && now >= self.buffer.dry_at() {
-            self.buffer.advance(self.buffer.dry_at());
-            return Step::End;
+            return Step::End; // not a stall: there is no more
         }
         self.buffer.advance(now);
         let watched = self.buffer.watched() + ROUNDING;
@@ -534,13 +533,15 @@ mod tests {
     }
 
     #[test]
-    fn pace_shortens_a_life() {
-        let fast = Watch {
-            pace: 20.0,
-            ..WATCH
-        };
-        let mut viewer = viewer(Behaviour::Watch(fast), 0);
-        assert_eq!(life(&mut viewer, Duration::ZERO, 0).1, at(3.0));
+    fn pace_shortens_a_life_and_its_end_is_no_stall() {
+        for pace in [3.0, 7.0, 7.3, 20.0, 33.0] {
+            let fast = Watch { pace, ..WATCH };
+            let mut viewer = viewer(Behaviour::Watch(fast), 0);
+            let (_, left) = life(&mut viewer, Duration::ZERO, 0);
+            let film = left.saturating_sub(at(1.0)).as_secs_f64() * pace;
+            assert!((film - 40.0).abs() < 1e-4, "{film} s at {pace}");
+            assert_eq!(viewer.experience().stalls, 0, "at {pace}");
+        }
     }
 
     #[test]
