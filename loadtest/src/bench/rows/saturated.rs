@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::{Measured, limit};
+use super::Measured;
+use super::limit::Limit;
 use crate::bench::Failure;
 use crate::bench::goals::{Against, Load, Peer, Server, Unit, Wire};
 use crate::bench::series::Series;
@@ -25,7 +26,7 @@ const QUIC_STREAMS: NonZeroUsize = NonZeroUsize::new(4).expect("it is not zero")
 /// One side of a row.
 enum Side {
     Server(Box<Saturation>),
-    Sealing,
+    Limit(Limit),
 }
 
 pub(super) fn measure(
@@ -41,7 +42,8 @@ pub(super) fn measure(
     let mut others = Vec::new();
     for (against, peer) in beside {
         let side = match peer {
-            Peer::Sealing => Some(Side::Sealing),
+            Peer::Sealing => Some(Side::Limit(Limit::Sealing)),
+            Peer::Copying => Some(Side::Limit(Limit::Copying)),
             Peer::Server(load) => saturation(pair, load)?.map(|side| Side::Server(Box::new(side))),
         };
         // A peer that is not there leaves its targets unmeasured, not the row.
@@ -51,7 +53,7 @@ pub(super) fn measure(
     }
     let figure = |side: &Side, duration| match side {
         Side::Server(saturation) => ask(unit, saturation, duration),
-        Side::Sealing => limit::sealing(plan.cores, duration),
+        Side::Limit(limit) => limit.measure(plan.cores, duration),
     };
     for side in others.iter().map(|(_, side, _)| side).chain([&ours]) {
         figure(side, WARM_UP)?;

@@ -360,7 +360,7 @@ fn span(start: MediaTime, end: MediaTime) -> String {
 }
 
 fn duration_text(time: MediaTime) -> String {
-    let text = decimal_seconds(time, Rounding::Up);
+    let text = decimal_seconds(time, Rounding::Up).to_string();
     let text = text.trim_end_matches('0').trim_end_matches('.');
     format!("PT{}S", if text.is_empty() { "0" } else { text })
 }
