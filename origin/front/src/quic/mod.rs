@@ -1,8 +1,8 @@
 //! QUIC and HTTP/3's framing, behind three small traits.
 //!
 //! ```text
-//! socket (counts) -> endpoint -> quinn -> transport, streams (QUIC for `h3`) -> framing -> Connection, Stream, Reply
-//!                                             turns (which stream goes first) ──┘
+//! socket (gathers) -> endpoint -> quinn -> transport, streams (QUIC for `h3`) -> framing -> Connection, Stream, Reply
+//!                                              turns (which stream goes first) ──┘
 //! ```
 //!
 //! The `h3` crate is young; what [`crate::h3`] needs of it is little, and written down here, so that it can be
