@@ -265,12 +265,15 @@ mod tests {
         let mut report = Report::default();
         let measured = Measured {
             ours: series(&[3000.0, 3100.0, 3200.0]),
-            beside: vec![(Against::Nginx, series(&[4000.0, 4100.0, 4200.0]))],
+            beside: vec![
+                (Against::Nginx, series(&[4000.0, 4100.0, 4200.0])),
+                (Against::CopyLimit, series(&[3500.0, 3500.0, 3500.0])),
+            ],
             note: Some("a note".to_owned()),
         };
         report.add(goal("cenc-h1"), &Ok(measured));
         let verdicts: Vec<_> = report.lines.iter().map(|line| line.verdict).collect();
-        assert_eq!(verdicts, [Verdict::Met, Verdict::NotMet]);
+        assert_eq!(verdicts, [Verdict::Met, Verdict::NotMet, Verdict::Shown]);
         assert!(!report.passed());
         let text = report.to_string();
         assert!(text.contains("3,100 (3,000-3,200)"), "{text}");
