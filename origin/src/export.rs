@@ -58,6 +58,9 @@ impl Export {
             let path = resource.to_string();
             let answer = self.service.fetch(resource).await;
             let answer = answer.map_err(|error| named(&path, &error))?;
+            if let Resource::Alias { .. } = resource {
+                self.still(&asset, &packages).await?;
+            }
             let body = answer.into_body();
             bytes += body.len();
             let file = ExportedFile {
@@ -70,15 +73,6 @@ impl Export {
             parts.send(Part::File(file)).await.map_err(gone)?;
             hand_out(body, &path, &parts).await?;
         }
-        // An alias is of the asset as it is now: with another one meanwhile, it names what is not among the files.
-        for (policy, package) in &packages {
-            let now = self.package(&asset, policy).await?;
-            if policy.revision(&now) != policy.revision(package) {
-                return Err(unavailable(format!(
-                    "{asset} became another while it was exported; export it again"
-                )));
-            }
-        }
         Ok(ExportReport {
             asset,
             policies: packages
@@ -88,6 +82,24 @@ impl Export {
             files: total,
             bytes,
         })
+    }
+
+    /// Refuses once the asset is another: an alias, which is made of the asset as it is, would then take the place of
+    /// one that is right, and name what is not among the files.
+    async fn still(
+        &self,
+        asset: &AssetId,
+        packages: &[(&Policy, Arc<Package>)],
+    ) -> Result<(), Refused> {
+        for (policy, package) in packages {
+            let now = self.package(asset, policy).await?;
+            if policy.revision(&now) != policy.revision(package) {
+                return Err(unavailable(format!(
+                    "{asset} became another while it was exported; export it again"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// These policies, in the order of their names, or all.

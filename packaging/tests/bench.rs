@@ -38,17 +38,18 @@ fn a_row_is_measured_beside_nginx() {
         json: Some(at("report.json")),
     })
     .unwrap();
-    assert_eq!(report.lines.len(), 2, "{report}");
+    assert_eq!(report.lines.len(), 3, "{report}");
     let beside = &report.lines[0];
     assert_eq!(beside.against, Against::Nginx);
     assert!(beside.ours.unwrap().median > 0.0, "{report}");
     assert!(beside.ratio.unwrap().median > 0.0, "{report}");
-    for line in &report.lines {
+    for line in &report.lines[..2] {
         assert!(
             matches!(line.verdict, Verdict::Met | Verdict::NotMet),
             "{report}"
         );
     }
+    assert_eq!(report.lines[2].verdict, Verdict::Shown, "{report}");
     let json: serde_json::Value =
         serde_json::from_slice(&fs::read(at("report.json")).unwrap()).unwrap();
     assert_eq!(json["lines"][0]["id"], "cenc-h1");

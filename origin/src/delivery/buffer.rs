@@ -70,8 +70,12 @@ impl Buffer {
         &mut self.bytes[begin..self.filled]
     }
 
-    /// The content as shared bytes, without a copy.
+    /// The content as shared bytes, without a copy unless it is little: a transport may hold it until its client has
+    /// acknowledged it, and would hold the whole buffer for it.
     pub fn freeze(self) -> Bytes {
+        if self.filled < self.bytes.len() / 8 {
+            return Bytes::copy_from_slice(self.as_ref());
+        }
         Bytes::from_owner(self)
     }
 }
@@ -102,10 +106,10 @@ mod tests {
 
     #[test]
     fn a_buffer_returns_when_its_last_bytes_are_dropped() {
-        let pool = BufferPool::new(100);
+        let pool = BufferPool::new(20);
         let mut buffer = pool.take();
         buffer.extend(4).copy_from_slice(b"film");
-        assert_eq!(buffer.room(), 96);
+        assert_eq!(buffer.room(), 16);
         let bytes = buffer.freeze();
         let address = bytes.as_ptr();
         let part = bytes.slice(1..3);
@@ -116,5 +120,15 @@ mod tests {
         let mut again = pool.take();
         assert!(again.is_empty());
         assert_eq!(again.extend(1).as_ptr(), address, "the same memory");
+    }
+
+    #[test]
+    fn a_few_bytes_hold_no_buffer() {
+        let pool = BufferPool::new(100);
+        let mut buffer = pool.take();
+        buffer.extend(4).copy_from_slice(b"film");
+        let bytes = buffer.freeze();
+        assert_eq!(pool.free.lock().unwrap().len(), 1);
+        assert_eq!(bytes, "film");
     }
 }

@@ -32,6 +32,8 @@ pub(super) fn aes_ni<const STRIDE: usize, const N: usize>(
     let mut to: [*mut u8; N] = [nowhere.as_mut_ptr(); N];
     let mut steps = [0_usize; N];
     let mut states: [__m128i; N] = [load(&[0; BLOCK]); N];
+    let (src_len, dst_len) = (src.len(), dst.len());
+    let (src, dst) = (src.as_ptr(), dst.as_mut_ptr());
     for (n, lane) in lanes.iter().enumerate() {
         let within = |start: usize, len: usize| {
             rounds
@@ -40,11 +42,11 @@ pub(super) fn aes_ni<const STRIDE: usize, const N: usize>(
                 .is_some_and(|end| end <= len)
         };
         assert!(
-            within(lane.from, src.len()) && within(lane.to, dst.len()),
+            within(lane.from, src_len) && within(lane.to, dst_len),
             "a chain ends within the data"
         );
-        from[n] = src.as_ptr().wrapping_add(lane.from);
-        to[n] = dst.as_mut_ptr().wrapping_add(lane.to);
+        from[n] = src.wrapping_add(lane.from);
+        to[n] = dst.wrapping_add(lane.to);
         steps[n] = STRIDE;
         states[n] = load(&lane.previous);
     }

@@ -225,7 +225,7 @@ impl Batch {
             segment_size: to.segment_size,
             ..*more
         } == *to;
-        let datagrams = len.div_ceil(to.segment_size.max(1));
+        let datagrams = len.div_ceil(more.segment_size.max(1));
         fits && more.segment_size <= to.segment_size
             && (more.segment_size == to.segment_size || datagrams == 1)
             && self.bytes.len() == self.datagrams * to.segment_size
@@ -333,6 +333,10 @@ mod tests {
         assert!(batch(20, 0).takes(&to(900), 900), "a last, shorter one");
         assert!(!batch(20, 1).takes(&to(1000), 1000), "behind a short one");
         assert!(!batch(20, 0).takes(&to(900), 1800), "several shorter ones");
+        assert!(
+            !batch(20, 0).takes(&to(500), 1000),
+            "two that fill one's place"
+        );
         assert!(!batch(20, 0).takes(&to(1001), 1001), "a longer one");
         assert!(batch(54, 0).takes(&to(1000), 10_000));
         assert!(!batch(55, 0).takes(&to(1000), 10_000), "over 64");
