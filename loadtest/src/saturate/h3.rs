@@ -174,7 +174,11 @@ impl Asking {
         self.tally.borrow_mut().failed(what);
         tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
         let is_open = self.connection.borrow().is_open();
-        if !is_open && let Ok(connection) = connect(&self.url, &self.plan).await {
+        // Another stream of the connection may have opened the next one by then.
+        if !is_open
+            && let Ok(connection) = connect(&self.url, &self.plan).await
+            && !self.connection.borrow().is_open()
+        {
             self.connection.replace(connection);
             self.tally.borrow_mut().reopened += 1;
         }

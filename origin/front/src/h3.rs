@@ -157,8 +157,8 @@ async fn converse<C: Connection, S: Service>(
     }
 }
 
-/// Answers one request. Any early return resets the stream. How long a client may take for the answer is watched for
-/// the connection as a whole: a reply may have to wait long for those that go before it.
+/// Answers one request. Any early return after the head resets the stream. How long a client may take for the answer is
+/// watched for the connection as a whole: a reply may have to wait long for those that go before it.
 async fn exchange<T: Stream, S: Service>(
     stream: T,
     front: &Front<S>,
