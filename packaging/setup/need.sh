@@ -29,6 +29,7 @@ need npm on_path npm
 
 if [ "${1:-}" = bench ]; then
     need ffmpeg on_path ffmpeg
+    need fio on_path fio
     # Where root alone looks for programs.
     need nginx test -x /usr/sbin/nginx
 fi

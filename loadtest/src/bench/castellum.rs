@@ -94,6 +94,17 @@ impl Castellum {
         Processes::of([self.process.id()])
     }
 
+    /// Bytes that were fetched from the disk for it, by itself or ahead of it.
+    pub(super) fn disk(&self) -> Result<u64, Failure> {
+        let path = PathBuf::from(format!("/proc/{}/io", self.process.id()));
+        let text = fs::read_to_string(&path).map_err(|error| Failure::at(&path, error))?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("read_bytes: "));
+        line.and_then(|bytes| bytes.parse().ok())
+            .ok_or_else(|| Failure::at(&path, io::ErrorKind::InvalidData.into()))
+    }
+
     /// Its certificate and private key, in one file.
     pub(super) fn certificate(&self) -> &Path {
         &self.certificate

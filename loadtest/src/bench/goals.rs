@@ -37,6 +37,9 @@ pub enum Unit {
     /// 10^-3 s.
     #[serde(rename = "ms")]
     Milliseconds,
+    /// 10^6 bytes of bodies per second.
+    #[serde(rename = "MB/s")]
+    MegabytesPerSecond,
     /// 10^6 bytes.
     #[serde(rename = "MB")]
     Megabytes,
@@ -49,6 +52,7 @@ impl fmt::Display for Unit {
             Self::RequestsPerCpuSecond => "req/CPU-s",
             Self::Microseconds => "us",
             Self::Milliseconds => "ms",
+            Self::MegabytesPerSecond => "MB/s",
             Self::Megabytes => "MB",
         })
     }
@@ -81,6 +85,12 @@ pub(super) enum Kind {
         /// The policy.
         policy: &'static str,
     },
+    /// The p99 of a viewer of hot segments while others read cold ones.
+    HotBesideCold,
+    /// What readers of cold segments get within a limit of memory.
+    ColdWithinLimit,
+    /// The p99 of a viewer of hot segments while others watch all there is, within that limit.
+    HotWithinLimit,
     /// How long a start takes with so many titles in the media root.
     StartTime,
     /// The memory of a server that knows so many titles.
@@ -190,6 +200,10 @@ pub enum Against {
     OwnTls,
     /// Ourselves with a title of five minutes and segments as long.
     OwnShort,
+    /// Ourselves with nobody beside.
+    Calm,
+    /// `fio` on the same file, within the same limit of memory.
+    Fio,
 }
 
 impl fmt::Display for Against {
@@ -202,6 +216,8 @@ impl fmt::Display for Against {
             Self::CopyLimit => "copy + write",
             Self::OwnTls => "own clear h1 + TLS",
             Self::OwnShort => "own short title",
+            Self::Calm => "calm",
+            Self::Fio => "fio",
         })
     }
 }
@@ -250,6 +266,13 @@ const fn at_least(against: Against, least: f64) -> Target {
 const fn at_most(most: f64) -> Target {
     Target {
         against: Against::Alone,
+        bound: Bound::AtMost(most),
+    }
+}
+
+const fn at_most_of(against: Against, most: f64) -> Target {
+    Target {
+        against,
         bound: Bound::AtMost(most),
     }
 }
@@ -579,6 +602,27 @@ pub(super) const GOALS: &[Goal] = &[
         targets: &[at_most(0.5)],
     },
     Goal {
+        id: "hot-beside-cold",
+        output: "p99 of hot 0.35 MB cenc segments beside 4 cold readers",
+        unit: Unit::Milliseconds,
+        kind: Kind::HotBesideCold,
+        targets: &[at_most_of(Against::Calm, 2.0)],
+    },
+    Goal {
+        id: "pressure-cold",
+        output: "4 cold readers, memory for 1/8 of the media",
+        unit: Unit::MegabytesPerSecond,
+        kind: Kind::ColdWithinLimit,
+        targets: &[at_least(Against::Fio, 0.90)],
+    },
+    Goal {
+        id: "pressure-hot",
+        output: "p99 of hot segments beside 8 of Zipf, memory for 1/8",
+        unit: Unit::Milliseconds,
+        kind: Kind::HotWithinLimit,
+        targets: &[at_most_of(Against::Calm, 2.0)],
+    },
+    Goal {
         id: "titles-start",
         output: "start with 10,000 titles",
         unit: Unit::Milliseconds,
@@ -611,6 +655,8 @@ mod tests {
                     Kind::Saturated { beside, .. } => {
                         beside.iter().any(|(against, _)| *against == target.against)
                     }
+                    Kind::HotBesideCold | Kind::HotWithinLimit => target.against == Against::Calm,
+                    Kind::ColdWithinLimit => target.against == Against::Fio,
                     _ => false,
                 };
                 assert!(

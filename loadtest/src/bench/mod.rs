@@ -11,7 +11,9 @@
 //! of the server's processes, which survives a shared machine better than the clock does.
 
 mod castellum;
+mod cgroup;
 mod cores;
+mod fio;
 mod goals;
 mod nginx;
 mod probe;

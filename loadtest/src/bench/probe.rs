@@ -22,6 +22,17 @@ pub(super) struct Answer {
     pub(super) body: Vec<u8>,
 }
 
+/// What came, and was dropped.
+#[derive(Debug)]
+pub(super) struct Dropped {
+    /// Its status.
+    pub(super) status: u16,
+    /// From the request to the last byte.
+    pub(super) whole: Duration,
+    /// The bytes of the body.
+    pub(super) len: u64,
+}
+
 /// Bytes of a head; more is no answer to what is asked here.
 const HEAD_LIMIT: usize = 16 << 10;
 const PIECE: usize = 256 << 10;
@@ -45,25 +56,8 @@ impl Probe {
     /// # Errors
     /// Where it breaks off, or has no `Content-Length`.
     pub(super) fn get(&mut self, path: &str) -> io::Result<Answer> {
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nhost: 127.0.0.1:{}\r\n\r\n",
-            self.port
-        );
         let asked = Instant::now();
-        self.socket.write_all(request.as_bytes())?;
-        let mut head = Vec::new();
-        let end = loop {
-            head.extend_from_slice(self.read()?);
-            if let Some(at) = head.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
-                break at + 4;
-            }
-            if head.len() > HEAD_LIMIT {
-                return Err(io::Error::other("the answer's head has no end"));
-            }
-        };
-        let mut body = head.split_off(end);
-        let (status, length) =
-            read_head(&head).ok_or_else(|| io::Error::other("the answer is not understood"))?;
+        let (status, length, mut body) = self.ask(path)?;
         if body.is_empty() && length > 0 {
             body.extend_from_slice(self.read()?);
         }
@@ -76,6 +70,47 @@ impl Probe {
             first_byte,
             body,
         })
+    }
+
+    /// Asks for `path` and lets the whole answer go by.
+    ///
+    /// # Errors
+    /// As [`Probe::get`].
+    pub(super) fn skip(&mut self, path: &str) -> io::Result<Dropped> {
+        let asked = Instant::now();
+        let (status, length, begin) = self.ask(path)?;
+        let mut left = length.saturating_sub(begin.len());
+        while left > 0 {
+            left = left.saturating_sub(self.read()?.len());
+        }
+        Ok(Dropped {
+            status,
+            whole: asked.elapsed(),
+            len: length as u64,
+        })
+    }
+
+    /// Asks for `path`: status, length of the body, and what of it came with the head.
+    fn ask(&mut self, path: &str) -> io::Result<(u16, usize, Vec<u8>)> {
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nhost: 127.0.0.1:{}\r\n\r\n",
+            self.port
+        );
+        self.socket.write_all(request.as_bytes())?;
+        let mut head = Vec::new();
+        let end = loop {
+            head.extend_from_slice(self.read()?);
+            if let Some(at) = head.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+                break at + 4;
+            }
+            if head.len() > HEAD_LIMIT {
+                return Err(io::Error::other("the answer's head has no end"));
+            }
+        };
+        let body = head.split_off(end);
+        let (status, length) =
+            read_head(&head).ok_or_else(|| io::Error::other("the answer is not understood"))?;
+        Ok((status, length, body))
     }
 
     fn read(&mut self) -> io::Result<&[u8]> {

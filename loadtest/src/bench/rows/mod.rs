@@ -5,6 +5,7 @@ mod first_byte;
 mod limit;
 mod made;
 mod memory;
+mod pressure;
 mod saturated;
 
 use super::Failure;
@@ -43,6 +44,9 @@ pub(super) fn measure(goal: &Goal, stage: &mut Stage) -> Result<Measured, Failur
         Kind::FirstByte { policy } => first_byte::of_segments(policy, stage),
         Kind::Unseen { indexed } => first_byte::of_an_unseen_title(indexed, stage),
         Kind::Memory { policy } => memory::measure(policy, stage),
+        Kind::HotBesideCold => pressure::hot_beside_cold(stage),
+        Kind::ColdWithinLimit => pressure::cold_within_limit(stage),
+        Kind::HotWithinLimit => pressure::hot_within_limit(stage),
         Kind::StartTime => catalogue::start_time(stage),
         Kind::StartMemory => catalogue::memory(stage),
     }

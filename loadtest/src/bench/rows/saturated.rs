@@ -136,9 +136,11 @@ fn ask(unit: Unit, saturation: &Saturation, duration: Duration) -> Result<f64, F
     }
     let figure = match unit {
         Unit::RequestsPerCpuSecond => measured.requests_per_cpu_second(),
-        Unit::MegabytesPerCpuSecond | Unit::Microseconds | Unit::Milliseconds | Unit::Megabytes => {
-            measured.bytes_per_cpu_second().map(|bytes| bytes / 1e6)
-        }
+        Unit::MegabytesPerCpuSecond
+        | Unit::Microseconds
+        | Unit::Milliseconds
+        | Unit::MegabytesPerSecond
+        | Unit::Megabytes => measured.bytes_per_cpu_second().map(|bytes| bytes / 1e6),
     };
     figure.ok_or(Failure::Restless)
 }
