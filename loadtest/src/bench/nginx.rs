@@ -149,7 +149,7 @@ mod tests {
             cores: Cores::pick().unwrap(),
             root: Path::new("/twin"),
             folder: Path::new("/work"),
-            certificate: Path::new("/work/pair.pem"),
+            certificate: Path::new("/srv/pair.pem"),
             quic,
         };
         config_text(&setup, [1, 2], Some("root"))
