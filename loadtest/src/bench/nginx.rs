@@ -148,7 +148,7 @@ mod tests {
             program: Path::new("nginx"),
             cores: Cores::pick().unwrap(),
             root: Path::new("/twin"),
-            folder: Path::new("/work"),
+            folder: Path::new("/scratch"),
             certificate: Path::new("/srv/pair.pem"),
             quic,
         };
