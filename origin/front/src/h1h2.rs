@@ -19,6 +19,7 @@ use crate::balance::Accepted;
 use crate::body::RequestBody;
 use crate::drain::{Drain, Phase};
 use crate::exchange::{Activity, Front, Patience, Tracked};
+use crate::gather::{Gathered, PIECE};
 use crate::io::{Guarded, begins_as_h2};
 use crate::service::{ConnectionInfo, Protocol, Service};
 
@@ -70,6 +71,7 @@ pub(crate) async fn serve<S: Service>(
         }
         Err(_) => return,
     };
+    stream.get_mut().1.set_buffer_limit(Some(PIECE));
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         let connection = front.connection(peer, Protocol::H2, true);
         speak(stream, Bytes::new(), connection, front).await;
@@ -106,23 +108,25 @@ async fn speak<S: Service>(
             }
         })
     };
-    let stream = Guarded::new(stream, replay, limits.stall_timeout());
+    let stall = limits.stall_timeout();
     let patience = || activity.patience(&limits);
     let ended = match connection.protocol {
         Protocol::H1 => {
-            let stream = stream.with_head_guard(settings.header_bytes, settings.header_timeout);
+            let stream = Guarded::new(stream, replay, stall)
+                .with_head_guard(settings.header_bytes, settings.header_timeout);
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 // Heads have the guard's deadline from their first byte on; this one runs between requests.
                 .header_read_timeout(settings.idle_timeout)
                 .max_header_size(settings.header_bytes)
                 // Bounds what is read before a head ends, and what is gathered for one write.
-                .max_buf_size((4 * settings.header_bytes).max(GATHERED))
+                .max_buf_size((4 * settings.header_bytes).max(PIECE))
                 .serve_connection(TokioIo::new(stream), service);
             watch(connection, patience, &drain).await
         }
         // HTTP/3 never comes here, by TCP.
         Protocol::H2 | Protocol::H3 => {
+            let stream = Guarded::new(Gathered::new(stream), replay, stall);
             let connection = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(settings.streams)
@@ -145,9 +149,6 @@ async fn speak<S: Service>(
 /// Bytes that a socket takes which are not yet on their way. What is in flight is not counted, so that it bounds no
 /// throughput; and what has just been written is still in the processor's cache when it is sent.
 const UNSENT: u32 = 256 * 1024;
-
-/// What is gathered for one write, in bytes, where the pieces of a body are small.
-const GATHERED: usize = 256 * 1024;
 
 /// Requests bring licence challenges at most: what a client may send before it is read, in bytes.
 const RECEIVE_WINDOW: u32 = 64 * 1024;

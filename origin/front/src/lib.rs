@@ -22,6 +22,7 @@ mod drain;
 pub mod entity;
 mod error;
 mod exchange;
+mod gather;
 mod h1h2;
 mod h3;
 mod head_guard;
