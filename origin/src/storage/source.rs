@@ -148,8 +148,12 @@ impl LocalFile {
             ..usize::try_from(range.end).map_err(|_| beyond())?)
     }
 
-    /// Whether the page cache holds the byte at `offset`.
+    /// Whether the page cache holds the byte at `offset`. A mapping is asked where there is one, since a read that may
+    /// not wait begins to read from the disk all the same.
     fn is_cached(&self, offset: u64) -> bool {
+        if let Some(mapping) = &self.mapping {
+            return mapping.resident_until(offset, offset + 1) > offset;
+        }
         let mut byte = [0];
         let slice = &mut [IoSliceMut::new(&mut byte)];
         matches!(

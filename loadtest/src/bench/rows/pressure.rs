@@ -8,7 +8,7 @@ use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Advice, fadvise};
-use rustix::process::setpriority_process;
+use rustix::process::nice;
 
 use super::Measured;
 use crate::bench::castellum::{self, Castellum};
@@ -42,8 +42,9 @@ const SHARE: u64 = 8;
 /// What the process itself and the kernel on its behalf need beside film: pools, sockets, the storage's buffers.
 const FLOOR: u64 = 96 << 20;
 
-/// Beside the viewer that is timed, others wait for the client's core: it is the server's delay that counts.
-const LOWEST_PRIORITY: i32 = 19;
+/// Beside the viewer that is timed, others wait for the client's core: it is the server's delay that counts. Yet not
+/// the lowest priority of all, at which they starve on a machine that has other things to do.
+const NICER: i32 = 10;
 
 /// Segments that a reader asks for, one after the other.
 type Walk<'a> = Box<dyn Iterator<Item = &'a str> + Send + 'a>;
@@ -280,7 +281,7 @@ impl Rounds {
         let (beside, sent) = std::thread::scope(|scope| {
             let others = scope.spawn(|| {
                 // That its threads have this priority too is how Linux starts them.
-                let lowered = setpriority_process(None, LOWEST_PRIORITY);
+                let lowered = nice(NICER);
                 lowered.map_err(|error| Failure::asking("a lower priority", error))?;
                 watch(castellum, others, Some(&over))
             });
