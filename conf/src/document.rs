@@ -81,7 +81,7 @@ pub struct OriginDocument {
     pub alias_ttl: Span,
     /// Worker threads; 0 takes one for each processor. Default `0`.
     pub workers: usize,
-    /// How AES is computed: `auto`, by the processor's own instructions, or `portable`. The bytes are the same. Default `"auto"`.
+    /// How AES is computed: `vaes`, `aes-ni` or `portable`, or `auto` for the fastest that the processor has. The bytes are the same. Default `"auto"`.
     pub ciphers: Ciphers,
     /// How mezzanine files are read.
     pub storage: StorageDocument,

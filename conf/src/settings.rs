@@ -305,10 +305,14 @@ pub enum StorageMode {
 
 /// How AES is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Ciphers {
-    /// By the processor's own instructions where it has them.
+    /// By the fastest of these that the processor has.
     Auto,
+    /// Two blocks to a register (VAES with AVX2).
+    Vaes,
+    /// One block to a register (AES-NI).
+    AesNi,
     /// By safe portable code.
     Portable,
 }

@@ -55,10 +55,7 @@ pub async fn start(
         StorageMode::Read => false,
     };
     let storage = Storage::start(maps, cold).map_err(Error::internal)?;
-    let form = match settings.ciphers {
-        Ciphers::Auto => Form::best(),
-        Ciphers::Portable => Form::Portable,
-    };
+    let form = form(settings.ciphers)?;
     tracing::info!(%form, "ciphers chosen");
     let paths = CatalogPaths {
         media_root: settings.media_root.clone(),
@@ -150,6 +147,22 @@ impl Origin {
     pub async fn ended(self) {
         self.workers.ended().await;
     }
+}
+
+/// The form that the settings name, which the processor must have.
+fn form(ciphers: Ciphers) -> Result<Form, Error> {
+    let form = match ciphers {
+        Ciphers::Auto => Form::best(),
+        Ciphers::Vaes => Form::Vaes,
+        Ciphers::AesNi => Form::AesNi,
+        Ciphers::Portable => Form::Portable,
+    };
+    if form.is_available() {
+        return Ok(form);
+    }
+    Err(Error::internal(format_args!(
+        "origin.ciphers is {form}, which this processor lacks: set it to \"auto\""
+    )))
 }
 
 /// Lets the process have as many descriptors as it may: the soft limit is 1,024 for programs that use select(2).
