@@ -6,7 +6,6 @@ use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread;
 
 use rustix::fs::{Advice, fadvise};
 
@@ -25,9 +24,7 @@ impl ReadAhead {
     /// If no thread can be started.
     pub(super) fn start() -> io::Result<Self> {
         let (queue, wanted) = sync_channel(QUEUE);
-        thread::Builder::new()
-            .name("read-ahead".to_owned())
-            .spawn(move || read(&wanted))?;
+        super::spawn("read-ahead", move || read(&wanted))?;
         Ok(Self(queue))
     }
 

@@ -10,7 +10,6 @@ use std::io;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::{Arc, Weak, mpsc as std_mpsc};
-use std::thread;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -65,20 +64,18 @@ impl ColdReader {
     fn start_ring() -> io::Result<Self> {
         let (queue, requests) = mpsc::channel(QUEUE);
         let (started, outcome) = std_mpsc::channel();
-        thread::Builder::new()
-            .name("storage".to_owned())
-            .spawn(move || {
-                // `tokio_uring::start` panics where io_uring is refused; this constructor says so.
-                match tokio_uring::Runtime::new(&tokio_uring::builder()) {
-                    Ok(runtime) => {
-                        let _ = started.send(Ok(()));
-                        runtime.block_on(serve_ring(requests));
-                    }
-                    Err(error) => {
-                        let _ = started.send(Err(error));
-                    }
+        super::spawn("storage", move || {
+            // `tokio_uring::start` panics where io_uring is refused; this constructor says so.
+            match tokio_uring::Runtime::new(&tokio_uring::builder()) {
+                Ok(runtime) => {
+                    let _ = started.send(Ok(()));
+                    runtime.block_on(serve_ring(requests));
                 }
-            })?;
+                Err(error) => {
+                    let _ = started.send(Err(error));
+                }
+            }
+        })?;
         outcome.recv().map_err(io::Error::other)??;
         Ok(Self {
             path: ColdPath::IoUring,
@@ -92,39 +89,35 @@ impl ColdReader {
         let work = Arc::new(std::sync::Mutex::new(work));
         for number in 0..FALLBACK_THREADS {
             let work = Arc::clone(&work);
-            thread::Builder::new()
-                .name(format!("storage-{number}"))
-                .spawn(move || {
-                    loop {
-                        let next = work
-                            .lock()
-                            .unwrap_or_else(std::sync::PoisonError::into_inner)
-                            .recv();
-                        let Ok(Request {
-                            file,
-                            range,
-                            buffer,
-                            reply,
-                        }) = next
-                        else {
-                            return;
-                        };
-                        let _ = reply.send(read_exactly(&file, &range, buffer));
-                    }
-                })?;
-        }
-        thread::Builder::new()
-            .name("storage".to_owned())
-            .spawn(move || {
-                while let Some(request) = requests.blocking_recv() {
-                    if request.reply.is_closed() {
-                        continue;
-                    }
-                    if hand_out.send(request).is_err() {
+            super::spawn(format!("storage-{number}"), move || {
+                loop {
+                    let next = work
+                        .lock()
+                        .unwrap_or_else(std::sync::PoisonError::into_inner)
+                        .recv();
+                    let Ok(Request {
+                        file,
+                        range,
+                        buffer,
+                        reply,
+                    }) = next
+                    else {
                         return;
-                    }
+                    };
+                    let _ = reply.send(read_exactly(&file, &range, buffer));
                 }
             })?;
+        }
+        super::spawn("storage", move || {
+            while let Some(request) = requests.blocking_recv() {
+                if request.reply.is_closed() {
+                    continue;
+                }
+                if hand_out.send(request).is_err() {
+                    return;
+                }
+            }
+        })?;
         Ok(Self {
             path: ColdPath::Threads,
             queue,
