@@ -104,7 +104,7 @@ impl Unfinished {
         part.push(".part");
         let part = PathBuf::from(part);
         let begun = match path.parent() {
-            Some(parent) => fs::create_dir_all(parent).and_then(|()| File::create(&part)),
+            Some(parent) => fs::create_dir_all(parent).and_then(|()| create(&part)),
             None => Err(io::ErrorKind::NotADirectory.into()),
         };
         let begun = Self {
@@ -156,6 +156,15 @@ fn text(report: &ExportReport, folder: &Path) -> String {
     )
 }
 
+/// A new file in place of what an export that was cut short left; never one that a link of that name leads to.
+fn create(part: &Path) -> io::Result<File> {
+    match fs::remove_file(part) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    File::create_new(part)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,5 +213,16 @@ mod tests {
                 .is_none()
         );
         assert_eq!(fs::read(folder.path().join("v1/1.m4s")).unwrap(), b"");
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_part_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let [precious, part] = ["precious", "1.m4s.part"].map(|name| folder.path().join(name));
+        fs::write(&precious, "kept").unwrap();
+        std::os::unix::fs::symlink(&precious, &part).unwrap();
+        create(&part).unwrap();
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "kept");
+        assert!(fs::symlink_metadata(&part).unwrap().is_file());
     }
 }
