@@ -24,7 +24,8 @@ pub struct Round {
     pub requests_per_s: f64,
     /// The same per second of the server's processor time.
     pub requests_per_cpu_s: Option<f64>,
-    /// Milliseconds from a request to the end of its answer that half of them did not exceed.
+    /// Milliseconds from a request to the end of its answer that half of them did not exceed, corrected for coordinated
+    /// omission.
     pub p50_ms: f64,
     /// Those that 99 of 100 did not exceed.
     pub p99_ms: f64,
@@ -37,13 +38,15 @@ pub struct Round {
 impl From<&Measured> for Round {
     fn from(measured: &Measured) -> Self {
         let milliseconds = |duration: Duration| duration.as_secs_f64() * 1e3;
+        // A stall of a closed loop is otherwise one long answer, whatever it kept from being asked.
+        let whole = measured.whole.corrected_by_median();
         Self {
             mb_per_s: measured.bytes_per_second() / 1e6,
             mb_per_cpu_s: measured.bytes_per_cpu_second().map(|rate| rate / 1e6),
             requests_per_s: measured.requests_per_second(),
             requests_per_cpu_s: measured.requests_per_cpu_second(),
-            p50_ms: milliseconds(measured.whole.quantile(0.5)),
-            p99_ms: milliseconds(measured.whole.quantile(0.99)),
+            p50_ms: milliseconds(whole.quantile(0.5)),
+            p99_ms: milliseconds(whole.quantile(0.99)),
             requests: measured.requests,
             errors: measured.errors,
         }

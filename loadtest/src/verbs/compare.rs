@@ -11,7 +11,7 @@ use loadtest::target::Target;
 use super::run::{self, Changes};
 use super::{Failure, Pressure, Server, Verdict, print, read_urls};
 
-/// Ask two servers in turns, A B A B, and set what they did against each other.
+/// Ask two servers in turns, A B B A, and set what they did against each other.
 ///
 /// Figures drift with what else a machine does; their ratios in one run do so far less.
 #[derive(clap::Args)]
@@ -68,8 +68,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, Failure> {
             }
             Ok(round)
         };
-        let round = (measure("A", &a)?, measure("B", &b)?);
-        comparison.add(round.0, round.1);
+        // Whoever comes first finds another machine than who comes after: each is first in every other round.
+        if number % 2 == 1 {
+            let first = measure("A", &a)?;
+            comparison.add(first, measure("B", &b)?);
+        } else {
+            let first = measure("B", &b)?;
+            comparison.add(measure("A", &a)?, first);
+        }
     }
     let report = comparison.report();
     print(&report, arguments.json)?;

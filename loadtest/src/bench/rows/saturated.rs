@@ -59,10 +59,17 @@ pub(super) fn measure(
         figure(side, WARM_UP)?;
     }
     let mut measured = Measured::default();
-    for _ in 0..plan.rounds {
-        measured.ours.push(figure(&ours, plan.round)?);
+    for round in 0..plan.rounds {
+        // Whoever is asked first finds another machine than who is asked after.
+        let is_first = round % 2 == 0;
+        if is_first {
+            measured.ours.push(figure(&ours, plan.round)?);
+        }
         for (_, side, series) in &mut others {
             series.push(figure(side, plan.round)?);
+        }
+        if !is_first {
+            measured.ours.push(figure(&ours, plan.round)?);
         }
     }
     measured.beside = others
