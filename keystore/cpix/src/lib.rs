@@ -73,7 +73,7 @@
 //! fn serve(
 //!     headers: &Headers<'_>,
 //!     body: &[u8],
-//!     random: &dyn SecureRandom,
+//!     random: &(dyn SecureRandom + Sync),
 //!     lease: impl Fn(KeyId) -> ContentKey,
 //! ) -> Result<String, Error> {
 //!     let request = Request::read(headers, body, &Limits::default())?;

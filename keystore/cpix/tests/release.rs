@@ -178,3 +178,16 @@ fn a_recipient_brings_a_certificate_and_nothing_else() {
             .contains("a request brings no keys of its own")
     );
 }
+
+/// Leasing keys is asynchronous: what stands around it moves between threads.
+#[test]
+fn everything_may_wait_on_any_thread() {
+    fn moves<T: Send + Sync>() {}
+    moves::<cpix::speke::Request>();
+    moves::<cpix::speke::Prepared<'_>>();
+    moves::<cpix::speke::Response>();
+    moves::<cpix::speke::Order<'_>>();
+    moves::<cpix::speke::Supply>();
+    moves::<Document>();
+    moves::<cpix::Error>();
+}

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind};
 
 /// The private half of a recipient: this machine's, when it asks a vendor for keys. It may live in a token
 /// (`CKM_RSA_PKCS_OAEP` with SHA-1), or be an [`RsaRecipient`].
-pub trait RecipientKey {
+pub trait RecipientKey: Send + Sync {
     /// The certificate that senders encrypt to.
     fn certificate(&self) -> &Certificate;
 

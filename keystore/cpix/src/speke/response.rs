@@ -24,7 +24,7 @@ pub struct Release<'a> {
     /// The time, in seconds of the Unix epoch: an expired certificate receives nothing.
     pub now: u64,
     /// For document keys and IVs.
-    pub random: &'a dyn SecureRandom,
+    pub random: &'a (dyn SecureRandom + Sync),
     /// Answer in the clear where a request names no recipient. Then the keys are as safe as the transport.
     pub danger_clear: bool,
     /// Encrypt to certificates merely because they came with the request. Then encryption hides the keys from the
@@ -37,7 +37,7 @@ impl<'a> Release<'a> {
     pub const fn enrolled(
         enrolled: &'a [Certificate],
         now: u64,
-        random: &'a dyn SecureRandom,
+        random: &'a (dyn SecureRandom + Sync),
     ) -> Self {
         Self {
             enrolled,
@@ -80,7 +80,8 @@ pub struct IssuedKey<'a> {
     pub hdcp: Option<&'a Hdcp>,
 }
 
-/// A request about which everything is decided but its keys: the moment to lease them.
+/// A request about which everything is decided but its keys: the moment to lease them. It may wait for them on
+/// another thread.
 #[derive(Debug)]
 pub struct Prepared<'a> {
     request: &'a Request,
@@ -94,7 +95,7 @@ struct Encryption<'a> {
     envelope: Envelope,
     /// One for each `DeliveryData`.
     wrapped: Vec<(Vec<u8>, Vec<u8>)>,
-    random: &'a dyn SecureRandom,
+    random: &'a (dyn SecureRandom + Sync),
 }
 
 impl std::fmt::Debug for Encryption<'_> {
