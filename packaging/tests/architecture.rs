@@ -127,7 +127,12 @@ fn pure_packages_link_nothing_that_does_io() {
         "tokio-uring",
         "tracing",
     ];
-    for folder in ["keystore/types", "origin/cipher", "origin/media"] {
+    for folder in [
+        "keystore/cpix",
+        "keystore/types",
+        "origin/cipher",
+        "origin/media",
+    ] {
         let dependencies = dependencies(&manifest(folder), false);
         for name in impure {
             assert!(!dependencies.contains(name), "{folder} depends on {name}");
