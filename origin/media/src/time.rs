@@ -54,6 +54,17 @@ pub enum Rounding {
 /// Saturates at the ends of `i64`, which no source reaches: an index is refused when its duration passes
 /// [`crate::index::MAX_DURATION_SECONDS`].
 pub fn rescale(ticks: i64, from: Timescale, to: Timescale, rounding: Rounding) -> i64 {
+    // Almost always 64 bits are enough, and a division of 128 takes ten times as long.
+    let (scale, divisor) = (i64::from(to.get()), i64::from(from.get()));
+    let doubled = ticks.checked_mul(2 * scale);
+    if let Some(rounded) = doubled.and_then(|doubled| doubled.checked_add(divisor)) {
+        let product = ticks * scale;
+        return match rounding {
+            Rounding::Down => product.div_euclid(divisor),
+            Rounding::Nearest => rounded.div_euclid(2 * divisor),
+            Rounding::Up => -(-product).div_euclid(divisor),
+        };
+    }
     let product = i128::from(ticks) * i128::from(to.get());
     let divisor = i128::from(from.get());
     let quotient = match rounding {
