@@ -180,6 +180,18 @@ mod tests {
     }
 
     #[test]
+    fn what_passes_64_bits_on_the_way_is_rounded_alike() {
+        // 2^62 thirds of a second are 2^62 * 2 / 3 halves: 3074457345618258602.67.
+        for (rounding, halves) in [
+            (Rounding::Down, 3_074_457_345_618_258_602),
+            (Rounding::Nearest, 3_074_457_345_618_258_603),
+            (Rounding::Up, 3_074_457_345_618_258_603),
+        ] {
+            assert_eq!(rescale(1 << 62, scale(3), scale(2), rounding), halves);
+        }
+    }
+
+    #[test]
     fn saturates_instead_of_wrapping() {
         assert_eq!(
             rescale(i64::MAX, scale(1), scale(u32::MAX), Rounding::Up),
