@@ -206,9 +206,9 @@ impl OriginService {
             } => {
                 let policy = views.policy(policy)?;
                 let package = views.packages.current(asset, &policy.pack).await?;
-                let revision = policy.revision(&package);
+                let revision = views.packages.revision(policy, &package);
                 let text = Text::Alias(kind(format));
-                self.text(request, policy, &package, revision, text).await
+                self.text(request, policy, &package, revision, text)
             }
             Object::Manifest {
                 policy,
@@ -222,7 +222,7 @@ impl OriginService {
                     .with_revision(asset, policy, revision)
                     .await?;
                 let text = Text::Manifest(kind(format));
-                self.text(request, policy, &package, revision, text).await
+                self.text(request, policy, &package, revision, text)
             }
             Object::Playlist {
                 policy,
@@ -238,7 +238,7 @@ impl OriginService {
                     .with_revision(asset, policy, revision)
                     .await?;
                 let text = Text::Playlist(rep);
-                self.text(request, policy, &package, revision, text).await
+                self.text(request, policy, &package, revision, text)
             }
             Object::Media {
                 pack,
@@ -314,7 +314,7 @@ impl OriginService {
         }
     }
 
-    async fn text(
+    fn text(
         &self,
         request: &request::Parts,
         policy: &Policy,
@@ -330,7 +330,7 @@ impl OriginService {
                 return Ok(kept.document.serve(request));
             }
             Some(kept) => kept.document.clone(),
-            None => self.make(policy, package, revision, text).await?,
+            None => self.make(policy, package, revision, text)?,
         };
         let response = document.serve(request);
         let kept = Kept {
@@ -343,8 +343,7 @@ impl OriginService {
         Ok(response)
     }
 
-    /// Makes a text, and records that its revision was published.
-    async fn make(
+    fn make(
         &self,
         policy: &Policy,
         package: &Package,
@@ -367,12 +366,6 @@ impl OriginService {
             ManifestKind::Hls => Made::Hls,
         };
         telemetry::packaged(made, begun.elapsed());
-        let catalog = self.views.packages.catalog();
-        let (store, asset) = (catalog.store().clone(), package.title.asset.id.clone());
-        let id = revision.to_string();
-        catalog
-            .on_control(async move { store.publish(&asset, &[id]).await })
-            .await?;
         Ok(Prepared::new(Document {
             etag: etag(&format!("{revision}-{name}"))?,
             bytes,
