@@ -200,12 +200,16 @@ mod tests {
         }
     }
 
-    fn ask(method: Method, fields: &[(&str, &str)]) -> Response {
+    fn request(method: Method, fields: &[(&str, &str)]) -> request::Parts {
         let mut request = http::Request::builder().method(method);
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        serve(&request.body(()).unwrap().into_parts().0, &Alphabet)
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn ask(method: Method, fields: &[(&str, &str)]) -> Response {
+        serve(&request(method, fields), &Alphabet)
     }
 
     async fn bytes(response: Response) -> Vec<u8> {
@@ -269,6 +273,29 @@ mod tests {
             assert_eq!(refusal.headers()[header::CACHE_CONTROL], "no-store");
             assert!(!refusal.headers().contains_key(header::ETAG));
             assert!(bytes(refusal).await.is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_made_beforehand_changes_no_answer() {
+        let prepared = Prepared::new(Alphabet);
+        for method in [Method::GET, Method::HEAD] {
+            for fields in [
+                &[][..],
+                &[("range", "bytes=3-5")],
+                &[("range", "bytes=26-")],
+                &[("if-none-match", "\"letters\"")],
+                &[("if-none-match", "\"numbers\"")],
+                &[("if-match", "\"numbers\"")],
+            ] {
+                let (own, usual) = (
+                    prepared.serve(&request(method.clone(), fields)),
+                    ask(method.clone(), fields),
+                );
+                assert_eq!(own.status(), usual.status(), "{method} {fields:?}");
+                assert_eq!(own.headers(), usual.headers(), "{method} {fields:?}");
+                assert_eq!(bytes(own).await, bytes(usual).await, "{method} {fields:?}");
+            }
         }
     }
 
