@@ -51,7 +51,7 @@ impl Export {
         for policy in policies {
             packages.push((policy, self.package(&asset, policy).await?));
         }
-        let files = files(&packages);
+        let files = files(&self.packages, &packages);
         let total = files.len() as u64;
         let mut bytes = 0;
         for (done, resource) in (0..).zip(&files) {
@@ -93,7 +93,8 @@ impl Export {
     ) -> Result<(), Refused> {
         for (policy, package) in packages {
             let now = self.package(asset, policy).await?;
-            if policy.revision(&now) != policy.revision(package) {
+            let revision = |of: &Package| self.packages.revision(policy, of);
+            if revision(&now) != revision(package) {
                 return Err(unavailable(format!(
                     "{asset} became another while it was exported; export it again"
                 )));
@@ -127,13 +128,13 @@ impl Export {
 }
 
 /// Everything that the manifests of these policies name, each once, and then the manifests.
-fn files(packages: &[(&Policy, Arc<Package>)]) -> Vec<Resource> {
+fn files(of: &Packages, packages: &[(&Policy, Arc<Package>)]) -> Vec<Resource> {
     let mut files = Vec::new();
     for (policy, package) in packages {
         files.extend(media(policy, package));
     }
     for (policy, package) in packages {
-        let (asset, revision) = (&package.title.asset.id, policy.revision(package));
+        let (asset, revision) = (&package.title.asset.id, of.revision(policy, package));
         for track in package.presentation.tracks() {
             files.push(Resource::Playlist {
                 asset: asset.clone(),

@@ -31,11 +31,6 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The revision of the manifests of `package` under this policy.
-    pub fn revision(&self, package: &Package) -> Revision {
-        package.revision_under(&self.name, || self.compute_revision(package))
-    }
-
     fn compute_revision(&self, package: &Package) -> Revision {
         let protection = self.protection.as_ref().map(|protection| {
             let systems: Vec<_> = protection
@@ -177,6 +172,26 @@ impl Packages {
         self.find(asset, pack, media_id, found).await
     }
 
+    /// The revision of the manifests of `package` under `policy`.
+    pub fn revision(&self, policy: &Policy, package: &Package) -> Revision {
+        package.revision_under(&policy.name, || {
+            let revision = policy.compute_revision(package);
+            self.publish(&package.title.asset.id, vec![revision.to_string()]);
+            revision
+        })
+    }
+
+    /// Records names that manifests and media have from now on. Nobody waits for it: what a power cut loses of it
+    /// makes a name that is gone one that never was.
+    fn publish(&self, asset: &AssetId, ids: Vec<String>) {
+        let (store, asset) = (self.catalog.store().clone(), asset.clone());
+        self.catalog.control().spawn(async move {
+            if let Err(error) = store.publish(&asset, &ids).await {
+                tracing::warn!(%asset, %error, "published names are not recorded: once superseded, they are not found instead of gone");
+            }
+        });
+    }
+
     /// The package of this revision under `policy`.
     ///
     /// # Errors
@@ -189,7 +204,7 @@ impl Packages {
     ) -> Result<(Arc<Package>, Revision), Error> {
         let wanted: Revision = revision.parse().map_err(|_| Error::NotFound)?;
         let found = |package: Arc<Package>| {
-            (policy.revision(&package) == wanted).then_some((package, wanted))
+            (self.revision(policy, &package) == wanted).then_some((package, wanted))
         };
         self.find(asset, &policy.pack, revision, found).await
     }
@@ -312,10 +327,7 @@ impl Packages {
             .iter()
             .flat_map(|ids| [ids.init.to_string(), ids.segments.to_string()])
             .collect();
-        let (store, asset) = (self.catalog.store().clone(), package.title.asset.id.clone());
-        self.catalog
-            .on_control(async move { store.publish(&asset, &ids).await })
-            .await?;
+        self.publish(&package.title.asset.id, ids);
         Ok(package)
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use http::{HeaderMap, HeaderValue, StatusCode, header, request};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request};
 
 use crate::body::Body;
 use crate::conditional::{Verdict, judge};
@@ -58,12 +58,66 @@ impl fmt::Debug for ETag {
     }
 }
 
+/// An entity with the head of a whole answer made beforehand: for what is asked for again and again.
+#[derive(Clone, Debug)]
+pub struct Prepared<E> {
+    entity: E,
+    etag: ETag,
+    /// Of an answer with all of it.
+    head: HeaderMap,
+}
+
+impl<E: Entity> Prepared<E> {
+    /// Makes the head.
+    pub fn new(entity: E) -> Self {
+        let etag = entity.etag();
+        let whole = answer(&Method::HEAD, &entity, etag.clone(), Verdict::Whole);
+        Self {
+            entity,
+            etag,
+            head: whole.into_parts().0.headers,
+        }
+    }
+
+    /// What it is.
+    pub fn entity(&self) -> &E {
+        &self.entity
+    }
+
+    /// Answers a GET or HEAD, as [`serve`] does.
+    pub fn serve(&self, request: &request::Parts) -> Response {
+        let len = self.entity.len();
+        match judge(
+            &request.method,
+            &request.headers,
+            self.etag.as_header(),
+            len,
+        ) {
+            Verdict::Whole => {
+                let body = if request.method == Method::HEAD {
+                    Body::empty()
+                } else {
+                    self.entity.body(0..len)
+                };
+                let mut response = Response::new(body);
+                *response.headers_mut() = self.head.clone();
+                response
+            }
+            other => answer(&request.method, &self.entity, self.etag.clone(), other),
+        }
+    }
+}
+
 /// Answers a GET or HEAD for an entity. Its body is asked for only if bytes of it are sent.
 pub fn serve(request: &request::Parts, entity: &impl Entity) -> Response {
     let etag = entity.etag();
     let len = entity.len();
     let verdict = judge(&request.method, &request.headers, etag.as_header(), len);
+    answer(&request.method, entity, etag, verdict)
+}
 
+fn answer(method: &Method, entity: &impl Entity, etag: ETag, verdict: Verdict) -> Response {
+    let len = entity.len();
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
     entity.add_headers(headers);
@@ -73,7 +127,7 @@ pub fn serve(request: &request::Parts, entity: &impl Entity) -> Response {
         Verdict::Whole => {
             identify(headers, entity, etag);
             headers.insert(header::CONTENT_LENGTH, len.into());
-            if request.method != http::Method::HEAD {
+            if method != Method::HEAD {
                 *response.body_mut() = entity.body(0..len);
             }
             StatusCode::OK
@@ -121,7 +175,6 @@ fn content_range(range: Option<&Range<u64>>, len: u64) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::Method;
     use http_body_util::BodyExt as _;
 
     struct Alphabet;
@@ -147,12 +200,16 @@ mod tests {
         }
     }
 
-    fn ask(method: Method, fields: &[(&str, &str)]) -> Response {
+    fn request(method: Method, fields: &[(&str, &str)]) -> request::Parts {
         let mut request = http::Request::builder().method(method);
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        serve(&request.body(()).unwrap().into_parts().0, &Alphabet)
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn ask(method: Method, fields: &[(&str, &str)]) -> Response {
+        serve(&request(method, fields), &Alphabet)
     }
 
     async fn bytes(response: Response) -> Vec<u8> {
@@ -216,6 +273,29 @@ mod tests {
             assert_eq!(refusal.headers()[header::CACHE_CONTROL], "no-store");
             assert!(!refusal.headers().contains_key(header::ETAG));
             assert!(bytes(refusal).await.is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_made_beforehand_changes_no_answer() {
+        let prepared = Prepared::new(Alphabet);
+        for method in [Method::GET, Method::HEAD] {
+            for fields in [
+                &[][..],
+                &[("range", "bytes=3-5")],
+                &[("range", "bytes=26-")],
+                &[("if-none-match", "\"letters\"")],
+                &[("if-none-match", "\"numbers\"")],
+                &[("if-match", "\"numbers\"")],
+            ] {
+                let (own, usual) = (
+                    prepared.serve(&request(method.clone(), fields)),
+                    ask(method.clone(), fields),
+                );
+                assert_eq!(own.status(), usual.status(), "{method} {fields:?}");
+                assert_eq!(own.headers(), usual.headers(), "{method} {fields:?}");
+                assert_eq!(bytes(own).await, bytes(usual).await, "{method} {fields:?}");
+            }
         }
     }
 

@@ -132,9 +132,10 @@ fn complete(response: &mut Response, is_head: bool) {
         return;
     }
     let len = response.body().len();
-    let declared = response.headers().contains_key(header::CONTENT_LENGTH);
+    let declared = response.headers().get(header::CONTENT_LENGTH);
     // The answer to a HEAD may declare what it does not bring.
-    if !(is_head && declared) {
+    let stands = declared.is_some_and(|declared| is_head || is_number(declared, len));
+    if !stands {
         response
             .headers_mut()
             .insert(header::CONTENT_LENGTH, len.into());
@@ -142,6 +143,12 @@ fn complete(response: &mut Response, is_head: bool) {
     if is_head {
         *response.body_mut() = Body::empty();
     }
+}
+
+fn is_number(field: &HeaderValue, number: u64) -> bool {
+    field
+        .to_str()
+        .is_ok_and(|digits| digits.parse() == Ok(number))
 }
 
 /// A response body on its way out. While it lives the request is in flight.

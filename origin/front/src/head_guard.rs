@@ -126,10 +126,9 @@ impl HeadGuard {
     }
 }
 
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack
-        .windows(needle.len())
-        .position(|window| window == needle)
+/// Of a length that is known beforehand, so that each comparison is one of a word.
+fn find<const N: usize>(haystack: &[u8], needle: &[u8; N]) -> Option<usize> {
+    haystack.windows(N).position(|window| window == needle)
 }
 
 /// Every CR is followed by LF (unless it is the last byte so far) and every LF follows a CR.

@@ -39,7 +39,7 @@ mod workers;
 pub use admission::Limits;
 pub use body::{Body, BodyError, Chunks, Cut, RequestBody};
 pub use drain::{Drain, Phase};
-pub use entity::{ETag, Entity};
+pub use entity::{ETag, Entity, Prepared};
 pub use error::{Error, ErrorKind};
 pub use listener::{Bound, WorkerListener};
 pub use priority::Urgency;

@@ -272,10 +272,10 @@ fn a_damaged_index_file_is_refused() {
         );
     }
     let mut next = bytes.to_vec();
-    next[8] = 2;
+    next[8] = 3;
     assert_eq!(
         Index::from_bytes(next.into()).unwrap_err(),
-        IndexFileError::Format(2)
+        IndexFileError::Format(3)
     );
     assert_eq!(
         Index::from_bytes(Bytes::new()).unwrap_err(),

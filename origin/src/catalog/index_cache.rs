@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use origin_media::error::ParseError;
-use origin_media::index::{Index, MoovFinder, build};
+use origin_media::index::{Draft, Index, MoovFinder, draft};
 use ring::digest::{Context, SHA256};
 
 use super::AssetFile;
@@ -104,13 +104,13 @@ impl IndexCache {
                 },
             ));
         }
-        let index = build_from(file).inspect_err(|error| {
+        let draft = build_from(file).inspect_err(|error| {
             if let IndexError::Unfit(error) = error {
                 telemetry::rejected(error.kind());
             }
         })?;
         file.unchanged()?;
-        match write(&index_path, index.as_bytes()) {
+        match write(&index_path, |out| draft.write(out)) {
             Ok(()) => {
                 if let Some(found) = load(&index_path) {
                     return Ok((
@@ -126,6 +126,7 @@ impl IndexCache {
                 tracing::warn!(path = %index_path.display(), %error, "an index cannot be kept")
             }
         }
+        let index = draft.into_index();
         Ok((index, IndexFile { mapped: None, stem }))
     }
 
@@ -179,13 +180,13 @@ fn load(path: &Path) -> Option<(Index, MappedFile)> {
 ///
 /// # Errors
 /// [`IndexError`].
-fn build_from(file: &LocalFile) -> Result<Index, IndexError> {
+fn build_from(file: &LocalFile) -> Result<Draft, IndexError> {
     let mut finder = MoovFinder::new(file.len());
     while let Some(range) = finder.wants() {
         finder.feed(&read(file, range)?)?;
     }
     let moov = finder.found().ok_or(Fault::Truncated)?;
-    Ok(build(&read(file, moov.clone())?, moov.start, file.len())?)
+    Ok(draft(&read(file, moov.clone())?, moov.start, file.len())?)
 }
 
 fn read(file: &LocalFile, range: std::ops::Range<u64>) -> Result<Bytes, Fault> {
@@ -196,7 +197,10 @@ fn read(file: &LocalFile, range: std::ops::Range<u64>) -> Result<Bytes, Fault> {
 }
 
 /// Puts a whole file in place: written beside and renamed, so that no reader sees half of one.
-pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write(
+    path: &Path,
+    content: impl FnOnce(&mut fs::File) -> io::Result<()>,
+) -> io::Result<()> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let unique = format!(
         "{}-{}.part",
@@ -208,7 +212,7 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    let written = fs::File::create_new(&part).and_then(|mut file| file.write_all(bytes));
+    let written = fs::File::create_new(&part).and_then(|mut file| content(&mut file));
     let renamed = written.and_then(|()| fs::rename(&part, path));
     if renamed.is_err() {
         let _ = fs::remove_file(&part);

@@ -15,6 +15,7 @@ mod title;
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -402,7 +403,7 @@ impl Catalog {
                 return;
             };
             let mapper = Arc::clone(&catalog);
-            let mapped = catalog.blocking(move || {
+            let mapped = in_background(move || {
                 let map = |source| mapper.map_protection(&title.asset.id, source);
                 title.sources.iter().try_for_each(map)
             });
@@ -494,7 +495,12 @@ impl Catalog {
     ) -> Result<u32, Error> {
         let _turn = self.reading.acquire().await.map_err(Error::internal)?;
         let reader = Arc::clone(file);
-        let digest = self.blocking(move || Ok(content::digest(&reader)?)).await?;
+        let read = move || Ok(content::digest(&reader)?);
+        let digest = match number {
+            Some(_) => in_background(read).await?,
+            // Viewers wait for the end of a quarantine.
+            None => self.blocking(read).await?,
+        };
         let noted = match number {
             Some(number) => self
                 .store
@@ -516,6 +522,26 @@ impl Catalog {
             .await
             .unwrap_or_else(|error| Err(Error::internal(error)))
     }
+}
+
+/// The weight of threads in the background: what viewers leave over of the processor, and a sixtieth where they leave
+/// nothing.
+const NICENESS: i32 = 19;
+
+/// Runs something long that blocks, and that no viewer waits for, on a thread of its own.
+async fn in_background<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let (done, outcome) = tokio::sync::oneshot::channel();
+    thread::Builder::new()
+        .name("background".to_owned())
+        .spawn(move || {
+            // On Linux it is the thread's own. Where it is refused, the work is done all the same.
+            let _ = rustix::process::setpriority_process(None, NICENESS);
+            let _ = done.send(work());
+        })
+        .map_err(Error::internal)?;
+    outcome.await.map_err(Error::internal)?
 }
 
 /// A hard link made or removed since the look through the folder changes nothing.

@@ -1,5 +1,6 @@
 //! Protection maps beside the index files: the second layer of the index, for every video track of a source.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -40,7 +41,7 @@ pub(super) fn build(source: &OpenSource) -> Result<(), IndexError> {
         };
         source.file.unchanged()?;
         let path = path(&source.index_file, track);
-        if let Err(error) = write(&path, map.as_bytes()) {
+        if let Err(error) = write(&path, |file| file.write_all(map.as_bytes())) {
             tracing::warn!(path = %path.display(), %error, "a protection map cannot be kept");
         }
         place.store(Some(Arc::new(

@@ -143,6 +143,11 @@ impl Title {
         tracing::info!(%asset, files = self.sources.len(), tracks, "an asset is served");
     }
 
+    /// Whether the title was found current a moment ago, as what its asset is served from: no look is taken.
+    pub fn was_just_current(&self) -> bool {
+        self.looks.is_fresh()
+    }
+
     /// Whether the files at its paths are still those that are open, as of now or of a moment ago.
     pub fn is_current(&self) -> bool {
         if self.looks.is_fresh() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
-use origin_front::{Body, ETag, Entity};
+use origin_front::{Body, ETag, Entity, cors};
 use origin_media::layout::Layout;
 
 use crate::delivery::{BufferPool, Handing, MediaBody};
@@ -33,6 +33,7 @@ impl Keep {
 }
 
 /// Bytes that are in memory: manifests, playlists, init segments.
+#[derive(Clone)]
 pub(super) struct Document {
     pub(super) etag: ETag,
     pub(super) bytes: Bytes,
@@ -55,6 +56,7 @@ impl Entity for Document {
 
     fn add_headers(&self, headers: &mut HeaderMap) {
         headers.insert(header::CACHE_CONTROL, self.keep.header());
+        cors::allow(headers);
     }
 
     fn body(&self, range: Range<u64>) -> Body {
@@ -94,6 +96,7 @@ impl Entity for Segment {
 
     fn add_headers(&self, headers: &mut HeaderMap) {
         headers.insert(header::CACHE_CONTROL, Keep::ForEver.header());
+        cors::allow(headers);
     }
 
     fn body(&self, range: Range<u64>) -> Body {

@@ -1,7 +1,7 @@
 //! The one place where an error becomes a status.
 
 use http::{HeaderValue, StatusCode, header};
-use origin_front::{Problem, Response};
+use origin_front::{Problem, Response, cors};
 
 use crate::error::Error;
 use crate::storage::Fault;
@@ -81,6 +81,7 @@ pub(super) fn response(error: &Error) -> Response {
         ),
     };
     let mut response = problem.into_response();
+    cors::allow(response.headers_mut());
     if matches!(
         error,
         Error::NotFound | Error::Gone | Error::Unfit { .. } | Error::Malformed

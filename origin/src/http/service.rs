@@ -1,15 +1,15 @@
 //! What a request goes through, in order: route, package, plan, entity.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, StatusCode, request};
-use moka::future::Cache;
+use moka::sync::Cache;
 use origin_front::{
-    ConnectionInfo, ETag, Problem, Protocol, Request, Response, RouteName, Service, Urgency, cors,
-    entity,
+    ConnectionInfo, ETag, Prepared, Problem, Protocol, Request, Response, RouteName, Service,
+    Urgency, cors, entity,
 };
 use origin_media::codec::Media;
 use origin_media::drm::Signalling;
@@ -48,17 +48,39 @@ pub struct Views {
     packages: Arc<Packages>,
     policies: BTreeMap<String, Policy>,
     planner: Planner,
-    manifests: Cache<(Revision, Text), Bytes>,
+    /// By the path of the request.
+    texts: Cache<Box<str>, Arc<Kept>>,
     alias_ttl: Duration,
 }
 
 /// Which text of a revision.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Text {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Text<'a> {
     Alias(ManifestKind),
     Manifest(ManifestKind),
-    Playlist(String),
+    Playlist(&'a str),
 }
+
+/// What a path was answered with.
+struct Kept {
+    revision: Revision,
+    /// What it was made from. Not held: a title is closed when nobody has asked for it for a while.
+    package: Weak<Package>,
+    route: RouteName,
+    document: Prepared<Document>,
+}
+
+impl Kept {
+    /// Whether the path would be answered alike now: what it leads to was looked at a moment ago.
+    fn stands(&self) -> bool {
+        self.package
+            .upgrade()
+            .is_some_and(|package| package.title.was_just_current() && package.keys_good())
+    }
+}
+
+/// What a kept text takes beside its bytes: its path, its head, its place in the cache.
+const KEPT_OVERHEAD: usize = 1024;
 
 impl Views {
     /// Views of `packages` under `policies`; plans and manifests are kept up to so many bytes each.
@@ -68,14 +90,15 @@ impl Views {
         cache: &conf::CacheLimits,
         alias_ttl: Duration,
     ) -> Arc<Self> {
-        let weight = |_: &(Revision, Text), text: &Bytes| {
-            u32::try_from(text.len() + 256).unwrap_or(u32::MAX)
+        let weight = |_: &Box<str>, kept: &Arc<Kept>| {
+            let bytes = kept.document.entity().bytes.len();
+            u32::try_from(bytes + KEPT_OVERHEAD).unwrap_or(u32::MAX)
         };
         Arc::new(Self {
             packages,
             policies,
             planner: Planner::new(cache.layouts),
-            manifests: Cache::builder()
+            texts: Cache::builder()
                 .max_capacity(cache.manifests)
                 .weigher(weight)
                 .build(),
@@ -106,27 +129,41 @@ impl Service for OriginService {
         let (parts, _) = request.into_parts();
         let (name, mut response) = match parts.method {
             Method::OPTIONS => return cors::MEDIA.preflight(),
-            Method::GET | Method::HEAD => self.answer(&parts).await,
-            _ => {
-                let problem = Problem::new(
-                    StatusCode::METHOD_NOT_ALLOWED,
-                    "method",
-                    "Only GET, HEAD and OPTIONS are answered",
-                );
-                let mut response = problem.into_response();
-                let allow = http::HeaderValue::from_static("GET, HEAD, OPTIONS");
-                response.headers_mut().insert(http::header::ALLOW, allow);
-                (RouteName("other"), response)
-            }
+            Method::GET | Method::HEAD => match self.kept(&parts) {
+                Some(answer) => answer,
+                // On the heap: the futures of requests are moved, and most of a kept answer's would be this.
+                None => Box::pin(self.answer(&parts)).await,
+            },
+            _ => (RouteName("other"), method_not_allowed()),
         };
-        cors::allow(response.headers_mut());
         response.extensions_mut().insert(name);
         response.extensions_mut().get_or_insert(AT_ONCE);
         response
     }
 }
 
+fn method_not_allowed() -> Response {
+    let problem = Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method",
+        "Only GET, HEAD and OPTIONS are answered",
+    );
+    let mut response = problem.into_response();
+    let headers = response.headers_mut();
+    cors::allow(headers);
+    let allow = http::HeaderValue::from_static("GET, HEAD, OPTIONS");
+    headers.insert(http::header::ALLOW, allow);
+    response
+}
+
 impl OriginService {
+    /// The kept answer, while nothing needs to be looked at for it.
+    fn kept(&self, request: &request::Parts) -> Option<(RouteName, Response)> {
+        let kept = self.views.texts.get(request.uri.path())?;
+        kept.stands()
+            .then(|| (kept.route, kept.document.serve(request)))
+    }
+
     /// What a plain `GET` of `resource` is answered with, for a caller in this process.
     ///
     /// # Errors
@@ -169,15 +206,9 @@ impl OriginService {
             } => {
                 let policy = views.policy(policy)?;
                 let package = views.packages.current(asset, &policy.pack).await?;
-                let revision = policy.revision(&package);
-                self.text(
-                    request,
-                    policy,
-                    &package,
-                    revision,
-                    Text::Alias(kind(format)),
-                )
-                .await
+                let revision = views.packages.revision(policy, &package);
+                let text = Text::Alias(kind(format));
+                self.text(request, policy, &package, revision, text)
             }
             Object::Manifest {
                 policy,
@@ -190,14 +221,8 @@ impl OriginService {
                     .packages
                     .with_revision(asset, policy, revision)
                     .await?;
-                self.text(
-                    request,
-                    policy,
-                    &package,
-                    revision,
-                    Text::Manifest(kind(format)),
-                )
-                .await
+                let text = Text::Manifest(kind(format));
+                self.text(request, policy, &package, revision, text)
             }
             Object::Playlist {
                 policy,
@@ -212,14 +237,8 @@ impl OriginService {
                     .packages
                     .with_revision(asset, policy, revision)
                     .await?;
-                self.text(
-                    request,
-                    policy,
-                    &package,
-                    revision,
-                    Text::Playlist(rep.to_owned()),
-                )
-                .await
+                let text = Text::Playlist(rep);
+                self.text(request, policy, &package, revision, text)
             }
             Object::Media {
                 pack,
@@ -295,71 +314,64 @@ impl OriginService {
         }
     }
 
-    async fn text(
+    fn text(
         &self,
         request: &request::Parts,
         policy: &Policy,
+        package: &Arc<Package>,
+        revision: Revision,
+        text: Text<'_>,
+    ) -> Result<Response, Error> {
+        let views = &self.views;
+        let path = request.uri.path();
+        let kept = views.texts.get(path);
+        let document = match kept.filter(|kept| kept.revision == revision) {
+            Some(kept) if kept.package.as_ptr() == Arc::as_ptr(package) => {
+                return Ok(kept.document.serve(request));
+            }
+            Some(kept) => kept.document.clone(),
+            None => self.make(policy, package, revision, text)?,
+        };
+        let response = document.serve(request);
+        let kept = Kept {
+            revision,
+            package: Arc::downgrade(package),
+            route: RouteName(text.route()),
+            document,
+        };
+        views.texts.insert(path.into(), Arc::new(kept));
+        Ok(response)
+    }
+
+    fn make(
+        &self,
+        policy: &Policy,
         package: &Package,
         revision: Revision,
-        text: Text,
-    ) -> Result<Response, Error> {
-        if matches!(&text, Text::Playlist(rep) if package.track(rep).is_none()) {
-            return Err(Error::NotFound);
-        }
-        let (suffix, content_type, keep) = match &text {
+        text: Text<'_>,
+    ) -> Result<Prepared<Document>, Error> {
+        let (name, kind, keep) = match text {
             Text::Alias(kind) => (
                 format!("alias-{}", kind.file_name()),
-                kind.content_type(),
+                kind,
                 Keep::For(self.views.alias_ttl),
             ),
-            Text::Manifest(kind) => (
-                kind.file_name().to_owned(),
-                kind.content_type(),
-                Keep::ForEver,
-            ),
-            Text::Playlist(rep) => (rep.clone(), ManifestKind::Hls.content_type(), Keep::ForEver),
+            Text::Manifest(kind) => (kind.file_name().to_owned(), kind, Keep::ForEver),
+            Text::Playlist(rep) => (rep.to_owned(), ManifestKind::Hls, Keep::ForEver),
         };
-        let etag = etag(&format!("{revision}-{suffix}"))?;
-        let bytes = match self.views.manifests.get(&(revision, text.clone())).await {
-            Some(bytes) => bytes,
-            None => {
-                let begun = Instant::now();
-                let bytes = Bytes::from(write(policy, package, revision, &text)?);
-                let made = match &text {
-                    Text::Alias(ManifestKind::Dash) | Text::Manifest(ManifestKind::Dash) => {
-                        Made::Dash
-                    }
-                    Text::Alias(ManifestKind::Hls)
-                    | Text::Manifest(ManifestKind::Hls)
-                    | Text::Playlist(_) => Made::Hls,
-                };
-                telemetry::packaged(made, begun.elapsed());
-                let published = (
-                    self.views.packages.catalog(),
-                    package.title.asset.id.clone(),
-                    revision.to_string(),
-                );
-                let (catalog, asset, id) = published;
-                let store = catalog.store().clone();
-                catalog
-                    .on_control(async move { store.publish(&asset, &[id]).await })
-                    .await?;
-                self.views
-                    .manifests
-                    .insert((revision, text), bytes.clone())
-                    .await;
-                bytes
-            }
+        let begun = Instant::now();
+        let bytes = Bytes::from(write(policy, package, revision, text)?);
+        let made = match kind {
+            ManifestKind::Dash => Made::Dash,
+            ManifestKind::Hls => Made::Hls,
         };
-        Ok(entity::serve(
-            request,
-            &Document {
-                etag,
-                bytes,
-                content_type,
-                keep,
-            },
-        ))
+        telemetry::packaged(made, begun.elapsed());
+        Ok(Prepared::new(Document {
+            etag: etag(&format!("{revision}-{name}"))?,
+            bytes,
+            content_type: kind.content_type(),
+            keep,
+        }))
     }
 }
 
@@ -367,7 +379,7 @@ fn write(
     policy: &Policy,
     package: &Package,
     revision: Revision,
-    text: &Text,
+    text: Text<'_>,
 ) -> Result<String, Error> {
     let asset = &package.title.asset.id;
     let signalling = policy.protection.as_ref().map(|protection| Signalling {
@@ -415,6 +427,17 @@ fn kind(format: Format) -> ManifestKind {
     match format {
         Format::Hls => ManifestKind::Hls,
         Format::Dash => ManifestKind::Dash,
+    }
+}
+
+impl Text<'_> {
+    /// The `route` label of metrics and access log.
+    fn route(self) -> &'static str {
+        match self {
+            Self::Alias(_) => "alias",
+            Self::Manifest(_) => "manifest",
+            Self::Playlist(_) => "playlist",
+        }
     }
 }
 

@@ -5,13 +5,13 @@
 //! ```text
 //! offset  bytes
 //!      0      8  "castidx\n"
-//!      8      4  format: 1
+//!      8      4  format: 2
 //!     12      4  length of the description
 //!     16      8  length of this file
 //!     24      8  length of the source
 //!     32     32  SHA-256 of the source's moov box
-//!     64     32  SHA-256 of this file with these 32 bytes left out
-//!     96      -  description
+//!     64      4  CRC-32 of this file with these 4 bytes left out
+//!     68      -  description
 //!      -      -  columns
 //!
 //! description
@@ -51,8 +51,9 @@
 //!             -    why it is left out
 //! ```
 
+use std::io::{self, Write};
+
 use bytes::Bytes;
-use ring::digest::{Context, SHA256};
 
 use super::samples::{Samples, U32s, U64s};
 use super::{Edit, IgnoredTrack, Index, MAX_TRACKS, Track};
@@ -61,11 +62,11 @@ use crate::time::Timescale;
 
 /// The format that this version writes, and the only one that it reads: an index is a cache, and an older
 /// one is rebuilt.
-pub const INDEX_FORMAT: u32 = 1;
+pub const INDEX_FORMAT: u32 = 2;
 
 const MAGIC: [u8; 8] = *b"castidx\n";
-const DIGEST_AT: usize = 64;
-const DESCRIPTION_AT: usize = DIGEST_AT + 32;
+const CHECKSUM_AT: usize = 64;
+const DESCRIPTION_AT: usize = CHECKSUM_AT + 4;
 
 /// The bytes are not an index that this version reads: rebuild it from the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -108,7 +109,7 @@ impl Index {
         }
         let file_len = reader.u64()?;
         let moov_digest = reader.array()?;
-        if reader.array::<32>()? != digest(&bytes) {
+        if reader.array()? != checksum(&bytes, CHECKSUM_AT) {
             return Err(IndexFileError::Checksum);
         }
         let description = bytes[DESCRIPTION_AT..]
@@ -221,37 +222,77 @@ impl<const N: usize> Column<N> {
     }
 }
 
-impl Parts {
-    /// The file form.
-    pub(super) fn encode(&self) -> Bytes {
-        let mut description = self.describe(&mut Vec::new(), 0);
-        // The columns' offsets depend on the length of the description, which they do not change.
-        let columns_at = (DESCRIPTION_AT + description.len()).next_multiple_of(8);
-        let mut columns = Vec::new();
-        description = self.describe(&mut columns, columns_at);
+/// An index that has just been built and lies nowhere yet.
+pub struct Draft(Parts);
 
-        let len = columns_at
-            + columns
-                .iter()
-                .map(|column| column.len().next_multiple_of(8))
-                .sum::<usize>();
-        let mut out = Writer(Vec::with_capacity(len));
+impl Draft {
+    pub(super) fn new(parts: Parts) -> Self {
+        Self(parts)
+    }
+
+    /// Writes the file form, which [`Index::from_bytes`] opens. It is never in memory as a whole: for a film that
+    /// would be thousands of fresh pages.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        const PADDING: [u8; 8] = [0; 8];
+        let mut columns = Vec::new();
+        let head = self.0.head(&mut columns);
+        out.write_all(&head)?;
+        for column in columns {
+            out.write_all(column)?;
+            out.write_all(&PADDING[..padding(column.len())])?;
+        }
+        Ok(())
+    }
+
+    /// The index, in memory.
+    pub fn into_index(self) -> Index {
+        let mut bytes = Vec::new();
+        self.write(&mut bytes)
+            .expect("memory takes all that is written to it");
+        // The one way to an index is through its file form, so that a fresh index and a kept one cannot differ.
+        Index::from_bytes(bytes.into()).expect("the reader reads what the writer writes")
+    }
+}
+
+/// What a column of `len` bytes lacks to the place of the next.
+fn padding(len: usize) -> usize {
+    len.next_multiple_of(8) - len
+}
+
+impl Parts {
+    /// All before the columns, which are gathered in their order.
+    fn head<'a>(&'a self, columns: &mut Vec<&'a [u8]>) -> Vec<u8> {
+        // The columns' offsets depend on the length of the description, which they do not change.
+        let description_len = self.describe(&mut Vec::new(), 0).len();
+        let columns_at = (DESCRIPTION_AT + description_len).next_multiple_of(8);
+        let description = self.describe(columns, columns_at);
+        let of_columns: usize = columns
+            .iter()
+            .map(|column| column.len().next_multiple_of(8))
+            .sum();
+
+        let mut out = Writer(Vec::with_capacity(columns_at));
         out.0.extend_from_slice(&MAGIC);
         out.u32(INDEX_FORMAT);
         out.len(description.len());
-        out.u64(len as u64);
+        out.u64((columns_at + of_columns) as u64);
         out.u64(self.file_len);
         out.0.extend_from_slice(&self.moov_digest);
-        out.0.extend_from_slice(&[0; 32]);
+        out.0.extend_from_slice(&[0; 4]);
         out.0.extend_from_slice(&description);
+        out.0.resize(columns_at, 0);
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&out.0[..CHECKSUM_AT]);
+        crc.update(&out.0[DESCRIPTION_AT..]);
         for column in columns {
-            out.0.resize(out.0.len().next_multiple_of(8), 0);
-            out.0.extend_from_slice(column);
+            crc.update(column);
+            crc.update(&[0; 8][..padding(column.len())]);
         }
-        out.0.resize(len, 0);
-        let digest = digest(&out.0);
-        out.0[DIGEST_AT..DESCRIPTION_AT].copy_from_slice(&digest);
-        out.0.into()
+        out.0[CHECKSUM_AT..DESCRIPTION_AT].copy_from_slice(&crc.finalize().to_le_bytes());
+        out.0
     }
 
     /// The description, for columns that begin at `at`; gathers those in their order.
@@ -429,14 +470,13 @@ fn read_samples(reader: &mut Reader<'_>, file: &Bytes) -> Result<Samples, IndexF
     })
 }
 
-/// SHA-256 of an index file with its own digest left out.
-fn digest(file: &[u8]) -> [u8; 32] {
-    let mut context = Context::new(&SHA256);
-    context.update(&file[..DIGEST_AT]);
-    context.update(&file[DESCRIPTION_AT..]);
-    let mut digest = [0; 32];
-    digest.copy_from_slice(context.finish().as_ref());
-    digest
+/// CRC-32 (IEEE 802.3) of a file of the cache, with the four bytes at `at`, where it stands, left out. It finds what a
+/// disk or a power cut damaged, ten times as fast as a digest would: a title's first viewer waits for it.
+pub(super) fn checksum(file: &[u8], at: usize) -> [u8; 4] {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&file[..at]);
+    crc.update(&file[at + 4..]);
+    crc.finalize().to_le_bytes()
 }
 
 struct Writer(Vec<u8>);

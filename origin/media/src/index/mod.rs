@@ -17,8 +17,8 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-pub use build::build;
-pub use file::{INDEX_FORMAT, IndexFileError};
+pub use build::{build, draft};
+pub use file::{Draft, INDEX_FORMAT, IndexFileError};
 pub use find::{MAX_MOOV_BYTES, MAX_TOP_LEVEL_BOXES, MoovFinder};
 
 use samples::Samples;
@@ -218,6 +218,11 @@ impl Track {
         self.samples.is_sync(n)
     }
 
+    /// The first sample after `n` at which decoding can begin; the sample count if there is none.
+    pub fn sync_after(&self, n: u32) -> u32 {
+        self.samples.sync_after(n)
+    }
+
     /// What depends on sample `n` and what it depends on, as a byte of `sdtp` (ISO/IEC 14496-12 8.6.4.3);
     /// `None` where the source says nothing.
     pub fn dependency(&self, n: u32) -> Option<u8> {
@@ -244,6 +249,13 @@ impl Track {
     /// such as audio priming.
     pub fn presentation_time(&self, n: u32) -> i64 {
         self.samples.composition_time(n) + self.edit.delay - self.edit.skip
+    }
+
+    /// When the samples from `first` on are presented, as [`Track::presentation_time`] has it.
+    pub fn presentation_times(&self, first: u32) -> impl Iterator<Item = i64> + '_ {
+        let edit = self.edit.delay - self.edit.skip;
+        let times = self.samples.composition_times(first);
+        times.map(move |time| time + edit)
     }
 
     /// The end of the last presented sample, after edits.

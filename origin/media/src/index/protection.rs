@@ -19,21 +19,22 @@
 //! ```text
 //! offset  bytes
 //!      0      8  "castmap\n"
-//!      8      4  format: 1
+//!      8      4  format: 2
 //!     12      4  rule: 1
 //!     16      4  track_ID
 //!     20      4  number of samples, n
 //!     24      8  length of this file
 //!     32     32  SHA-256 of the source's moov box
-//!     64     32  SHA-256 of this file with these 32 bytes left out
-//!     96  8(n+1)  prefix sums of the numbers of entries, the first 0
+//!     64      4  CRC-32 of this file with these 4 bytes left out
+//!     68      4  0
+//!     72  8(n+1)  prefix sums of the numbers of entries, the first 0
 //!      -      8  each entry: clear 4, payload 4; a last clear run has payload 0
 //! ```
 
 use bytes::Bytes;
 use keystore_types::{SUBSAMPLE_RULE, Scheme};
-use ring::digest::{Context, SHA256};
 
+use super::file::checksum;
 use super::{Index, IndexFileError, Track};
 use crate::codec::AvcConfig;
 use crate::codec::avc::{NalKind, slice_header_len};
@@ -211,9 +212,9 @@ pub struct ProtectionMap {
 }
 
 const MAP_MAGIC: [u8; 8] = *b"castmap\n";
-const MAP_FORMAT: u32 = 1;
-const DIGEST_AT: usize = 64;
-const SUMS_AT: usize = DIGEST_AT + 32;
+const MAP_FORMAT: u32 = 2;
+const CHECKSUM_AT: usize = 64;
+const SUMS_AT: usize = CHECKSUM_AT + 8;
 const ENTRY: u64 = 8;
 
 impl ProtectionMap {
@@ -239,12 +240,12 @@ impl ProtectionMap {
         if bytes.len() as u64 != len {
             return Err(IndexFileError::Length);
         }
-        if header[DIGEST_AT..] != map_digest(&bytes) {
+        if header[CHECKSUM_AT..CHECKSUM_AT + 4] != checksum(&bytes, CHECKSUM_AT) {
             return Err(IndexFileError::Checksum);
         }
         let of_track = word(16) == track.track_id()
             && word(20) == track.sample_count()
-            && header[32..DIGEST_AT] == *index.moov_digest();
+            && header[32..CHECKSUM_AT] == *index.moov_digest();
         if !of_track {
             return Err(IndexFileError::Content(
                 "it belongs to another source or track",
@@ -380,24 +381,14 @@ impl<'a> ProtectionMapBuilder<'a> {
         }
         out.extend_from_slice(&(len as u64).to_le_bytes());
         out.extend_from_slice(&self.moov_digest);
-        out.extend_from_slice(&[0; 32]);
+        out.extend_from_slice(&[0; 8]);
         out.extend_from_slice(&self.sums);
         out.extend_from_slice(&self.entries);
-        let digest = map_digest(&out);
-        out[DIGEST_AT..SUMS_AT].copy_from_slice(&digest);
+        let checksum = checksum(&out, CHECKSUM_AT);
+        out[CHECKSUM_AT..CHECKSUM_AT + 4].copy_from_slice(&checksum);
         Some(ProtectionMap {
             bytes: out.into(),
             count,
         })
     }
-}
-
-/// SHA-256 of a map file with its own digest left out.
-fn map_digest(file: &[u8]) -> [u8; 32] {
-    let mut context = Context::new(&SHA256);
-    context.update(&file[..DIGEST_AT]);
-    context.update(&file[SUMS_AT..]);
-    let mut digest = [0; 32];
-    digest.copy_from_slice(context.finish().as_ref());
-    digest
 }

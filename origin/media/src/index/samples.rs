@@ -127,7 +127,10 @@ impl Samples {
 
     /// When sample `n` is decoded, in ticks from the first sample.
     pub(super) fn decode_time(&self, n: u32) -> u64 {
-        let run = self.time_run_of(n);
+        self.decode_time_in(self.time_run_of(n), n)
+    }
+
+    fn decode_time_in(&self, run: u32, n: u32) -> u64 {
         let after = u64::from(n - self.time_samples.get(run));
         self.time_starts.get(run) + after * u64::from(self.time_deltas.get(run))
     }
@@ -161,6 +164,17 @@ impl Samples {
     /// When sample `n` is composed, in ticks of the track before edits.
     pub(super) fn composition_time(&self, n: u32) -> i64 {
         self.decode_time(n).cast_signed() + i64::from(self.composition_offset(n))
+    }
+
+    /// When the samples from `first` on are composed. One search, however many are taken.
+    pub(super) fn composition_times(&self, first: u32) -> impl Iterator<Item = i64> + '_ {
+        let mut run = self.time_run_of(first);
+        (first..self.count).map(move |n| {
+            while run + 1 < self.time_samples.len() && self.time_samples.get(run + 1) <= n {
+                run += 1;
+            }
+            self.decode_time_in(run, n).cast_signed() + i64::from(self.composition_offset(n))
+        })
     }
 
     /// The latest end of a composed sample, in ticks of the track before edits.
@@ -202,10 +216,47 @@ impl Samples {
 
     /// The first sync sample composed at `ticks` (of the track, before edits) or later, if any.
     pub(super) fn sync_at_or_after(&self, ticks: i64) -> Option<u32> {
+        if self.all_sync && !self.has_composition_offsets() {
+            return self.decoded_at_or_after(ticks);
+        }
         let k = partition_point(self.sync_count(), |k| {
             self.composition_time(self.sync_sample(k)) < ticks
         });
         (k < self.sync_count()).then(|| self.sync_sample(k))
+    }
+
+    /// The first sample decoded at `ticks` or later, if any: found among the runs, of which sound has few.
+    fn decoded_at_or_after(&self, ticks: i64) -> Option<u32> {
+        let ticks = u64::try_from(ticks).unwrap_or(0);
+        let runs = self.time_samples.len();
+        let Some(run) = partition_point(runs, |k| self.time_starts.get(k) < ticks).checked_sub(1)
+        else {
+            return Some(0);
+        };
+        let end = if run + 1 < runs {
+            self.time_samples.get(run + 1)
+        } else {
+            self.count
+        };
+        let into = ticks - self.time_starts.get(run);
+        // Samples that last no time begin with their run, which is before `ticks`.
+        let after = match u64::from(self.time_deltas.get(run)) {
+            0 => u64::MAX,
+            delta => into.div_ceil(delta),
+        };
+        let n = u64::from(self.time_samples.get(run)).saturating_add(after);
+        let n = u32::try_from(n).unwrap_or(end).min(end);
+        (n < self.count).then_some(n)
+    }
+
+    /// The first sync sample after sample `n`; the sample count if there is none.
+    pub(super) fn sync_after(&self, n: u32) -> u32 {
+        let k = self.sync_index_at_or_after(n + 1);
+        if k < self.sync_count() {
+            self.sync_sample(k)
+        } else {
+            self.count
+        }
     }
 
     fn sync_index_at_or_after(&self, n: u32) -> u32 {
@@ -279,5 +330,67 @@ impl U64s {
     pub(super) fn get(&self, n: u32) -> u64 {
         let at = n as usize * 8;
         u64::from_le_bytes(self.0[at..at + 8].try_into().expect("a range of 8 bytes"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn u32s(numbers: &[u32]) -> U32s {
+        U32s::new(numbers.iter().flat_map(|n| n.to_le_bytes()).collect())
+    }
+
+    fn u64s(numbers: &[u64]) -> U64s {
+        U64s::new(numbers.iter().flat_map(|n| n.to_le_bytes()).collect())
+    }
+
+    /// Sound in runs of 3 samples of 10 ticks, 2 of 0, and 4 of 7.
+    fn sound(compositions: &[u32]) -> Samples {
+        Samples {
+            count: 9,
+            duration: 58,
+            composition_end: 58,
+            sizes: u64s(&[0; 10]),
+            run_samples: u32s(&[0]),
+            run_offsets: u64s(&[0]),
+            time_samples: u32s(&[0, 3, 5]),
+            time_starts: u64s(&[0, 30, 30]),
+            time_deltas: u32s(&[10, 0, 7]),
+            compositions: u32s(compositions),
+            syncs: U32s::default(),
+            all_sync: true,
+            dependencies: Bytes::new(),
+        }
+    }
+
+    #[test]
+    fn a_walk_and_a_search_find_the_same_times() {
+        for samples in [sound(&[]), sound(&[3, 0, 9, 1, 1, 2, 0, 5, 4])] {
+            for first in 0..samples.count {
+                let walked: Vec<_> = samples.composition_times(first).collect();
+                let searched = (first..samples.count).map(|n| samples.composition_time(n));
+                assert_eq!(walked, searched.collect::<Vec<_>>(), "from {first}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_sample_at_or_after_an_instant_is_found_by_runs() {
+        let samples = sound(&[]);
+        for ticks in -2..70 {
+            let one_by_one = (0..samples.count).find(|n| samples.composition_time(*n) >= ticks);
+            assert_eq!(samples.sync_at_or_after(ticks), one_by_one, "tick {ticks}");
+        }
+    }
+
+    #[test]
+    fn the_sync_sample_after_another_is_found() {
+        let mut samples = sound(&[]);
+        assert_eq!((samples.sync_after(3), samples.sync_after(8)), (4, 9));
+        samples.all_sync = false;
+        samples.syncs = u32s(&[0, 4, 7]);
+        let after = [0, 3, 4, 7, 8].map(|n| samples.sync_after(n));
+        assert_eq!(after, [4, 4, 7, 9, 9]);
     }
 }

@@ -40,9 +40,14 @@ impl Bandwidth {
                 (Some(_), Media::Video) => VIDEO_PROTECTION,
                 (Some(_), Media::Audio) => AUDIO_PROTECTION,
             };
-        let rate = |bytes: u64, ticks: u64| {
-            let bits = u128::from(bytes) * 8 * u128::from(track.timescale().get());
-            u64::try_from(bits.div_ceil(u128::from(ticks).max(1))).unwrap_or(u64::MAX)
+        let scale = 8 * u64::from(track.timescale().get());
+        let rate = |bytes: u64, ticks: u64| match bytes.checked_mul(scale) {
+            Some(bits) => bits.div_ceil(ticks.max(1)),
+            // Of a whole track, perhaps: a division of 128 bits takes ten times as long.
+            None => {
+                let bits = u128::from(bytes) * u128::from(scale);
+                u64::try_from(bits.div_ceil(u128::from(ticks).max(1))).unwrap_or(u64::MAX)
+            }
         };
         let longest = track
             .timeline()

@@ -261,24 +261,17 @@ fn segments(xml: &mut Xml, subject: &Subject<'_>, track: &Track, media: MediaIds
             let mut segments = track.timeline().segments().peekable();
             let mut first = true;
             while let Some(segment) = segments.next() {
-                let mut repeats = 0_u32;
+                let mut repeats = 0;
                 while segments
                     .next_if(|next| next.duration == segment.duration)
                     .is_some()
                 {
                     repeats += 1;
                 }
-                let (start, duration) = (segment.start.to_string(), segment.duration.to_string());
-                let repeats_text = repeats.to_string();
-                let mut attributes: Vec<Attribute<'_>> = Vec::with_capacity(3);
-                if first {
-                    attributes.push(("t", &start));
-                }
-                attributes.push(("d", &duration));
-                if repeats > 0 {
-                    attributes.push(("r", &repeats_text));
-                }
-                xml.empty("S", &attributes);
+                let start = first.then_some(("t", segment.start));
+                let repeats = (repeats > 0).then_some(("r", repeats));
+                let duration = Some(("d", segment.duration));
+                xml.numbers("S", [start, duration, repeats].into_iter().flatten());
                 first = false;
             }
         });

@@ -9,7 +9,7 @@ use keystore_types::{DrmSystem, HlsClearKeyFlavour, KeyId, Scheme};
 
 use super::bandwidth::Bandwidth;
 use super::url::{Depth, MediaObject, UrlScheme};
-use super::{Picture, Subject, decimal_seconds, longest_segment};
+use super::{Picture, Subject, longest_segment, push_number, push_seconds};
 use crate::codec::{CodecConfig, Media};
 use crate::drm::{KEY_FORMAT_VERSIONS, Signalling, clearkey, fairplay, playready, widevine};
 use crate::presentation::{SwitchingSet, Track};
@@ -105,21 +105,23 @@ pub fn media_playlist(subject: &Subject<'_>, at: usize) -> String {
     let folder = urls.media_folder(pack, track.name(), media.segments);
     let count = usize::try_from(track.timeline().segment_count()).unwrap_or_default();
     out.reserve(count * (folder.len() + EXTINF_LEN));
+    // Lengths are differences of rounded instants, so that rounding never adds up.
+    let instant = |ticks: u64| {
+        let time = MediaTime::new(ticks.cast_signed(), track.timescale());
+        let rounded = time.to_timescale(super::MICROSECONDS, Rounding::Nearest);
+        rounded.ticks.unsigned_abs()
+    };
+    let mut begin = instant(track.timeline().start());
     for segment in track.timeline().segments() {
-        // Differences of rounded instants, so that rounding never adds up.
-        let instant = |ticks: u64| {
-            let time = MediaTime::new(ticks.cast_signed(), track.timescale());
-            time.to_timescale(super::MICROSECONDS, Rounding::Nearest)
-                .ticks
-        };
-        let length = instant(segment.start + segment.duration) - instant(segment.start);
-        let length = decimal_seconds(
-            MediaTime::new(length, super::MICROSECONDS),
-            Rounding::Nearest,
-        );
-        line(&mut out, format_args!("#EXTINF:{length},"));
-        let object = MediaObject::Segment(segment.number);
-        line(&mut out, format_args!("{folder}{object}"));
+        let end = instant(segment.start + segment.duration);
+        out.push_str("#EXTINF:");
+        push_seconds(&mut out, end - begin);
+        out.push_str(",\n");
+        out.push_str(&folder);
+        push_number(&mut out, segment.number.into());
+        out.push_str(MediaObject::SEGMENT_SUFFIX);
+        out.push('\n');
+        begin = end;
     }
     out.push_str("#EXT-X-ENDLIST\n");
     out

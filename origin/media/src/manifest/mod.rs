@@ -68,6 +68,21 @@ fn decimal_seconds(time: MediaTime, rounding: Rounding) -> impl fmt::Display {
     fmt::from_fn(move |f| write!(f, "{}.{:06}", ticks / 1_000_000, ticks % 1_000_000))
 }
 
+/// Adds microseconds as seconds with six decimals.
+fn push_seconds(out: &mut String, microseconds: u64) {
+    const SECOND: u64 = 1_000_000;
+    push_number(out, microseconds / SECOND);
+    out.push('.');
+    // The leading one stands for the zeros that would be left out.
+    let mut digits = itoa::Buffer::new();
+    out.push_str(&digits.format(SECOND + microseconds % SECOND)[1..]);
+}
+
+/// Adds a number in decimal: a manifest has thousands, and formatting takes several times as long.
+fn push_number(out: &mut String, number: u64) {
+    out.push_str(itoa::Buffer::new().format(number));
+}
+
 /// The duration of the longest segment of any track: the same bound in every playlist (rule T11).
 fn longest_segment(presentation: &Presentation) -> MediaTime {
     presentation

@@ -3,6 +3,8 @@
 
 use quick_xml::escape::escape;
 
+use super::push_number;
+
 /// A document being written, indented by two spaces.
 pub(crate) struct Xml {
     text: String,
@@ -43,6 +45,22 @@ impl Xml {
     /// An element without content.
     pub(crate) fn empty(&mut self, name: &str, attributes: &[Attribute<'_>]) {
         self.open(name, attributes);
+        self.text.push_str("/>\n");
+    }
+
+    /// An element without content whose attributes are numbers, which need no escaping: a manifest has thousands.
+    pub(crate) fn numbers(
+        &mut self,
+        name: &str,
+        attributes: impl IntoIterator<Item = (&'static str, u64)>,
+    ) {
+        self.indent();
+        self.text.extend(["<", name]);
+        for (key, value) in attributes {
+            self.text.extend([" ", key, "=\""]);
+            push_number(&mut self.text, value);
+            self.text.push('"');
+        }
         self.text.push_str("/>\n");
     }
 

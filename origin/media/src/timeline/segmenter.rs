@@ -269,11 +269,17 @@ const DECODED_PICTURES: u32 = 16;
 
 /// Whether pictures follow `key` that are shown before it.
 fn leads(track: &Track, key: u32) -> bool {
-    let shown = track.presentation_time(key);
-    (key + 1..track.sample_count())
-        .take_while(|&n| !track.is_sync(n))
-        .scan(0, |after, n| {
-            let leads = track.presentation_time(n) < shown;
+    if !track.has_composition_offsets() {
+        return false;
+    }
+    let until_next = track.sync_after(key) - key;
+    let mut times = track
+        .presentation_times(key)
+        .take(usize::try_from(until_next).unwrap_or(usize::MAX));
+    let shown = times.next().unwrap_or(i64::MIN);
+    times
+        .scan(0, |after, time| {
+            let leads = time < shown;
             *after += u32::from(!leads);
             (*after < DECODED_PICTURES).then_some(leads)
         })

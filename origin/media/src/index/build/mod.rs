@@ -10,7 +10,7 @@ mod tables;
 use bytes::Bytes;
 use ring::digest::{SHA256, digest};
 
-use super::file::{Parts, TrackParts};
+use super::file::{Draft, Parts, TrackParts};
 use super::{IgnoredTrack, Index, MAX_SAMPLES, MAX_TRACKS, language};
 use crate::bmff::{
     AudioSampleEntry, BoxRef, Dref, Elng, FourCc, Hdlr, Mdhd, Mvhd, SampleEntry, Stsd, Tkhd,
@@ -31,6 +31,14 @@ use crate::time::Timescale;
 /// the source asks for something that is not done, such as fragments or an edit list of several cuts, or no
 /// track of it is fit, with every track's reason (`Unsupported`); a `Limit` is passed.
 pub fn build(moov: &[u8], moov_offset: u64, file_len: u64) -> Result<Index, ParseError> {
+    draft(moov, moov_offset, file_len).map(Draft::into_index)
+}
+
+/// As [`build`], for an index that goes to a file first.
+///
+/// # Errors
+/// As [`build`].
+pub fn draft(moov: &[u8], moov_offset: u64, file_len: u64) -> Result<Draft, ParseError> {
     let moov_digest = digest(&SHA256, moov);
     let moov = BoxRef::whole(moov, FourCc(*b"moov"), moov_offset)?;
     let boxes = moov.children()?;
@@ -84,8 +92,7 @@ pub fn build(moov: &[u8], moov_offset: u64, file_len: u64) -> Result<Index, Pars
         ignored,
     };
     parts.moov_digest.copy_from_slice(moov_digest.as_ref());
-    // The one way to an index is through its file form, so that a fresh index and a kept one cannot differ.
-    Ok(Index::from_bytes(parts.encode()).expect("the reader reads what the writer writes"))
+    Ok(Draft::new(parts))
 }
 
 /// What is known of the file around the track that is being read.

@@ -325,6 +325,10 @@ fn read_syncs(stss: &BoxRef<'_>, columns: &mut Columns) -> Result<(), ParseError
 /// Finds the latest end, and checks that sync samples are shown in the order in which they are decoded: that
 /// is what makes them places to begin a segment at, and lets them be searched by time.
 fn measure(stbl: &BoxRef<'_>, columns: &mut Columns) -> Result<(), ParseError> {
+    if columns.all_sync && columns.compositions.len() == 0 {
+        columns.composition_end = columns.duration.cast_signed();
+        return Ok(());
+    }
     let mut time = 0_i64;
     let mut run = 0;
     let mut sync = 0;
