@@ -276,8 +276,7 @@ impl Check<'_> {
         );
         let pkcs11 = self.pkcs11(keystore.pkcs11);
         let transit = self.transit(keystore.transit);
-        let kept =
-            passphrase.is_some() || key.is_some() || pkcs11.is_some() || transit.is_some();
+        let kept = passphrase.is_some() || key.is_some() || pkcs11.is_some() || transit.is_some();
         if keystore.init_at_start && !kept {
             self.fault(
                 "keystore.init_at_start",

@@ -53,12 +53,7 @@ impl Check<'_> {
 
     pub(super) fn transit(&mut self, transit: TransitDocument) -> Option<TransitSettings> {
         const TABLE: &str = "keystore.transit";
-        let token = self.secret(
-            TABLE,
-            "token",
-            transit.token_file,
-            transit.token_credential,
-        );
+        let token = self.secret(TABLE, "token", transit.token_file, transit.token_credential);
         let Some(url) = transit.url else {
             if token.is_some() {
                 self.fault(
