@@ -467,16 +467,26 @@ impl Inner {
     }
 
     async fn seal(&self, caller: &str) -> Result<(), Error> {
-        let _administration = self.administration.lock().await;
         self.stays_sealed.store(true, Ordering::Relaxed);
         drop(self.gathered.take());
-        if *self.state.borrow() != SealState::Unsealed {
+        // At once, and again when what is under way has ended: an unsealing may wait for a token or a service. Sealed
+        // whatever comes of the record, too: no key leaves on the way to safety.
+        let now = self.wipe();
+        let _administration = self.administration.lock().await;
+        if !self.wipe() && !now {
             return Ok(());
         }
-        // Sealed whatever comes of the record: no key leaves on the way to safety.
-        self.set(None, SealState::Sealed);
         self.record(caller, Event::Seal).await?;
         self.anchor().await
+    }
+
+    /// Drops the root, if it is there; says whether it was.
+    fn wipe(&self) -> bool {
+        let was = *self.state.borrow() == SealState::Unsealed;
+        if was {
+            self.set(None, SealState::Sealed);
+        }
+        was
     }
 
     fn set(&self, unsealed: Option<Keyring>, state: SealState) {

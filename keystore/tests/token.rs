@@ -182,6 +182,28 @@ async fn a_token_that_fails_is_bounded_and_yields_no_root() {
     }
 }
 
+/// An operator who seals in an emergency waits neither for the token nor for whoever asks it.
+#[tokio::test]
+async fn a_seal_waits_for_no_token() {
+    let token = Token::new();
+    let local = token.open().await;
+    let admin = operator(&local);
+    token.becomes("hangs at login");
+    let asking = tokio::spawn(async move { admin.unseal_by(UnlockMethod::Pkcs11).await });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let sealing = tokio::spawn({
+        let admin = operator(&local);
+        async move { admin.seal().await }
+    });
+    let mut state = local.seal_state();
+    let sealed = state.wait_for(|state| *state == SealState::Sealed);
+    let sealed = tokio::time::timeout(Duration::from_secs(1), sealed).await;
+    assert!(sealed.is_ok(), "at once");
+    assert!(!asking.is_finished());
+    assert!(asking.await.unwrap().is_err());
+    sealing.await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn a_root_that_a_token_would_not_give_back_is_not_kept() {
     for mood in [
