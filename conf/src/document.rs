@@ -281,12 +281,22 @@ pub struct KeystoreDocument {
     pub passphrase_file: Option<PathBuf>,
     /// The systemd credential that is the passphrase, instead of `passphrase_file`.
     pub passphrase_credential: Option<String>,
-    /// Makes a root at the first start, under that passphrase. Default `false`.
+    /// The file of a key to unseal with at the start: 32 random bytes at least, which no person types and nothing stretches.
+    pub key_file: Option<PathBuf>,
+    /// The systemd credential that is this key, instead of `key_file`.
+    pub key_credential: Option<String>,
+    /// Makes a root at the first start, kept by all that is configured here: passphrase, key, token, service. Each opens it alone. Default `false`.
     pub init_at_start: bool,
+    /// How long shares that are not yet enough, and a ceremony that is not at its end, stay in memory after the last step. Default `"15m"`.
+    pub share_patience: Span,
     /// Refuses to start where key memory cannot be locked. Default `false`.
     pub require_locked_memory: bool,
     /// The cost of one guess at the passphrase (Argon2id). It is kept with the root when that is made.
     pub argon2: Argon2Document,
+    /// The PKCS#11 token that keeps the root, if one does.
+    pub pkcs11: Pkcs11Document,
+    /// The transit service (Vault, OpenBao) that keeps the root, if one does.
+    pub transit: TransitDocument,
     /// Who may do what, by name. The roles of one process are the callers `origin` and `license`. A file that has any caller has only its own.
     pub callers: BTreeMap<String, CallerDocument>,
 }
@@ -301,6 +311,46 @@ pub struct Argon2Document {
     pub passes: u32,
     /// Lanes. Default `4`.
     pub lanes: u32,
+}
+
+/// A PKCS#11 token (OASIS PKCS #11 v2.40 and later). The key that it makes for this never leaves it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pkcs11Document {
+    /// The maker's module, such as `/usr/lib/softhsm/libsofthsm2.so`. It is loaded by a process of its own, never by the keystore's. Not in the static build.
+    pub module: Option<PathBuf>,
+    /// The token's label. Required with `module`.
+    pub token: Option<String>,
+    /// The label under which the key is made on the token. Default `"castellum"`.
+    pub key: String,
+    /// The file of the user's PIN.
+    pub pin_file: Option<PathBuf>,
+    /// The systemd credential that is the PIN, instead of `pin_file`.
+    pub pin_credential: Option<String>,
+    /// How long the token may take for one question. Default `"10s"`.
+    pub timeout: Span,
+}
+
+/// The transit engine of HashiCorp Vault or OpenBao. It is asked at unsealing, never for a licence.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TransitDocument {
+    /// Where it is, by HTTPS: `https://vault.example.com:8200`.
+    pub url: Option<String>,
+    /// The path at which the engine is mounted. Default `"transit"`.
+    pub mount: String,
+    /// The name of its key, which must be one that encrypts (`aes256-gcm96`). Default `"castellum"`.
+    pub key: String,
+    /// The namespace, where the service has them.
+    pub namespace: Option<String>,
+    /// The file of the token, read anew each time: an agent may renew it.
+    pub token_file: Option<PathBuf>,
+    /// The systemd credential that is the token, instead of `token_file`.
+    pub token_credential: Option<String>,
+    /// The certificates from which the service's must come, in PEM. Default `"/etc/ssl/certs/ca-certificates.crt"`.
+    pub ca_file: PathBuf,
+    /// How long one question may take. Default `"10s"`.
+    pub timeout: Span,
 }
 
 /// One caller of the keystore.
@@ -564,9 +614,14 @@ impl Default for KeystoreDocument {
             lease_term: Span::seconds(600),
             passphrase_file: None,
             passphrase_credential: None,
+            key_file: None,
+            key_credential: None,
             init_at_start: false,
+            share_patience: Span::seconds(900),
             require_locked_memory: false,
             argon2: Argon2Document::default(),
+            pkcs11: Pkcs11Document::default(),
+            transit: TransitDocument::default(),
             callers: named([
                 ("origin", caller("castellum-origin", &[CallerRight::Lease])),
                 (
@@ -588,6 +643,34 @@ impl Default for Argon2Document {
             memory: Size::mebibytes(64),
             passes: 3,
             lanes: 4,
+        }
+    }
+}
+
+impl Default for Pkcs11Document {
+    fn default() -> Self {
+        Self {
+            module: None,
+            token: None,
+            key: "castellum".to_owned(),
+            pin_file: None,
+            pin_credential: None,
+            timeout: Span::seconds(10),
+        }
+    }
+}
+
+impl Default for TransitDocument {
+    fn default() -> Self {
+        Self {
+            url: None,
+            mount: "transit".to_owned(),
+            key: "castellum".to_owned(),
+            namespace: None,
+            token_file: None,
+            token_credential: None,
+            ca_file: "/etc/ssl/certs/ca-certificates.crt".into(),
+            timeout: Span::seconds(10),
         }
     }
 }

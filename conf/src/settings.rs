@@ -160,14 +160,60 @@ pub struct KeystoreSettings {
     pub lease_term: Duration,
     /// The passphrase to unseal with at the start; without one the keystore waits for `keystore unseal`.
     pub passphrase: Option<SecretSource>,
-    /// Makes a root at the first start, under [`KeystoreSettings::passphrase`].
+    /// The random key to unseal with at the start, at least 32 bytes.
+    pub key: Option<SecretSource>,
+    /// The PKCS#11 token to unseal with at the start.
+    pub pkcs11: Option<Pkcs11Settings>,
+    /// The transit service to unseal with at the start.
+    pub transit: Option<TransitSettings>,
+    /// Makes a root at the first start, kept by each of those that are set.
     pub init_at_start: bool,
+    /// How long shares that are not yet enough, or a ceremony under way, are kept after the last step.
+    pub share_patience: Duration,
     /// The cost of one guess at the passphrase; kept with the root when it is made.
     pub argon2: Argon2Settings,
     /// Refuses to start where key memory cannot be locked; otherwise says so and goes on.
     pub require_locked_memory: bool,
     /// How the process ends.
     pub drain: Drain,
+}
+
+/// A PKCS#11 token.
+#[derive(Clone, Debug)]
+pub struct Pkcs11Settings {
+    /// The shared library.
+    pub module: PathBuf,
+    /// The token's label.
+    pub token: String,
+    /// The label of the key on it.
+    pub key: String,
+    /// The user's PIN.
+    pub pin: SecretSource,
+    /// The most that one question may take.
+    pub timeout: Duration,
+    /// The program that loads the module and asks; none: the one that runs, started anew.
+    pub process: Option<PathBuf>,
+}
+
+/// The transit engine of Vault or OpenBao.
+#[derive(Clone, Debug)]
+pub struct TransitSettings {
+    /// The authority of its HTTPS URLs: host, and port where it is not 443.
+    pub authority: String,
+    /// The path of its URLs before `/v1`, empty or with a leading slash.
+    pub base: String,
+    /// Where the engine is mounted.
+    pub mount: String,
+    /// The name of the key.
+    pub key: String,
+    /// `X-Vault-Namespace`.
+    pub namespace: Option<String>,
+    /// `X-Vault-Token`, read anew each time.
+    pub token: SecretSource,
+    /// Certificates in PEM from which the server's must come.
+    pub ca_file: PathBuf,
+    /// The most that one question may take.
+    pub timeout: Duration,
 }
 
 /// One caller of the keystore.

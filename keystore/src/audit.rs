@@ -48,9 +48,35 @@ pub enum Event {
         torn_bytes: u64,
     },
     /// A root was made.
-    Init,
-    /// The root was taken into memory, or was not: the passphrase was wrong.
+    Init {
+        /// In which ways it is kept.
+        kept_by: Vec<&'static str>,
+    },
+    /// Shares of a new root are being dealt; [`Event::Init`] follows when all were read back.
+    Dealing {
+        /// The set.
+        set: String,
+        /// How many.
+        shares: u8,
+        /// How many open the root.
+        threshold: u8,
+    },
+    /// A share of a new root was handed out.
+    Dealt {
+        /// The share.
+        index: u8,
+    },
+    /// A share was given to unseal with.
+    Share {
+        /// The share, where it could be read.
+        index: Option<u8>,
+        /// Whether it is one of the set and was not given before.
+        accepted: bool,
+    },
+    /// The root was taken into memory, or was not: what was to open it is wrong.
     Unseal {
+        /// By what.
+        by: &'static str,
         /// Whether it was.
         opened: bool,
     },
@@ -561,7 +587,10 @@ mod tests {
     use super::*;
 
     fn event() -> Event {
-        Event::Unseal { opened: true }
+        Event::Unseal {
+            by: "passphrase",
+            opened: true,
+        }
     }
 
     async fn log_of(file: &File, records: u64) -> Log {

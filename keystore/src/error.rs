@@ -18,6 +18,8 @@ pub enum ErrorKind {
     Unsupported,
     /// The passphrase does not open the root.
     WrongPassphrase,
+    /// What else was to open the root does not: another key, a token's or service's refusal.
+    DoesNotOpen,
     /// The disk, the memory or the random generator fails, or another process has the state folder.
     Unavailable,
 }

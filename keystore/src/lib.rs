@@ -12,8 +12,9 @@
 //! # Keys
 //! A root key wraps each tenant's versioned key-encrypting keys, and those wrap content keys, each with all that it
 //! is for as associated data. Content keys are random and made on first need: none can be
-//! computed from another, and one that is destroyed is gone. The root is kept under a passphrase, and lies in memory
-//! only while unsealed, in pages that are locked and left out of core dumps.
+//! computed from another, and one that is destroyed is gone. The root is kept under a passphrase or a key, by shares, a
+//! token or a service ([`unlock`]), and lies in memory only while unsealed, in pages that are locked and left out of
+//! core dumps.
 //!
 //! # Whom this trusts, and what a breach yields
 //!
@@ -21,10 +22,10 @@
 //! |---|---|---|
 //! | an origin | the keys of the assets that it is granted, each lease in the log | keys of other assets or tenants; any key while sealed; a say in who is asked for what |
 //! | a licence server | the keys whose ids it knows, of assets that it is granted, each export in the log under an entitlement that it may have made up | a list of keys; other assets' keys; leases |
-//! | an operator | destroys, seals, and unseals with the passphrase; reads records | a key: no administrative call returns one |
+//! | an operator | destroys, seals, and unseals with what opens the root; reads records | a key: no administrative call returns one |
 //! | an auditor | reads the state and checks the log | anything else |
 //! | another user of the host | nothing: the kernel says who a peer is | |
-//! | whoever copies the disk or a backup | wrapped keys, names of assets, the log | a key, without the passphrase, each guess at which costs 64 MiB and its time |
+//! | whoever copies the disk or a backup | wrapped keys, names of assets, the log | a key, without what opens the root; of that only a passphrase can be guessed at, and each guess costs 64 MiB and its time |
 //! | whoever writes to the disk | can destroy, and roll back to an older state; a changed record does not open, a changed log is found out by `verify` down to the last anchor | a key; a key under another context |
 //! | root on the host, or this process | everything that is unsealed | what is sealed |
 //!
@@ -34,6 +35,7 @@
 
 pub mod audit;
 pub mod capability;
+mod ceremony;
 mod clock;
 mod error;
 mod folder;

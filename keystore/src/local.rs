@@ -8,13 +8,17 @@
 //! answered is on disk and in the log. A crash in between leaves a key that nobody has, which the next lease of
 //! its context finds and uses, or a record of a lease that was not delivered; never a key that left unrecorded.
 
+mod unseal;
+
 use std::fs::File;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use conf::{Argon2Settings, KeystoreSettings};
+use conf::KeystoreSettings;
 use keystore_client::admin::{
-    Admin, AdminError, Finding, KeyFilter, KeyPage, KeyRecord, Outcome, PAGE, Report, Status,
+    Admin, AdminError, Dealing, DealtShare, Finding, Keeping, KeyFilter, KeyPage, KeyRecord,
+    Outcome, PAGE, Progress, Report, Status, UnlockMethod,
 };
 use keystore_client::{
     Answer, Error as CallError, ExportRequest, ExportedKey, Keystore, Lease, LeaseRequest,
@@ -22,19 +26,21 @@ use keystore_client::{
 };
 use keystore_types::{AssetId, KeyContext, KeyId};
 use ring::rand::SystemRandom;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use tokio::sync::watch;
 
 use crate::audit::{self, Event, Log};
 use crate::capability::{Caller, Capability};
+use crate::ceremony::{Ceremony, Gathered};
 use crate::clock::{Clock, unix_ms};
 use crate::error::{Error, ErrorKind};
 use crate::folder::Folder;
 use crate::keyring::Keyring;
-use crate::seal::{WrappingKey, random_key};
+use crate::seal::WrappingKey;
 use crate::store::sqlite::Sqlite;
 use crate::store::{KeyBody, KeyRow, Store};
-use crate::unlock::passphrase::{self, SealedRoot};
+use crate::unlock::configured::Configured;
+use crate::unlock::held::Held;
 
 /// The database's name in the state folder.
 const DATABASE: &str = "keystore.sqlite";
@@ -55,7 +61,14 @@ struct Inner {
     clock: Arc<dyn Clock>,
     random: SystemRandom,
     lease_term: Duration,
-    cost: Argon2Settings,
+    /// What unseals without anybody at the keyboard.
+    configured: Configured,
+    /// Shares of a new root that are being dealt and read back.
+    ceremony: Held<Ceremony>,
+    /// Shares of the root that wait for the others.
+    gathered: Held<Gathered>,
+    /// An operator has sealed it: it does not unseal itself any more.
+    stays_sealed: AtomicBool,
     require_locked_memory: bool,
     /// `None` while sealed.
     unsealed: RwLock<Option<Arc<Keyring>>>,
@@ -81,7 +94,7 @@ impl Local {
         let store = Sqlite::open(&settings.state_dir.join(DATABASE)).await?;
         folder.sync()?;
         let local = Self::assemble(Box::new(store), log, settings, clock, Some(folder)).await?;
-        local.unseal_at_start(settings).await?;
+        local.0.unseal_at_start(settings.init_at_start).await?;
         Ok(local)
     }
 
@@ -100,9 +113,9 @@ impl Local {
                 "cut off an unfinished record at the end of the audit log"
             );
         }
-        let state = match store.root().await? {
-            Some(_) => SealState::Sealed,
-            None => SealState::Uninitialised,
+        let state = match store.root().await?.is_empty() {
+            false => SealState::Sealed,
+            true => SealState::Uninitialised,
         };
         let inner = Inner {
             store,
@@ -110,7 +123,10 @@ impl Local {
             clock,
             random: SystemRandom::new(),
             lease_term: settings.lease_term,
-            cost: settings.argon2,
+            configured: Configured::new(settings),
+            ceremony: Held::new(settings.share_patience, "a ceremony"),
+            gathered: Held::new(settings.share_patience, "shares that were not enough"),
+            stays_sealed: AtomicBool::new(false),
             require_locked_memory: settings.require_locked_memory,
             unsealed: RwLock::new(None),
             state: watch::Sender::new(state),
@@ -122,47 +138,6 @@ impl Local {
             .await?;
         metrics::gauge!("castellum_keystore_unsealed").set(0.0);
         Ok(Self(Arc::new(inner)))
-    }
-
-    /// Unseals as settings say. Where the passphrase cannot be read or does not fit, the keystore starts sealed, so
-    /// that clear titles play and an operator can put it right.
-    async fn unseal_at_start(&self, settings: &KeystoreSettings) -> Result<(), Error> {
-        let Some(source) = &settings.passphrase else {
-            return Ok(());
-        };
-        let read = source.read_line().and_then(|bytes| {
-            let text = str::from_utf8(&bytes).map_err(std::io::Error::other)?;
-            Ok(SecretString::from(text))
-        });
-        let passphrase = match read {
-            Ok(passphrase) => passphrase,
-            Err(error) => {
-                tracing::error!(%source, %error, "cannot read the passphrase: starting sealed");
-                return Ok(());
-            }
-        };
-        let initialised = *self.0.state.borrow() != SealState::Uninitialised;
-        let unsealed = if initialised {
-            self.0.unseal("keystore", &passphrase).await
-        } else if settings.init_at_start {
-            tracing::info!("making a root: this is the keystore's first start");
-            self.0.init("keystore", &passphrase).await
-        } else {
-            tracing::warn!("there is no root yet: `castellum keystore init` makes one");
-            Ok(())
-        };
-        match unsealed {
-            Ok(()) => Ok(()),
-            Err(Refusal::Failed(error)) if error.kind() == ErrorKind::WrongPassphrase => {
-                tracing::error!(%source, %error, "starting sealed");
-                Ok(())
-            }
-            Err(Refusal::Refused(why)) => {
-                tracing::error!(%source, why, "starting without a root");
-                Ok(())
-            }
-            Err(Refusal::Failed(error)) => Err(error),
-        }
     }
 
     /// The keystore as this caller sees it.
@@ -217,7 +192,52 @@ impl Admin for Handle {
     fn init(&self, passphrase: SecretString) -> Outcome<'_, ()> {
         Box::pin(async move {
             self.check(Capability::Operate).await?;
-            Ok(self.inner.init(self.caller.name(), &passphrase).await?)
+            let keeping = Keeping::default();
+            let passphrase = Some(passphrase);
+            let made = self
+                .inner
+                .init_with(self.caller.name(), keeping, passphrase);
+            Ok(made.await.map(drop)?)
+        })
+    }
+
+    fn init_with(
+        &self,
+        keeping: Keeping,
+        passphrase: Option<SecretString>,
+    ) -> Outcome<'_, Option<Dealing>> {
+        Box::pin(async move {
+            self.check(Capability::Operate).await?;
+            let name = self.caller.name();
+            Ok(self.inner.init_with(name, keeping, passphrase).await?)
+        })
+    }
+
+    fn deal_share(&self) -> Outcome<'_, DealtShare> {
+        Box::pin(async {
+            self.check(Capability::Operate).await?;
+            Ok(self.inner.deal_share(self.caller.name()).await?)
+        })
+    }
+
+    fn confirm_share(&self, share: SecretString) -> Outcome<'_, Progress> {
+        Box::pin(async move {
+            self.check(Capability::Operate).await?;
+            Ok(self.inner.confirm_share(self.caller.name(), &share).await?)
+        })
+    }
+
+    fn unseal_share(&self, share: SecretString) -> Outcome<'_, Progress> {
+        Box::pin(async move {
+            self.check(Capability::Operate).await?;
+            Ok(self.inner.unseal_share(self.caller.name(), &share).await?)
+        })
+    }
+
+    fn unseal_by(&self, method: UnlockMethod) -> Outcome<'_, ()> {
+        Box::pin(async move {
+            self.check(Capability::Operate).await?;
+            Ok(self.inner.unseal_by(self.caller.name(), method).await?)
         })
     }
 
@@ -289,32 +309,6 @@ impl Handle {
             return Ok(());
         }
         Err(self.inner.deny(&self.caller, capability, None).await)
-    }
-}
-
-/// Why an administrative act was not done.
-enum Refusal {
-    /// Something failed.
-    Failed(Error),
-    /// It cannot be done as things stand.
-    Refused(&'static str),
-}
-
-impl From<Error> for Refusal {
-    fn from(error: Error) -> Self {
-        Self::Failed(error)
-    }
-}
-
-impl From<Refusal> for AdminError {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Failed(error) if error.kind() == ErrorKind::WrongPassphrase => {
-                Self::WrongPassphrase
-            }
-            Refusal::Failed(error) => CallError::from(error).into(),
-            Refusal::Refused(why) => Self::Refused(why.to_owned()),
-        }
     }
 }
 
@@ -452,51 +446,6 @@ impl Inner {
         Ok(keys)
     }
 
-    async fn init(&self, caller: &str, passphrase: &SecretString) -> Result<(), Refusal> {
-        let _administration = self.administration.lock().await;
-        check_passphrase(passphrase)?;
-        if self.store.root().await?.is_some() {
-            return Err(Refusal::Refused("this keystore has a root already"));
-        }
-        let root = random_key(&self.random)?;
-        let cost = self.cost;
-        let sealed = blocking({
-            let (root, passphrase) = (root.clone(), passphrase.clone());
-            move || SealedRoot::seal(&root, &passphrase, cost, &SystemRandom::new())
-        })
-        .await?;
-        // Made ready first: where key memory must be locked and cannot be, nothing is kept.
-        let unsealed = self.ready(WrappingKey::new(&root)?)?;
-        if !self.store.put_root(sealed, self.now()).await? {
-            return Err(Refusal::Refused("this keystore has a root already"));
-        }
-        self.record(caller, Event::Init).await?;
-        self.open(unsealed).await?;
-        Ok(())
-    }
-
-    async fn unseal(&self, caller: &str, passphrase: &SecretString) -> Result<(), Refusal> {
-        let _administration = self.administration.lock().await;
-        let Some(sealed) = self.store.root().await? else {
-            return Err(Refusal::Refused(
-                "this keystore has no root yet: `castellum keystore init` makes one",
-            ));
-        };
-        let passphrase = passphrase.clone();
-        match blocking(move || sealed.unseal(&passphrase)).await {
-            Ok(root) => {
-                let unsealed = self.ready(WrappingKey::new(&root)?)?;
-                self.record(caller, Event::Unseal { opened: true }).await?;
-                self.open(unsealed).await?;
-                Ok(())
-            }
-            Err(error) => {
-                self.record(caller, Event::Unseal { opened: false }).await?;
-                Err(error.into())
-            }
-        }
-    }
-
     fn ready(&self, root: WrappingKey) -> Result<Keyring, Error> {
         if !root.locked() {
             if self.require_locked_memory {
@@ -518,14 +467,26 @@ impl Inner {
     }
 
     async fn seal(&self, caller: &str) -> Result<(), Error> {
+        self.stays_sealed.store(true, Ordering::Relaxed);
+        drop(self.gathered.take());
+        // At once, and again when what is under way has ended: an unsealing may wait for a token or a service. Sealed
+        // whatever comes of the record, too: no key leaves on the way to safety.
+        let now = self.wipe();
         let _administration = self.administration.lock().await;
-        if *self.state.borrow() != SealState::Unsealed {
+        if !self.wipe() && !now {
             return Ok(());
         }
-        // Sealed whatever comes of the record: no key leaves on the way to safety.
-        self.set(None, SealState::Sealed);
         self.record(caller, Event::Seal).await?;
         self.anchor().await
+    }
+
+    /// Drops the root, if it is there; says whether it was.
+    fn wipe(&self) -> bool {
+        let was = *self.state.borrow() == SealState::Unsealed;
+        if was {
+            self.set(None, SealState::Sealed);
+        }
+        was
     }
 
     fn set(&self, unsealed: Option<Keyring>, state: SealState) {
@@ -546,6 +507,7 @@ impl Inner {
     async fn status(&self) -> Result<Status, Error> {
         let (keys, destroyed) = self.store.counts().await?;
         let head = self.log.head();
+        let roots = self.store.root().await?;
         Ok(Status {
             state: *self.state.borrow(),
             keys,
@@ -553,6 +515,9 @@ impl Inner {
             audit_records: head.seq,
             audit_head: head.hex(),
             memory_locked: self.unsealed().ok().map(|unsealed| unsealed.locked()),
+            kept_by: roots.iter().map(|sealed| sealed.method).collect(),
+            shares: (self.ceremony.peek(Ceremony::progress))
+                .or_else(|| self.gathered.peek(Gathered::progress)),
         })
     }
 
@@ -694,16 +659,8 @@ fn check_count(keys: usize) -> Result<(), CallError> {
     }
 }
 
-fn check_passphrase(passphrase: &SecretString) -> Result<(), Refusal> {
-    if (passphrase::MIN_LEN..=passphrase::MAX_LEN).contains(&passphrase.expose_secret().len()) {
-        Ok(())
-    } else {
-        Err(Refusal::Refused("a passphrase has 8 to 4096 bytes"))
-    }
-}
-
 /// Runs what takes long off the async threads.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     (tokio::task::spawn_blocking(work).await)

@@ -10,14 +10,14 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keystore_client::admin::{Admin, AdminError};
+use keystore_client::admin::{Admin, AdminError, DealtShare};
 use keystore_client::frame::{self, Frame, Secret};
 use keystore_client::message::{
     AdminCall, AdminReply, Call, Fault, Greeting, Hello, KeyCall, KeyReply, MAX_OUTSTANDING,
     Notice, export_frame, lease_frame,
 };
 use keystore_client::{Error as CallError, Keystore, SealState};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -157,9 +157,36 @@ impl Session for ControlSession {
     async fn answer(&self, call: AdminCall, secret: Secret) -> Result<Frame<AdminReply>, Fault> {
         let admin = &self.0;
         let reply: Result<_, AdminError> = async {
-            Ok(match call {
+            Ok(Frame::open(match call {
                 AdminCall::Init => {
                     admin.init(passphrase(&secret)?).await?;
+                    AdminReply::Done
+                }
+                AdminCall::InitWith(keeping) => {
+                    let passphrase = match secret.is_empty() {
+                        true => None,
+                        false => Some(passphrase(&secret)?),
+                    };
+                    match admin.init_with(keeping, passphrase).await? {
+                        Some(dealing) => AdminReply::Dealing(dealing),
+                        None => AdminReply::Done,
+                    }
+                }
+                AdminCall::DealShare => {
+                    let DealtShare { index, text } = admin.deal_share().await?;
+                    return Ok(Frame {
+                        header: AdminReply::Share { index },
+                        secret: Secret::new(text.expose_secret().as_bytes().to_vec()),
+                    });
+                }
+                AdminCall::ConfirmShare => {
+                    AdminReply::Progress(admin.confirm_share(passphrase(&secret)?).await?)
+                }
+                AdminCall::UnsealShare => {
+                    AdminReply::Progress(admin.unseal_share(passphrase(&secret)?).await?)
+                }
+                AdminCall::UnsealBy(method) => {
+                    admin.unseal_by(method).await?;
                     AdminReply::Done
                 }
                 AdminCall::Unseal => {
@@ -175,10 +202,10 @@ impl Session for ControlSession {
                 AdminCall::KeyList(filter) => AdminReply::Page(admin.key_list(filter).await?),
                 AdminCall::KeyShow(id) => AdminReply::Key(admin.key_show(id).await?),
                 AdminCall::KeyDestroy(id) => AdminReply::Key(admin.key_destroy(id).await?),
-            })
+            }))
         }
         .await;
-        Ok(Frame::open(reply?))
+        Ok(reply?)
     }
 }
 
@@ -186,7 +213,7 @@ fn passphrase(secret: &Secret) -> Result<SecretString, CallError> {
     match str::from_utf8(secret) {
         Ok(text) => Ok(text.into()),
         Err(_) => Err(CallError::Malformed(
-            "a passphrase is text in UTF-8".to_owned(),
+            "a passphrase or share is text in UTF-8".to_owned(),
         )),
     }
 }

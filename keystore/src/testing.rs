@@ -39,7 +39,11 @@ pub fn settings(folder: &std::path::Path) -> KeystoreSettings {
         tenant: "default".to_owned(),
         lease_term: Duration::from_secs(3600),
         passphrase: None,
+        key: None,
+        pkcs11: None,
+        transit: None,
         init_at_start: false,
+        share_patience: Duration::from_secs(900),
         argon2: Argon2Settings {
             memory_kib: 8,
             passes: 1,

@@ -14,12 +14,15 @@ use conf::{KeystoreSettings, User};
 use keystore::capability::{Caller, Callers};
 use keystore::server::{Bound, serve_control, serve_keys};
 use keystore::{Local, SystemClock, testing};
-use keystore_client::admin::{Admin, AdminError, KeyFilter};
+use keystore_client::admin::{
+    Admin, AdminError, Dealing, Keeping, KeyFilter, Progress, SharePlan, UnlockMethod,
+};
 use keystore_client::socket::{AdminSocket, Socket};
 use keystore_client::{
     EntitlementRef, Error, ExportRequest, Keystore, Lease, LeaseRequest, MAX_KEYS, SealState,
 };
 use keystore_types::{AssetId, Generation, KeyContext, KeyId, Label, SUBSAMPLE_RULE, Scheme};
+use secrecy::{ExposeSecret as _, SecretString};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -220,6 +223,9 @@ contract!(
     nobody_does_what_they_are_not_granted,
     sealed_no_key_leaves_and_leases_end,
     only_the_passphrase_unseals,
+    any_m_shares_open_and_fewer_never,
+    a_wrong_share_is_named,
+    a_ceremony_keeps_nothing_until_every_share_was_read_back,
     a_destroyed_key_never_comes_back,
     every_key_that_left_is_in_the_log,
     requests_have_limits,
@@ -340,12 +346,22 @@ async fn nobody_does_what_they_are_not_granted(keystore: Reached) {
         keystore.auditor.seal(),
         keystore.auditor.init(PASSPHRASE.into()),
         keystore.auditor.unseal(PASSPHRASE.into()),
+        keystore.auditor.unseal_by(UnlockMethod::Key),
     ] {
         let error = within(refused).await.unwrap_err();
         assert!(
             matches!(error, AdminError::Keystore(Error::Denied(_))),
             "{error}"
         );
+    }
+    let dealing = keystore.auditor.init_with(by_shares(3, 2), None);
+    assert!(within(dealing).await.is_err());
+    assert!(within(keystore.auditor.deal_share()).await.is_err());
+    for share in [
+        keystore.auditor.confirm_share("".into()),
+        keystore.auditor.unseal_share("".into()),
+    ] {
+        assert!(within(share).await.is_err());
     }
     assert!(within(keystore.auditor.key_show(id)).await.is_err());
     assert!(within(keystore.auditor.key_destroy(id)).await.is_err());
@@ -356,7 +372,7 @@ async fn nobody_does_what_they_are_not_granted(keystore: Reached) {
     );
 
     let log = keystore.log();
-    assert_eq!(log.len(), before + 11);
+    assert_eq!(log.len(), before + 16);
     assert!(log[before..].iter().all(|record| record["op"] == "denied"));
     assert!(within(keystore.auditor.status()).await.is_ok());
     assert_eq!(
@@ -424,6 +440,156 @@ async fn only_the_passphrase_unseals(keystore: Reached) {
     let log = keystore.log();
     assert_eq!(log.last().unwrap()["op"], "unseal");
     assert_eq!(log.last().unwrap()["opened"], false);
+}
+
+fn by_shares(shares: u8, threshold: u8) -> Keeping {
+    Keeping {
+        methods: vec![],
+        shares: Some(SharePlan { shares, threshold }),
+    }
+}
+
+impl Reached {
+    async fn deal(&self, shares: u8, threshold: u8) -> (Dealing, Vec<SecretString>) {
+        let begun = self.operator.init_with(by_shares(shares, threshold), None);
+        let dealing = within(begun).await.unwrap().unwrap();
+        let mut dealt = vec![];
+        for index in 1..=shares {
+            let share = within(self.operator.deal_share()).await.unwrap();
+            assert_eq!(share.index, index);
+            dealt.push(share.text);
+        }
+        (dealing, dealt)
+    }
+
+    /// Initialised by shares, and sealed again.
+    async fn kept_by_shares(&self, shares: u8, threshold: u8) -> Vec<SecretString> {
+        let (_, dealt) = self.deal(shares, threshold).await;
+        for share in &dealt {
+            let read_back = self.operator.confirm_share(share.clone());
+            within(read_back).await.unwrap();
+        }
+        within(self.operator.seal()).await.unwrap();
+        wait_for(&self.origin, SealState::Sealed).await;
+        dealt
+    }
+
+    async fn give(&self, share: &SecretString) -> Result<Progress, AdminError> {
+        within(self.operator.unseal_share(share.clone())).await
+    }
+}
+
+async fn any_m_shares_open_and_fewer_never(keystore: Reached) {
+    let contexts = vec![context("film", Label::Hd)];
+    let dealt = keystore.kept_by_shares(5, 3).await;
+    let status = within(keystore.operator.status()).await.unwrap();
+    assert_eq!(status.kept_by, [UnlockMethod::Shares]);
+    let error = within(keystore.operator.unseal(PASSPHRASE.into())).await;
+    assert!(matches!(error, Err(AdminError::Refused(_))), "{error:?}");
+    for three in [[0, 1, 2], [4, 2, 0], [1, 4, 3]] {
+        let mut given = vec![];
+        for (count, at) in (1..).zip(three) {
+            let progress = keystore.give(&dealt[at]).await.unwrap();
+            given.push(u8::try_from(at + 1).unwrap());
+            given.sort_unstable();
+            assert_eq!((&progress.given, progress.needed), (&given, 3));
+            assert_eq!(progress.done, count == 3);
+            if !progress.done {
+                let status = within(keystore.operator.status()).await.unwrap();
+                assert_eq!(status.state, SealState::Sealed);
+                assert_eq!(status.shares, Some(progress));
+                let refused = keystore.lease(contexts.clone()).await;
+                assert!(matches!(refused, Err(Error::Sealed)));
+            }
+        }
+        wait_for(&keystore.origin, SealState::Unsealed).await;
+        assert!(keystore.lease(contexts.clone()).await.is_ok());
+        let status = within(keystore.operator.status()).await.unwrap();
+        assert_eq!(status.shares, None);
+        within(keystore.operator.seal()).await.unwrap();
+        wait_for(&keystore.origin, SealState::Sealed).await;
+    }
+    // A seal also wipes shares that wait.
+    keystore.give(&dealt[0]).await.unwrap();
+    keystore.give(&dealt[1]).await.unwrap();
+    within(keystore.operator.seal()).await.unwrap();
+    let progress = keystore.give(&dealt[2]).await.unwrap();
+    assert_eq!((progress.given, progress.done), (vec![3], false));
+    // The log has who gave which share, and none of any.
+    let log = serde_json::to_string(&keystore.log()).unwrap();
+    assert!(log.contains(r#""op":"share""#) && !log.contains("CS1-"));
+}
+
+async fn a_wrong_share_is_named(keystore: Reached) {
+    let (other, foreign) = keystore.deal(3, 2).await;
+    let dealt = keystore.kept_by_shares(3, 2).await;
+    keystore.give(&dealt[1]).await.unwrap();
+    let mut mistyped = dealt[2].expose_secret().to_owned();
+    let end = if mistyped.ends_with('0') { "4" } else { "0" };
+    mistyped.replace_range(mistyped.len() - 1.., end);
+    for (wrong, said) in [
+        (&dealt[1], "share 2 was given already".to_owned()),
+        (&foreign[0], format!("share 1 is of the set {}", other.set)),
+        (&mistyped.into(), "typed or copied wrongly".to_owned()),
+        (&"open sesame, the door".into(), "not a share".to_owned()),
+    ] {
+        let error = keystore.give(wrong).await.unwrap_err();
+        let AdminError::WrongShare(what) = &error else {
+            panic!("{error}")
+        };
+        assert!(what.contains(&said), "{what}");
+        assert!(!what.contains(&wrong.expose_secret()[10..]), "{what}");
+        assert_eq!(keystore.log().last().unwrap()["accepted"], false);
+    }
+    // The right one that was given before still counts.
+    assert!(keystore.give(&dealt[0]).await.unwrap().done);
+    wait_for(&keystore.origin, SealState::Unsealed).await;
+}
+
+async fn a_ceremony_keeps_nothing_until_every_share_was_read_back(keystore: Reached) {
+    for (shares, threshold) in [(3, 1), (2, 3), (0, 0), (33, 2)] {
+        let refused = keystore
+            .operator
+            .init_with(by_shares(shares, threshold), None);
+        let error = within(refused).await.unwrap_err();
+        assert!(matches!(error, AdminError::Refused(_)), "{error}");
+    }
+    let nothing = keystore.operator.init_with(Keeping::default(), None);
+    assert!(within(nothing).await.is_err());
+    assert!(within(keystore.operator.deal_share()).await.is_err());
+
+    let (_, given_up) = keystore.deal(3, 2).await;
+    let (dealing, dealt) = keystore.deal(3, 2).await;
+    assert!(within(keystore.operator.deal_share()).await.is_err());
+    for share in &dealt[..2] {
+        let read_back = keystore.operator.confirm_share(share.clone());
+        assert!(!within(read_back).await.unwrap().done);
+    }
+    for wrong in [&dealt[0], &given_up[2]] {
+        let read_back = keystore.operator.confirm_share(wrong.clone());
+        let error = within(read_back).await.unwrap_err();
+        assert!(matches!(error, AdminError::WrongShare(_)), "{error}");
+    }
+    let status = within(keystore.operator.status()).await.unwrap();
+    assert_eq!(status.state, SealState::Uninitialised);
+    assert_eq!(status.kept_by, []);
+    assert_eq!(status.shares.unwrap().given, [1, 2]);
+    assert!(matches!(
+        keystore.lease(vec![context("film", Label::Hd)]).await,
+        Err(Error::Sealed)
+    ));
+
+    let read_back = keystore.operator.confirm_share(dealt[2].clone());
+    assert!(within(read_back).await.unwrap().done);
+    wait_for(&keystore.origin, SealState::Unsealed).await;
+    let begun = keystore.operator.init_with(by_shares(3, 2), None);
+    assert!(matches!(within(begun).await, Err(AdminError::Refused(_))));
+    let log = keystore.log();
+    let ops: Vec<_> = keystore.ops().split_off(log.len() - 5);
+    assert_eq!(ops, ["dealing", "dealt", "dealt", "dealt", "init"]);
+    assert_eq!(log[log.len() - 5]["set"], dealing.set.as_str());
+    let record = log.last().unwrap();
+    assert_eq!(record["kept_by"], serde_json::json!(["shares"]));
 }
 
 async fn a_destroyed_key_never_comes_back(keystore: Reached) {

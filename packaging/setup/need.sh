@@ -45,6 +45,7 @@ if [ "${1:-}" = test ]; then
     need fonts-dejavu-core test -e /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
     need libnss3-tools on_path certutil
     need python3-venv python3 -c 'import ensurepip, venv'
+    need softhsm2 test -e /usr/lib/softhsm/libsofthsm2.so
     need strace on_path strace
     # What the package and the image are tried on; without root those tests are skipped.
     if [ "$(id -u)" = 0 ]; then

@@ -113,9 +113,10 @@ impl From<AdminError> for Failure {
     fn from(error: AdminError) -> Self {
         match error {
             AdminError::Keystore(error) => error.into(),
-            AdminError::WrongPassphrase | AdminError::NotFound(_) | AdminError::Refused(_) => {
-                Self::failed(error)
-            }
+            AdminError::WrongPassphrase
+            | AdminError::WrongShare(_)
+            | AdminError::NotFound(_)
+            | AdminError::Refused(_) => Self::failed(error),
         }
     }
 }

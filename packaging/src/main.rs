@@ -15,6 +15,10 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    // This program is also the process in which a PKCS#11 module is loaded.
+    if keystore::unlock::is_token_process() {
+        return keystore::unlock::run_token_process();
+    }
     let cli = verbs::Cli::parse();
     let json = cli.json;
     match verbs::run(cli) {

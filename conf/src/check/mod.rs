@@ -5,6 +5,7 @@ mod network;
 mod people;
 mod rules;
 mod served;
+mod unlock;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -267,13 +268,28 @@ impl Check<'_> {
             keystore.passphrase_file,
             keystore.passphrase_credential,
         );
-        if keystore.init_at_start && passphrase.is_none() {
+        let key = self.secret(
+            "keystore",
+            "key",
+            keystore.key_file,
+            keystore.key_credential,
+        );
+        let pkcs11 = self.pkcs11(keystore.pkcs11);
+        let transit = self.transit(keystore.transit);
+        let kept = passphrase.is_some() || key.is_some() || pkcs11.is_some() || transit.is_some();
+        if keystore.init_at_start && !kept {
             self.fault(
                 "keystore.init_at_start",
-                "there is no passphrase to make a root under",
-                "set keystore.passphrase_file or keystore.passphrase_credential",
+                "there is nothing to keep a root by",
+                "set keystore.passphrase_file or keystore.passphrase_credential, or a key, a token or a service",
             );
         }
+        self.within(
+            "keystore.share_patience",
+            keystore.share_patience,
+            Span::seconds(60),
+            Span::seconds(86_400),
+        );
         self.within(
             "keystore.lease_term",
             keystore.lease_term,
@@ -288,7 +304,11 @@ impl Check<'_> {
             tenant: shared.tenant.name.clone(),
             lease_term: keystore.lease_term.0,
             passphrase,
+            key,
+            pkcs11,
+            transit,
             init_at_start: keystore.init_at_start,
+            share_patience: keystore.share_patience.0,
             argon2: self.argon2(keystore.argon2),
             require_locked_memory: keystore.require_locked_memory,
             drain: shared.drain,

@@ -24,6 +24,46 @@ pub trait Admin: Send + Sync {
     /// [`AdminError::Refused`] where there is a root already, or the passphrase is too short or too long.
     fn init(&self, passphrase: SecretString) -> Outcome<'_, ()>;
 
+    /// Makes the root and has it kept in these ways, each of which opens it alone; a passphrase is one of them where it
+    /// is given. Without shares the keystore is unsealed afterwards. With shares a [`Dealing`] begins: each share is
+    /// taken by [`Admin::deal_share`] and read back by [`Admin::confirm_share`], and nothing is kept before the last
+    /// one was. A dealing that is under way is given up for the new one.
+    ///
+    /// # Errors
+    /// [`AdminError::Refused`] where there is a root already, no way is given, or one that is not configured.
+    fn init_with(
+        &self,
+        keeping: Keeping,
+        passphrase: Option<SecretString>,
+    ) -> Outcome<'_, Option<Dealing>>;
+
+    /// The next share of the dealing under way. No share can be had twice.
+    ///
+    /// # Errors
+    /// [`AdminError::Refused`] where no dealing is under way, or all its shares are dealt.
+    fn deal_share(&self) -> Outcome<'_, DealtShare>;
+
+    /// Reads a dealt share back. After the last one the root is kept and the keystore unsealed.
+    ///
+    /// # Errors
+    /// [`AdminError::WrongShare`] says which share is wrong and how; [`AdminError::Refused`] where no dealing is under
+    /// way.
+    fn confirm_share(&self, share: SecretString) -> Outcome<'_, Progress>;
+
+    /// Gives one share. Those given so far wait in memory; at the threshold the root is taken into memory.
+    ///
+    /// # Errors
+    /// [`AdminError::WrongShare`] says which share is wrong and how, and the others stay; [`AdminError::Refused`] where
+    /// the root is not kept by shares.
+    fn unseal_share(&self, share: SecretString) -> Outcome<'_, Progress>;
+
+    /// Takes the root into memory by what is configured: a passphrase or key by file, a token, a service.
+    ///
+    /// # Errors
+    /// [`AdminError::Refused`] where the root is not kept so, it is not configured, or it does not open the root;
+    /// [`Error::Unavailable`] where the token or service does not answer in time.
+    fn unseal_by(&self, method: UnlockMethod) -> Outcome<'_, ()>;
+
     /// Takes the root into memory; no-op on one that is unsealed, once the passphrase is found right.
     ///
     /// # Errors
@@ -68,6 +108,89 @@ pub trait Admin: Send + Sync {
     fn key_destroy(&self, id: KeyId) -> Outcome<'_, KeyRecord>;
 }
 
+/// A way in which the root is kept, and thus unsealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnlockMethod {
+    /// Under a passphrase.
+    Passphrase,
+    /// Under a random key that lies in a file or a systemd credential.
+    Key,
+    /// By a PKCS#11 token.
+    Pkcs11,
+    /// By the transit engine of Vault or OpenBao.
+    Transit,
+    /// By m of n shares.
+    Shares,
+}
+
+impl UnlockMethod {
+    /// As operators and the audit log name it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Passphrase => "passphrase",
+            Self::Key => "key",
+            Self::Pkcs11 => "pkcs11",
+            Self::Transit => "transit",
+            Self::Shares => "shares",
+        }
+    }
+}
+
+/// In which ways a new root is to be kept, besides a passphrase.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Keeping {
+    /// By these, as they are configured.
+    pub methods: Vec<UnlockMethod>,
+    /// By shares.
+    pub shares: Option<SharePlan>,
+}
+
+/// Into how many shares, and how many of them open the root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SharePlan {
+    /// How many there are: at most [`MAX_SHARES`].
+    pub shares: u8,
+    /// How many open the root: 2 at least.
+    pub threshold: u8,
+}
+
+/// The most shares of one root: their names and their text fit a frame many times over, and nobody has more keepers.
+pub const MAX_SHARES: u8 = 32;
+
+/// The shares of a new root are being dealt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dealing {
+    /// Names the set, in hexadecimal: each of its shares carries it.
+    pub set: String,
+    /// How many, and how many suffice.
+    pub plan: SharePlan,
+}
+
+/// One share of a [`Dealing`].
+#[derive(Clone, Debug)]
+pub struct DealtShare {
+    /// Counted from 1.
+    pub index: u8,
+    /// What its keeper writes down or stores.
+    pub text: SecretString,
+}
+
+/// How far a dealing or an unsealing by shares has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The set.
+    pub set: String,
+    /// The shares that were given, by index, in order.
+    pub given: Vec<u8>,
+    /// How many it takes: all in a dealing, the threshold in an unsealing.
+    pub needed: u8,
+    /// Whether that was the last one: the keystore is unsealed.
+    pub done: bool,
+}
+
 /// How a keystore stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -83,6 +206,12 @@ pub struct Status {
     pub audit_head: String,
     /// Whether the root and the KEKs lie in memory that is never swapped; `None` while sealed.
     pub memory_locked: Option<bool>,
+    /// In which ways the root is kept; each opens it.
+    #[serde(default)]
+    pub kept_by: Vec<UnlockMethod>,
+    /// The shares that wait for the others, or for the end of their dealing.
+    #[serde(default)]
+    pub shares: Option<Progress>,
 }
 
 /// What [`Admin::verify`] found.
@@ -157,6 +286,9 @@ pub enum AdminError {
     /// The passphrase does not open the root.
     #[error("the passphrase does not open this keystore")]
     WrongPassphrase,
+    /// A share is not one that was dealt, is of another set, or was given already.
+    #[error("{0}")]
+    WrongShare(String),
     /// There is no such key.
     #[error("there is no key {0}")]
     NotFound(KeyId),

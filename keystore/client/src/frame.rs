@@ -54,18 +54,11 @@ pub async fn read<T: DeserializeOwned>(
     stream: &mut (impl AsyncRead + Unpin),
 ) -> io::Result<Option<Frame<T>>> {
     let rest = match stream.read_u32().await {
-        Ok(rest) => usize::try_from(rest).unwrap_or(usize::MAX),
+        Ok(rest) => rest_len(rest)?,
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         Err(error) => return Err(error),
     };
-    if !(4..=MAX_FRAME).contains(&rest) {
-        return Err(invalid(format!("a frame of {rest} bytes")));
-    }
-    let head = usize::try_from(stream.read_u32().await?).unwrap_or(usize::MAX);
-    let secret_len = (rest - 4)
-        .checked_sub(head)
-        .filter(|len| *len <= MAX_SECRET)
-        .ok_or_else(|| invalid(format!("a header of {head} bytes in a frame of {rest}")))?;
+    let (head, secret_len) = head_and_secret(rest, stream.read_u32().await?)?;
     let mut header = vec![0; head];
     stream.read_exact(&mut header).await?;
     let mut secret = Zeroizing::new(vec![0; secret_len]);
@@ -85,7 +78,11 @@ pub async fn write<T: Serialize>(
     stream.write_all(&encode(frame)?).await
 }
 
-fn encode<T: Serialize>(frame: &Frame<T>) -> io::Result<Secret> {
+/// The bytes of one frame.
+///
+/// # Errors
+/// `InvalidData` for a frame over its limits.
+pub fn encode<T: Serialize>(frame: &Frame<T>) -> io::Result<Secret> {
     let header = serde_json::to_vec(&frame.header).map_err(io::Error::other)?;
     let rest = 4 + header.len() + frame.secret.len();
     if rest > MAX_FRAME || frame.secret.len() > MAX_SECRET {
@@ -99,6 +96,46 @@ fn encode<T: Serialize>(frame: &Frame<T>) -> io::Result<Secret> {
     bytes.extend_from_slice(&header);
     bytes.extend_from_slice(&frame.secret);
     Ok(bytes)
+}
+
+/// The one frame that `bytes` are.
+///
+/// # Errors
+/// As for [`read`], and `UnexpectedEof` or `InvalidData` for fewer or more bytes than one frame has.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<Frame<T>> {
+    let short = || io::Error::from(io::ErrorKind::UnexpectedEof);
+    let (rest, bytes) = bytes.split_first_chunk().ok_or_else(short)?;
+    let rest = rest_len(u32::from_be_bytes(*rest))?;
+    if bytes.len() != rest {
+        return Err(invalid(format!("{} bytes for {rest}", bytes.len())));
+    }
+    let (head, bytes) = bytes.split_first_chunk().ok_or_else(short)?;
+    let (head, _) = head_and_secret(rest, u32::from_be_bytes(*head))?;
+    let (header, secret) = bytes.split_at_checked(head).ok_or_else(short)?;
+    let header = serde_json::from_slice(header).map_err(|error| invalid(error.to_string()))?;
+    Ok(Frame {
+        header,
+        secret: Zeroizing::new(secret.to_vec()),
+    })
+}
+
+/// What follows the first length, where that is within its limits.
+fn rest_len(rest: u32) -> io::Result<usize> {
+    let rest = usize::try_from(rest).unwrap_or(usize::MAX);
+    match (4..=MAX_FRAME).contains(&rest) {
+        true => Ok(rest),
+        false => Err(invalid(format!("a frame of {rest} bytes"))),
+    }
+}
+
+/// The lengths of the header and of what is secret.
+fn head_and_secret(rest: usize, head: u32) -> io::Result<(usize, usize)> {
+    let head = usize::try_from(head).unwrap_or(usize::MAX);
+    (rest - 4)
+        .checked_sub(head)
+        .filter(|len| *len <= MAX_SECRET)
+        .map(|secret| (head, secret))
+        .ok_or_else(|| invalid(format!("a header of {head} bytes in a frame of {rest}")))
 }
 
 fn invalid(what: String) -> io::Error {
@@ -121,6 +158,10 @@ mod tests {
         assert_eq!(back.header, frame.header);
         assert_eq!(*back.secret, *frame.secret);
         assert!(read::<Vec<String>>(&mut stream).await.unwrap().is_none());
+        let back: Frame<Vec<String>> = decode(&bytes).unwrap();
+        assert_eq!(back.header, frame.header);
+        assert_eq!(*back.secret, *frame.secret);
+        assert!(decode::<Vec<String>>(&[bytes.as_slice(), &[0]].concat()).is_err());
     }
 
     #[tokio::test]
@@ -143,6 +184,7 @@ mod tests {
             let mut stream = bytes;
             let error = read::<u32>(&mut stream).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+            assert!(decode::<u32>(bytes).is_err());
         }
     }
 
@@ -152,6 +194,7 @@ mod tests {
         for end in 4..bytes.len() {
             let mut stream = &bytes[..end];
             assert!(read::<u32>(&mut stream).await.is_err(), "{end}");
+            assert!(decode::<u32>(&bytes[..end]).is_err(), "{end}");
         }
     }
 }

@@ -10,7 +10,10 @@ use std::time::Duration;
 use keystore_types::{ConstantIv, ContentKey, KeyContext, KeyId, Label, Scheme};
 use serde::{Deserialize, Serialize};
 
-use crate::admin::{AdminError, KeyFilter, KeyPage, KeyRecord, Report, Status};
+use crate::admin::{
+    AdminError, Dealing, Keeping, KeyFilter, KeyPage, KeyRecord, Progress, Report, Status,
+    UnlockMethod,
+};
 use crate::frame::{Frame, Secret};
 use crate::{Error, ExportRequest, ExportedKey, Lease, LeaseRequest, LeasedKey, SealState};
 
@@ -78,12 +81,22 @@ pub enum KeyCall {
     Export(ExportRequest),
 }
 
-/// What the control socket is asked. A passphrase stands in the frame's secret bytes.
+/// What the control socket is asked. A passphrase or a share stands in the frame's secret bytes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AdminCall {
     /// [`crate::admin::Admin::init`].
     Init,
+    /// [`crate::admin::Admin::init_with`]; without secret bytes there is no passphrase.
+    InitWith(Keeping),
+    /// [`crate::admin::Admin::deal_share`].
+    DealShare,
+    /// [`crate::admin::Admin::confirm_share`].
+    ConfirmShare,
+    /// [`crate::admin::Admin::unseal_share`].
+    UnsealShare,
+    /// [`crate::admin::Admin::unseal_by`].
+    UnsealBy(UnlockMethod),
     /// [`crate::admin::Admin::unseal`].
     Unseal,
     /// [`crate::admin::Admin::seal`].
@@ -163,6 +176,15 @@ pub struct ExportedHead {
 pub enum AdminReply {
     /// It is done.
     Done,
+    /// To [`AdminCall::InitWith`], where shares are to be dealt.
+    Dealing(Dealing),
+    /// To [`AdminCall::DealShare`]; the share stands in the frame's secret bytes.
+    Share {
+        /// Its index.
+        index: u8,
+    },
+    /// To [`AdminCall::ConfirmShare`] and [`AdminCall::UnsealShare`].
+    Progress(Progress),
     /// To [`AdminCall::Status`].
     Status(Status),
     /// To [`AdminCall::Verify`].
@@ -187,6 +209,8 @@ pub enum Fault {
     Unavailable(String),
     /// [`AdminError::WrongPassphrase`].
     WrongPassphrase,
+    /// [`AdminError::WrongShare`].
+    WrongShare(String),
     /// [`AdminError::NotFound`].
     NotFound(KeyId),
     /// [`AdminError::Refused`].
@@ -209,6 +233,7 @@ impl From<AdminError> for Fault {
         match error {
             AdminError::Keystore(error) => error.into(),
             AdminError::WrongPassphrase => Self::WrongPassphrase,
+            AdminError::WrongShare(why) => Self::WrongShare(why),
             AdminError::NotFound(id) => Self::NotFound(id),
             AdminError::Refused(why) => Self::Refused(why),
         }
@@ -223,6 +248,7 @@ impl From<Fault> for AdminError {
             Fault::Malformed(why) => Error::Malformed(why).into(),
             Fault::Unavailable(why) => Error::Unavailable(why).into(),
             Fault::WrongPassphrase => Self::WrongPassphrase,
+            Fault::WrongShare(why) => Self::WrongShare(why),
             Fault::NotFound(id) => Self::NotFound(id),
             Fault::Refused(why) => Self::Refused(why),
         }
@@ -235,6 +261,7 @@ impl From<Fault> for Error {
             AdminError::Keystore(error) => error,
             // No key call is answered so; a server that does breaks the protocol.
             error @ (AdminError::WrongPassphrase
+            | AdminError::WrongShare(_)
             | AdminError::NotFound(_)
             | AdminError::Refused(_)) => Self::Unavailable(error.to_string()),
         }

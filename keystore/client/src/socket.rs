@@ -8,7 +8,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use crate::admin::{Admin, AdminError, KeyFilter, KeyPage, KeyRecord, Outcome, Report, Status};
+use crate::admin::{
+    Admin, AdminError, Dealing, DealtShare, Keeping, KeyFilter, KeyPage, KeyRecord, Outcome,
+    Progress, Report, Status, UnlockMethod,
+};
 use crate::frame::{Frame, Secret};
 use crate::link::Link;
 use crate::message::{AdminCall, AdminReply, Hello, KeyCall, KeyReply, export_of, lease_of};
@@ -78,24 +81,76 @@ impl AdminSocket {
         Self(Link::open(path, Hello::control()))
     }
 
-    async fn call(&self, call: AdminCall, secret: Secret) -> Result<AdminReply, AdminError> {
+    async fn call(&self, call: AdminCall, secret: Secret) -> Result<Frame<AdminReply>, AdminError> {
         let reply = self.0.call(&call, secret, ADMIN_PATIENCE).await?;
-        Ok(typed(reply?)?.header)
+        Ok(typed(reply?)?)
+    }
+
+    async fn give(&self, call: AdminCall, secret: &SecretString) -> Result<AdminReply, AdminError> {
+        let secret = Secret::new(secret.expose_secret().as_bytes().to_vec());
+        Ok(self.call(call, secret).await?.header)
     }
 
     async fn with(&self, call: AdminCall, passphrase: SecretString) -> Result<(), AdminError> {
-        let secret = Secret::new(passphrase.expose_secret().as_bytes().to_vec());
-        done(self.call(call, secret).await?)
+        done(self.give(call, &passphrase).await?)
     }
 
     async fn ask(&self, call: AdminCall) -> Result<AdminReply, AdminError> {
-        self.call(call, Secret::default()).await
+        Ok(self.call(call, Secret::default()).await?.header)
+    }
+
+    async fn share(&self, call: AdminCall, share: SecretString) -> Result<Progress, AdminError> {
+        match self.give(call, &share).await? {
+            AdminReply::Progress(progress) => Ok(progress),
+            other => Err(unlike(&other)),
+        }
     }
 }
 
 impl Admin for AdminSocket {
     fn init(&self, passphrase: SecretString) -> Outcome<'_, ()> {
         Box::pin(self.with(AdminCall::Init, passphrase))
+    }
+
+    fn init_with(
+        &self,
+        keeping: Keeping,
+        passphrase: Option<SecretString>,
+    ) -> Outcome<'_, Option<Dealing>> {
+        Box::pin(async move {
+            let passphrase = passphrase.unwrap_or_else(|| String::new().into());
+            match self.give(AdminCall::InitWith(keeping), &passphrase).await? {
+                AdminReply::Done => Ok(None),
+                AdminReply::Dealing(dealing) => Ok(Some(dealing)),
+                other => Err(unlike(&other)),
+            }
+        })
+    }
+
+    fn deal_share(&self) -> Outcome<'_, DealtShare> {
+        Box::pin(async {
+            let Frame { header, secret } =
+                self.call(AdminCall::DealShare, Secret::default()).await?;
+            match (header, str::from_utf8(&secret)) {
+                (AdminReply::Share { index }, Ok(text)) => Ok(DealtShare {
+                    index,
+                    text: text.into(),
+                }),
+                (other, _) => Err(unlike(&other)),
+            }
+        })
+    }
+
+    fn confirm_share(&self, share: SecretString) -> Outcome<'_, Progress> {
+        Box::pin(self.share(AdminCall::ConfirmShare, share))
+    }
+
+    fn unseal_share(&self, share: SecretString) -> Outcome<'_, Progress> {
+        Box::pin(self.share(AdminCall::UnsealShare, share))
+    }
+
+    fn unseal_by(&self, method: UnlockMethod) -> Outcome<'_, ()> {
+        Box::pin(async move { done(self.ask(AdminCall::UnsealBy(method)).await?) })
     }
 
     fn unseal(&self, passphrase: SecretString) -> Outcome<'_, ()> {

@@ -12,7 +12,7 @@ use keystore_types::{ConstantIv, KeyContext, KeyId};
 use crate::audit::Head;
 use crate::error::Error;
 use crate::seal::Wrapped;
-use crate::unlock::passphrase::SealedRoot;
+use crate::unlock::SealedRoot;
 
 pub mod sqlite;
 
@@ -21,11 +21,11 @@ pub type Stored<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 
 
 /// Where key records lie.
 pub trait Store: Send + Sync {
-    /// The root, if one was made.
-    fn root(&self) -> Stored<'_, Option<SealedRoot>>;
+    /// The root in each way that it is kept; empty where none was made.
+    fn root(&self) -> Stored<'_, Vec<SealedRoot>>;
 
-    /// Keeps the root, unless there is one; says whether it did.
-    fn put_root(&self, root: SealedRoot, created: u64) -> Stored<'_, bool>;
+    /// Keeps the root in these ways, unless there is one; says whether it did.
+    fn put_root(&self, root: Vec<SealedRoot>, created: u64) -> Stored<'_, bool>;
 
     /// The tenant's KEK of this version, or its newest.
     fn kek<'a>(&'a self, tenant: &'a str, version: Option<u32>) -> Stored<'a, Option<KekRow>>;

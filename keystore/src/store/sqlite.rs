@@ -5,7 +5,6 @@
 
 use std::path::Path;
 
-use conf::Argon2Settings;
 use keystore_client::admin::KeyFilter;
 use keystore_types::{ConstantIv, Generation, KeyContext, KeyId, Label, Scheme};
 use sqlx::sqlite::{
@@ -18,10 +17,13 @@ use super::{KekRow, KeyBody, KeyRow, Store, Stored};
 use crate::audit::Head;
 use crate::error::{Error, ErrorKind};
 use crate::seal::Wrapped;
-use crate::unlock::passphrase::SealedRoot;
+use crate::unlock::{SealedRoot, method_of, scheme};
 
 /// Each brings the schema from one version to the next; `PRAGMA user_version` counts those done.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_initial.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("migrations/0001_initial.sql"),
+    include_str!("migrations/0002_root_seal.sql"),
+];
 
 /// The columns that [`key_row`] reads.
 macro_rules! select_keys {
@@ -130,43 +132,49 @@ async fn migrate(connection: &mut SqliteConnection) -> Result<(), Error> {
 }
 
 impl Store for Sqlite {
-    fn root(&self) -> Stored<'_, Option<SealedRoot>> {
+    fn root(&self) -> Stored<'_, Vec<SealedRoot>> {
         Box::pin(async {
-            let row = sqlx::query("SELECT salt, memory_kib, passes, lanes, wrapped FROM root")
-                .fetch_optional(&mut *self.reader().await)
-                .await
-                .map_err(failed("read the root"))?;
-            row.map(|row| {
-                Ok(SealedRoot {
-                    salt: bytes(&row, "salt")?,
-                    cost: Argon2Settings {
-                        memory_kib: number(&row, "memory_kib")?,
-                        passes: number(&row, "passes")?,
-                        lanes: number(&row, "lanes")?,
-                    },
-                    wrapped: Wrapped::from_stored(column(&row, "wrapped")?),
-                })
-            })
-            .transpose()
+            let rows = sqlx::query(
+                "SELECT method, parameters, wrapped, commitment FROM root_seal ORDER BY method",
+            )
+            .fetch_all(&mut *self.reader().await)
+            .await
+            .map_err(failed("read the root"))?;
+            rows.iter().map(sealed_root).collect()
         })
     }
 
-    fn put_root(&self, root: SealedRoot, created: u64) -> Stored<'_, bool> {
+    fn put_root(&self, root: Vec<SealedRoot>, created: u64) -> Stored<'_, bool> {
         Box::pin(async move {
-            let done = sqlx::query(
-                "INSERT INTO root (one, method, salt, memory_kib, passes, lanes, wrapped, created) \
-                 VALUES (1, 'argon2id', ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            )
-            .bind(root.salt.as_slice())
-            .bind(root.cost.memory_kib)
-            .bind(root.cost.passes)
-            .bind(root.cost.lanes)
-            .bind(root.wrapped.as_bytes())
-            .bind(seconds(created))
-            .execute(&mut *self.writer.lock().await)
-            .await
-            .map_err(failed("keep the root"))?;
-            Ok(done.rows_affected() == 1)
+            let failed = failed("keep the root");
+            let mut writer = self.writer.lock().await;
+            let mut transaction = writer
+                .begin_with("BEGIN IMMEDIATE")
+                .await
+                .map_err(&failed)?;
+            let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM root_seal")
+                .fetch_one(&mut *transaction)
+                .await
+                .map_err(&failed)?;
+            if kept > 0 {
+                return Ok(false);
+            }
+            for sealed in &root {
+                sqlx::query(
+                    "INSERT INTO root_seal (method, parameters, wrapped, commitment, created) \
+                     VALUES (?, ?, ?, ?, ?)",
+                )
+                .bind(scheme(sealed.method))
+                .bind(sealed.parameters.as_slice())
+                .bind(sealed.wrapped.as_bytes())
+                .bind(sealed.commitment.as_ref().map(<[u8; 32]>::as_slice))
+                .bind(seconds(created))
+                .execute(&mut *transaction)
+                .await
+                .map_err(&failed)?;
+            }
+            transaction.commit().await.map_err(&failed)?;
+            Ok(true)
         })
     }
 
@@ -432,6 +440,18 @@ async fn put_key(connection: &mut SqliteConnection, key: &KeyRow) -> Result<(), 
         .await
         .map_err(failed("keep a new key"))?;
     Ok(())
+}
+
+fn sealed_root(row: &SqliteRow) -> Result<SealedRoot, Error> {
+    let method: String = column(row, "method")?;
+    let commitment: Option<Vec<u8>> = column(row, "commitment")?;
+    Ok(SealedRoot {
+        method: method_of(&method).ok_or_else(|| unreadable("method"))?,
+        parameters: column(row, "parameters")?,
+        wrapped: Wrapped::from_stored(column(row, "wrapped")?),
+        commitment: (commitment.map(TryInto::try_into).transpose())
+            .map_err(|_| unreadable("commitment"))?,
+    })
 }
 
 fn key_row(row: &SqliteRow) -> Result<KeyRow, Error> {

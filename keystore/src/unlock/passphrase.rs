@@ -5,11 +5,13 @@
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use conf::Argon2Settings;
+use keystore_client::admin::UnlockMethod;
 use ring::rand::SystemRandom;
 use secrecy::{ExposeSecret as _, SecretString};
 
+use super::SealedRoot;
 use crate::error::{Error, ErrorKind};
-use crate::seal::{KeyBytes, Purpose, Wrapped, WrappingKey, fill};
+use crate::seal::{KeyBytes, WrappingKey, fill};
 
 /// The shortest passphrase, in bytes.
 pub const MIN_LEN: usize = 8;
@@ -26,71 +28,62 @@ const MAX_PASSES: u32 = 64;
 /// The most lanes that a stored cost may ask for.
 const MAX_LANES: u32 = 64;
 
-/// The root, wrapped under a passphrase, as it is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SealedRoot {
-    /// Random, one per root.
-    pub salt: [u8; 16],
-    /// The cost of one guess.
-    pub cost: Argon2Settings,
-    /// The root.
-    pub wrapped: Wrapped,
+/// Whether its length is one that a passphrase may have.
+pub(crate) fn fits(passphrase: &SecretString) -> bool {
+    (MIN_LEN..=MAX_LEN).contains(&passphrase.expose_secret().len())
 }
 
-impl SealedRoot {
-    /// Wraps `root`. Takes as long as one guess is meant to.
-    pub(crate) fn seal(
-        root: &KeyBytes,
-        passphrase: &SecretString,
-        cost: Argon2Settings,
-        random: &SystemRandom,
-    ) -> Result<Self, Error> {
-        let mut salt = [0; 16];
-        fill(random, &mut salt)?;
-        let parameters = parameters(&salt, cost);
-        let wrapped = derive(passphrase, &salt, cost)?.wrap(
-            random,
-            root.as_slice(),
-            &purpose(&parameters),
-        )?;
-        Ok(Self {
-            salt,
-            cost,
-            wrapped,
-        })
-    }
-
-    /// The root again. Takes as long as one guess is meant to.
-    ///
-    /// # Errors
-    /// [`ErrorKind::WrongPassphrase`], which a damaged record cannot be told from.
-    pub(crate) fn unseal(&self, passphrase: &SecretString) -> Result<KeyBytes, Error> {
-        let parameters = parameters(&self.salt, self.cost);
-        derive(passphrase, &self.salt, self.cost)?
-            .unwrap(&self.wrapped, &purpose(&parameters))
-            .map_err(|_| {
-                Error::new(
-                    ErrorKind::WrongPassphrase,
-                    "the passphrase does not open the root",
-                )
-            })
-    }
+/// Wraps `root` under a passphrase. Takes as long as one guess is meant to.
+pub(crate) fn seal(
+    root: &KeyBytes,
+    passphrase: &SecretString,
+    cost: Argon2Settings,
+    random: &SystemRandom,
+) -> Result<SealedRoot, Error> {
+    let mut salt = [0; 16];
+    fill(random, &mut salt)?;
+    let key = derive(passphrase, &salt, cost)?;
+    let parameters = encode(&salt, cost);
+    SealedRoot::seal(root, UnlockMethod::Passphrase, parameters, &key, random)
 }
 
-fn purpose(parameters: &[u8]) -> Purpose<'_> {
-    Purpose::Root {
-        method: "argon2id",
-        parameters,
-    }
+/// The root again. Takes as long as one guess is meant to.
+///
+/// # Errors
+/// [`ErrorKind::WrongPassphrase`], which a damaged record cannot be told from.
+pub(crate) fn open(sealed: &SealedRoot, passphrase: &SecretString) -> Result<KeyBytes, Error> {
+    let (salt, cost) = decode(&sealed.parameters)
+        .ok_or_else(|| Error::damaged("the stored salt and cost are none"))?;
+    let key = derive(passphrase, &salt, cost)?;
+    sealed.open(&key).map_err(|error| match error.kind() {
+        ErrorKind::DoesNotOpen => Error::new(
+            ErrorKind::WrongPassphrase,
+            "the passphrase does not open the root",
+        ),
+        _ => error,
+    })
 }
 
-/// Salt and cost as associated data: 16 bytes and three big-endian numbers.
-fn parameters(salt: &[u8; 16], cost: Argon2Settings) -> Vec<u8> {
+/// The parameters: the salt, 16 random bytes, and memory in KiB, passes and lanes as big-endian numbers.
+fn encode(salt: &[u8; 16], cost: Argon2Settings) -> Vec<u8> {
     let mut bytes = salt.to_vec();
     for number in [cost.memory_kib, cost.passes, cost.lanes] {
         bytes.extend_from_slice(&number.to_be_bytes());
     }
     bytes
+}
+
+fn decode(parameters: &[u8]) -> Option<([u8; 16], Argon2Settings)> {
+    let (salt, numbers) = parameters.split_first_chunk()?;
+    let (&[memory_kib, passes, lanes], []) = numbers.as_chunks::<4>() else {
+        return None;
+    };
+    let cost = Argon2Settings {
+        memory_kib: u32::from_be_bytes(memory_kib),
+        passes: u32::from_be_bytes(passes),
+        lanes: u32::from_be_bytes(lanes),
+    };
+    Some((*salt, cost))
 }
 
 fn derive(
@@ -124,7 +117,7 @@ fn derive(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::seal::random_key;
+    use crate::seal::{Wrapped, random_key};
 
     const QUICK: Argon2Settings = Argon2Settings {
         memory_kib: 64,
@@ -136,9 +129,9 @@ mod tests {
     fn only_the_passphrase_opens_the_root() {
         let random = SystemRandom::new();
         let root = random_key(&random).unwrap();
-        let sealed = SealedRoot::seal(&root, &"correct horse".into(), QUICK, &random).unwrap();
-        assert_eq!(*sealed.unseal(&"correct horse".into()).unwrap(), *root);
-        let error = sealed.unseal(&"correct horsf".into()).unwrap_err();
+        let sealed = seal(&root, &"correct horse".into(), QUICK, &random).unwrap();
+        assert_eq!(*open(&sealed, &"correct horse".into()).unwrap(), *root);
+        let error = open(&sealed, &"correct horsf".into()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::WrongPassphrase);
     }
 
@@ -146,11 +139,17 @@ mod tests {
     fn a_changed_cost_is_noticed_and_a_huge_one_not_paid() {
         let random = SystemRandom::new();
         let root = random_key(&random).unwrap();
-        let mut sealed = SealedRoot::seal(&root, &"correct horse".into(), QUICK, &random).unwrap();
-        sealed.cost.passes = 2;
-        assert!(sealed.unseal(&"correct horse".into()).is_err());
-        sealed.cost.memory_kib = u32::MAX;
-        let error = sealed.unseal(&"correct horse".into()).unwrap_err();
+        let mut sealed = seal(&root, &"correct horse".into(), QUICK, &random).unwrap();
+        let (salt, mut cost) = decode(&sealed.parameters).unwrap();
+        cost.passes = 2;
+        sealed.parameters = encode(&salt, cost);
+        assert!(open(&sealed, &"correct horse".into()).is_err());
+        cost.memory_kib = u32::MAX;
+        sealed.parameters = encode(&salt, cost);
+        let error = open(&sealed, &"correct horse".into()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged);
+        sealed.parameters.pop();
+        let error = open(&sealed, &"correct horse".into()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Damaged);
     }
 
@@ -159,16 +158,20 @@ mod tests {
     #[test]
     fn opens_a_record_of_an_independent_implementation() {
         let sealed = SealedRoot {
-            salt: *b"somesaltsomesalt",
-            cost: Argon2Settings {
-                memory_kib: 64,
-                passes: 2,
-                lanes: 1,
-            },
+            method: UnlockMethod::Passphrase,
+            parameters: encode(
+                b"somesaltsomesalt",
+                Argon2Settings {
+                    memory_kib: 64,
+                    passes: 2,
+                    lanes: 1,
+                },
+            ),
+            commitment: None,
             wrapped: Wrapped::from_hex(
                 "000102030405060708090a0bbfc46c43afe9b15005c0743090795dce2b6872fed38ac9f5518eb51a7a43aadb8c8059034b2a30b4b091f255c4c93d0c",
             ),
         };
-        assert_eq!(*sealed.unseal(&"correct horse".into()).unwrap(), [0x42; 32]);
+        assert_eq!(*open(&sealed, &"correct horse".into()).unwrap(), [0x42; 32]);
     }
 }

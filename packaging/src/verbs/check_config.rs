@@ -120,6 +120,9 @@ fn exposed(settings: &Settings) -> Vec<String> {
         key(&settings.origin.tls),
         key(&settings.license.tls),
         settings.keystore.passphrase.as_ref(),
+        settings.keystore.key.as_ref(),
+        (settings.keystore.pkcs11.as_ref()).map(|token| &token.pin),
+        (settings.keystore.transit.as_ref()).map(|service| &service.token),
     ];
     (secrets.into_iter().flatten())
         .chain(issuers)

@@ -7,13 +7,13 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use keystore_client::SealState;
-use keystore_client::admin::{Admin, Report, Status};
+use keystore_client::admin::{Admin, Keeping, Progress, Report, SharePlan, Status, UnlockMethod};
 use keystore_client::socket::AdminSocket;
 use secrecy::SecretString;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::{ConfigFile, converse};
+use super::{ConfigFile, ceremony, converse};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 
@@ -28,14 +28,18 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Make the root, sealed under a passphrase; once in a keystore's life
+    /// Make the root, once in a keystore's life: under a passphrase, or in the ways that are named, each of which
+    /// opens it alone
     #[command(
-        after_help = "Example:\n  castellum keystore init --passphrase-file /etc/castellum/passphrase"
+        after_help = "Example:\n  castellum keystore init --passphrase-file /etc/castellum/passphrase\n  \
+                      castellum keystore init --shares 5 --threshold 3\n  \
+                      castellum keystore init --pkcs11 --shares 3 --threshold 2 --share-files /run/user/0/shares"
     )]
-    Init(Passphrase),
-    /// Take the root into memory, so that keys can be had
-    #[command(after_help = "Example:\n  castellum keystore unseal")]
-    Unseal(Passphrase),
+    Init(Init),
+    /// Take the root into memory, so that keys can be had: by the passphrase, by shares, or by what is configured
+    #[command(after_help = "Example:\n  castellum keystore unseal\n  \
+                      castellum keystore unseal --share /media/usb/share-2.txt")]
+    Unseal(Unseal),
     /// Wipe the root from memory and end held leases
     #[command(after_help = "Example:\n  castellum keystore seal")]
     Seal,
@@ -54,9 +58,98 @@ struct Passphrase {
     passphrase_file: Option<PathBuf>,
 }
 
+#[derive(Debug, clap::Args)]
+struct Init {
+    #[command(flatten)]
+    passphrase: Passphrase,
+    /// Keep it under the key of keystore.key_file or keystore.key_credential
+    #[arg(long)]
+    key: bool,
+    /// Keep it by the token of [keystore.pkcs11]
+    #[arg(long)]
+    pkcs11: bool,
+    /// Keep it by the service of [keystore.transit]
+    #[arg(long)]
+    transit: bool,
+    /// Keep it by so many shares, each for a keeper of its own
+    #[arg(long, value_name = "N", requires = "threshold")]
+    shares: Option<u8>,
+    /// So many of the shares open it
+    #[arg(long, value_name = "M", requires = "shares")]
+    threshold: Option<u8>,
+    /// Write each share to a file in this folder, and read it back from there, instead of showing it to its keeper
+    #[arg(long, value_name = "DIR", requires = "shares")]
+    share_files: Option<PathBuf>,
+}
+
+impl Init {
+    fn keeping(&self) -> Keeping {
+        let methods = [
+            (self.key, UnlockMethod::Key),
+            (self.pkcs11, UnlockMethod::Pkcs11),
+            (self.transit, UnlockMethod::Transit),
+        ];
+        let plan = self.shares.zip(self.threshold);
+        Keeping {
+            methods: (methods.into_iter())
+                .filter_map(|(named, method)| named.then_some(method))
+                .collect(),
+            shares: plan.map(|(shares, threshold)| SharePlan { shares, threshold }),
+        }
+    }
+
+    /// The passphrase, where a file is named or no other way is.
+    fn passphrase(&self, keeping: &Keeping) -> Result<Option<SecretString>, Failure> {
+        let only = *keeping == Keeping::default();
+        let wanted = only || self.passphrase.passphrase_file.is_some();
+        wanted.then(|| self.passphrase.read(true)).transpose()
+    }
+}
+
+#[derive(Debug, clap::Args)]
+struct Unseal {
+    #[command(flatten)]
+    passphrase: Passphrase,
+    /// Give the share in this file, or `-` for one that is typed; as often as there are shares at hand
+    #[arg(
+        long,
+        value_name = "FILE",
+        group = "way",
+        conflicts_with = "passphrase_file"
+    )]
+    share: Vec<PathBuf>,
+    /// Open it by the key of keystore.key_file or keystore.key_credential
+    #[arg(long, group = "way", conflicts_with = "passphrase_file")]
+    key: bool,
+    /// Open it by the token of [keystore.pkcs11]
+    #[arg(long, group = "way", conflicts_with = "passphrase_file")]
+    pkcs11: bool,
+    /// Open it by the service of [keystore.transit]
+    #[arg(long, group = "way", conflicts_with = "passphrase_file")]
+    transit: bool,
+}
+
+impl Unseal {
+    fn method(&self) -> Option<UnlockMethod> {
+        match (self.key, self.pkcs11, self.transit) {
+            (true, _, _) => Some(UnlockMethod::Key),
+            (_, true, _) => Some(UnlockMethod::Pkcs11),
+            (_, _, true) => Some(UnlockMethod::Transit),
+            (false, false, false) => None,
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct Done {
     state: SealState,
+}
+
+#[derive(Serialize)]
+struct Given {
+    state: SealState,
+    #[serde(flatten)]
+    progress: Progress,
 }
 
 pub(crate) fn run(args: Args, output: Output) -> Result<(), Failure> {
@@ -68,15 +161,36 @@ pub(crate) fn run(args: Args, output: Output) -> Result<(), Failure> {
     converse(async {
         let keystore = AdminSocket::open(&settings.control_socket);
         match args.verb {
-            Verb::Init(passphrase) => {
-                keystore.init(passphrase.read(true)?).await?;
+            Verb::Init(init) => {
+                let keeping = init.keeping();
+                let keepers = (keeping.shares.is_some())
+                    .then(|| ceremony::Keepers::of(init.share_files.clone(), output))
+                    .transpose()?;
+                let passphrase = init.passphrase(&keeping)?;
+                let dealing = keystore.init_with(keeping, passphrase).await?;
+                if let (Some(dealing), Some(keepers)) = (dealing, keepers) {
+                    ceremony::deal(&keystore, &dealing, &keepers).await?;
+                }
                 done(
                     SealState::Unsealed,
                     "the keystore is initialised and unsealed",
                 )
             }
-            Verb::Unseal(passphrase) => {
-                keystore.unseal(passphrase.read(false)?).await?;
+            Verb::Unseal(unseal) if !unseal.share.is_empty() => {
+                let progress = ceremony::give(&keystore, &unseal.share).await?;
+                let state = match progress.done {
+                    true => SealState::Unsealed,
+                    false => SealState::Sealed,
+                };
+                output.say(&Given { state, progress }, |given| {
+                    ceremony::progress_text(&given.progress)
+                })
+            }
+            Verb::Unseal(unseal) => {
+                match unseal.method() {
+                    Some(method) => keystore.unseal_by(method).await?,
+                    None => keystore.unseal(unseal.passphrase.read(false)?).await?,
+                }
                 done(SealState::Unsealed, "the keystore is unsealed")
             }
             Verb::Seal => {
@@ -112,10 +226,20 @@ fn status_text(status: &Status) -> String {
         Some(false) => "NOT locked: may be swapped (raise LimitMEMLOCK)",
         None => "-",
     };
+    let kept_by: Vec<_> = (status.kept_by.iter())
+        .map(|method| method.as_str())
+        .collect();
+    let shares = (status.shares.as_ref()).map_or_else(String::new, |progress| {
+        format!("\nshares         {}", ceremony::progress_text(progress))
+    });
     format!(
-        "state          {state}\nkeys           {} usable, {} destroyed\nkey memory     {locked}\n\
-         audit records  {}\naudit head     {}",
-        status.keys, status.destroyed, status.audit_records, status.audit_head
+        "state          {state}\nkept by        {}{shares}\nkeys           {} usable, {} destroyed\n\
+         key memory     {locked}\naudit records  {}\naudit head     {}",
+        kept_by.join(", "),
+        status.keys,
+        status.destroyed,
+        status.audit_records,
+        status.audit_head
     )
 }
 
@@ -165,14 +289,15 @@ impl Passphrase {
 }
 
 /// Asks on the terminal, with echo off while the answer is typed.
-fn prompt(question: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
+pub(super) fn prompt(question: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
     use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
     let stdin = io::stdin();
     let before = tcgetattr(&stdin).map_err(Failure::failed)?;
     let mut silent = before.clone();
     silent.local_modes.remove(LocalModes::ECHO);
-    eprint!("{question}");
+    // Silent before it asks: whoever answers at once is not shown either.
     tcsetattr(&stdin, OptionalActions::Flush, &silent).map_err(Failure::failed)?;
+    eprint!("{question}");
     let answer = line_of_stdin();
     tcsetattr(&stdin, OptionalActions::Now, &before).map_err(Failure::failed)?;
     eprintln!();
@@ -182,7 +307,7 @@ fn prompt(question: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
 /// A line of at most this many bytes, so that its buffer never grows and leaves a copy behind.
 const MAX_PASSPHRASE_LINE: usize = 4096;
 
-fn line_of_stdin() -> Result<Zeroizing<Vec<u8>>, Failure> {
+pub(super) fn line_of_stdin() -> Result<Zeroizing<Vec<u8>>, Failure> {
     // Not by `io::stdin` itself, whose buffer keeps what it held.
     let stdin = io::stdin().as_fd().try_clone_to_owned();
     let mut stdin = File::from(stdin.map_err(Failure::failed)?);
@@ -191,7 +316,7 @@ fn line_of_stdin() -> Result<Zeroizing<Vec<u8>>, Failure> {
     while stdin.read(&mut *byte).map_err(Failure::failed)? > 0 && byte[0] != b'\n' {
         if line.len() == MAX_PASSPHRASE_LINE {
             return Err(Failure::usage(format!(
-                "a passphrase has at most {MAX_PASSPHRASE_LINE} bytes"
+                "a passphrase or share has at most {MAX_PASSPHRASE_LINE} bytes"
             )));
         }
         line.push(byte[0]);

@@ -1,5 +1,6 @@
 //! The command line: one file for each verb.
 
+mod ceremony;
 mod check_config;
 mod completions;
 mod config;

@@ -1,0 +1,406 @@
+//! How a root comes to be, and into memory: by a passphrase, by what is configured, by shares.
+
+use std::borrow::Cow;
+use std::sync::Weak;
+use std::time::Duration;
+
+use keystore_client::admin::{MAX_SHARES, SharePlan};
+use secrecy::ExposeSecret as _;
+
+use super::*;
+use crate::seal::{KeyBytes, random_key};
+use crate::unlock::shares::{self, Share, ShareError, ShareFault, ShareSet};
+use crate::unlock::{SealedRoot, passphrase};
+
+/// The pause before what did not answer at the start is asked again; doubled up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Why an administrative act was not done.
+pub(super) enum Refusal {
+    /// Something failed.
+    Failed(Error),
+    /// A share is wrong.
+    Share(ShareFault),
+    /// It cannot be done as things stand.
+    Refused(Cow<'static, str>),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<ShareError> for Refusal {
+    fn from(error: ShareError) -> Self {
+        match error {
+            ShareError::Fault(fault) => Self::Share(fault),
+            ShareError::Failed(error) => Self::Failed(error),
+        }
+    }
+}
+
+impl From<Refusal> for AdminError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Failed(error) => match error.kind() {
+                ErrorKind::WrongPassphrase => Self::WrongPassphrase,
+                ErrorKind::DoesNotOpen => Self::Refused(error.to_string()),
+                ErrorKind::Damaged | ErrorKind::Unsupported | ErrorKind::Unavailable => {
+                    CallError::from(error).into()
+                }
+            },
+            Refusal::Share(fault) => Self::WrongShare(fault.to_string()),
+            Refusal::Refused(why) => Self::Refused(why.into_owned()),
+        }
+    }
+}
+
+fn refused(why: impl Into<Cow<'static, str>>) -> Refusal {
+    Refusal::Refused(why.into())
+}
+
+const HAS_A_ROOT: &str = "this keystore has a root already";
+const NO_CEREMONY: &str =
+    "no shares are being dealt: `castellum keystore init --shares N --threshold M` begins it";
+
+impl Inner {
+    /// Unseals by what is configured, and makes a root on the first start where settings ask for it. Where nothing
+    /// opens the root it starts sealed, so that clear titles play and an operator can put it right; what merely did not
+    /// answer is asked again from time to time.
+    pub(super) async fn unseal_at_start(self: &Arc<Self>, init: bool) -> Result<(), Error> {
+        let silent = self.try_by(self.configured.methods(), init).await?;
+        if !silent.is_empty() {
+            tokio::spawn(try_later(Arc::downgrade(self), silent, init));
+        }
+        Ok(())
+    }
+
+    /// Tries these ways once. Returns those that did not answer, where nothing else has settled it: what answered and
+    /// was wrong is not tried twice, since a token locks itself after a few wrong PINs.
+    ///
+    /// # Errors
+    /// Those of this keystore's own disk and memory.
+    async fn try_by(
+        &self,
+        methods: Vec<UnlockMethod>,
+        init: bool,
+    ) -> Result<Vec<UnlockMethod>, Error> {
+        let _administration = self.administration.lock().await;
+        if methods.is_empty() || *self.state.borrow() == SealState::Unsealed {
+            return Ok(vec![]);
+        }
+        let roots = self.store.root().await?;
+        if roots.is_empty() {
+            if !init {
+                tracing::warn!("there is no root yet: `castellum keystore init` makes one");
+                return Ok(vec![]);
+            }
+            tracing::info!("making a root: this is the keystore's first start");
+            let root = random_key(&self.random)?;
+            return match self.seal_by(&methods, &root).await {
+                Ok(sealed) => own(self.found("keystore", &root, sealed).await).map(|()| vec![]),
+                Err(error) => {
+                    tracing::error!(%error, "no root is made");
+                    Ok(match error.kind() {
+                        ErrorKind::Unavailable => methods,
+                        _ => vec![],
+                    })
+                }
+            };
+        }
+        let mut silent = Vec::new();
+        for method in methods {
+            let Some(sealed) = roots.iter().find(|sealed| sealed.method == method) else {
+                tracing::warn!(method = method.as_str(), "the root is not kept by it");
+                continue;
+            };
+            let root = self.configured.open(sealed.clone()).await;
+            let opens = root.is_ok();
+            if let Err(error) = &root {
+                tracing::error!(method = method.as_str(), %error, "still sealed");
+                if error.kind() == ErrorKind::Unavailable {
+                    silent.push(method);
+                }
+            }
+            let taken = self.take_in("keystore", method, root).await;
+            if opens {
+                return own(taken).map(|()| vec![]);
+            }
+        }
+        Ok(silent)
+    }
+
+    /// Makes a root that is kept in these ways; with shares it waits for them to be dealt and read back.
+    pub(super) async fn init_with(
+        &self,
+        caller: &str,
+        keeping: Keeping,
+        passphrase: Option<SecretString>,
+    ) -> Result<Option<Dealing>, Refusal> {
+        let _administration = self.administration.lock().await;
+        let Keeping {
+            mut methods,
+            shares: plan,
+        } = keeping;
+        methods.sort_unstable();
+        methods.dedup();
+        if let Some(passphrase) = &passphrase {
+            if !passphrase::fits(passphrase) {
+                return Err(refused(format!(
+                    "a passphrase has {} to {} bytes",
+                    passphrase::MIN_LEN,
+                    passphrase::MAX_LEN
+                )));
+            }
+            // The one that was typed stands for the one that is configured.
+            methods.retain(|method| *method != UnlockMethod::Passphrase);
+        }
+        methods.retain(|method| *method != UnlockMethod::Shares);
+        if let Some(SharePlan { shares, threshold }) = plan
+            && !((2..=shares).contains(&threshold) && shares <= MAX_SHARES)
+        {
+            return Err(refused(format!(
+                "{threshold} of {shares} shares cannot be: at most {MAX_SHARES}, of which 2 or more open the root"
+            )));
+        }
+        if methods.is_empty() && passphrase.is_none() && plan.is_none() {
+            return Err(refused("say how the root is to be kept"));
+        }
+        if !self.store.root().await?.is_empty() {
+            return Err(refused(HAS_A_ROOT));
+        }
+        let root = random_key(&self.random)?;
+        let mut sealed = self.seal_by(&methods, &root).await?;
+        if let Some(passphrase) = passphrase {
+            sealed.push(self.configured.seal_under(passphrase, &root).await?);
+        }
+        let Some(plan) = plan else {
+            self.found(caller, &root, sealed).await?;
+            return Ok(None);
+        };
+        let (by_shares, set, shares) = shares::seal(&root, plan, &self.random)?;
+        sealed.push(by_shares);
+        let ceremony = Ceremony::new(&root, sealed, set, plan, shares)?;
+        let dealing = ceremony.dealing();
+        let event = Event::Dealing {
+            set: dealing.set.clone(),
+            shares: plan.shares,
+            threshold: plan.threshold,
+        };
+        self.record(caller, event).await?;
+        self.ceremony.put(ceremony);
+        Ok(Some(dealing))
+    }
+
+    async fn seal_by(
+        &self,
+        methods: &[UnlockMethod],
+        root: &KeyBytes,
+    ) -> Result<Vec<SealedRoot>, Error> {
+        let mut sealed = Vec::with_capacity(methods.len());
+        for method in methods {
+            sealed.push(self.configured.seal(*method, root).await?);
+        }
+        Ok(sealed)
+    }
+
+    pub(super) async fn deal_share(&self, caller: &str) -> Result<DealtShare, Refusal> {
+        let _administration = self.administration.lock().await;
+        let index = (self.ceremony.peek(Ceremony::next))
+            .ok_or_else(|| refused(NO_CEREMONY))?
+            .ok_or_else(|| refused("all shares are dealt, and none is dealt twice"))?;
+        // Recorded first, as every secret that leaves.
+        self.record(caller, Event::Dealt { index }).await?;
+        (self.ceremony.with(Ceremony::deal).flatten()).ok_or_else(|| refused(NO_CEREMONY))
+    }
+
+    pub(super) async fn confirm_share(
+        &self,
+        caller: &str,
+        share: &SecretString,
+    ) -> Result<Progress, Refusal> {
+        let _administration = self.administration.lock().await;
+        let share = Share::parse(share.expose_secret())?;
+        let last = (self.ceremony)
+            .with(|ceremony| ceremony.check(&share).map(|()| ceremony.all_but_one()))
+            .ok_or_else(|| refused(NO_CEREMONY))?
+            .map_err(Refusal::Share)?;
+        let done = last.is_some();
+        // Where this fails, the last share can be read back once more.
+        if let Some((root, sealed)) = last {
+            self.found(caller, &root, sealed).await?;
+        }
+        let confirm = |ceremony: &mut Ceremony| {
+            ceremony.confirm(&share);
+            ceremony.progress()
+        };
+        let progress = (self.ceremony.with(confirm)).ok_or_else(|| refused(NO_CEREMONY))?;
+        if done {
+            drop(self.ceremony.take());
+        }
+        Ok(progress)
+    }
+
+    /// Keeps a new root, and has it in memory.
+    async fn found(
+        &self,
+        caller: &str,
+        root: &KeyBytes,
+        sealed: Vec<SealedRoot>,
+    ) -> Result<(), Refusal> {
+        let kept_by = sealed.iter().map(|sealed| sealed.method.as_str()).collect();
+        // Made ready first: where key memory must be locked and cannot be, nothing is kept.
+        let unsealed = self.ready(WrappingKey::new(root)?)?;
+        if !self.store.put_root(sealed, self.now()).await? {
+            return Err(refused(HAS_A_ROOT));
+        }
+        // Kept from here on, whatever comes of the record.
+        self.set(None, SealState::Sealed);
+        self.record(caller, Event::Init { kept_by }).await?;
+        self.open(unsealed).await?;
+        Ok(())
+    }
+
+    pub(super) async fn unseal(
+        &self,
+        caller: &str,
+        passphrase: &SecretString,
+    ) -> Result<(), Refusal> {
+        let _administration = self.administration.lock().await;
+        let sealed = self.sealed_by(UnlockMethod::Passphrase).await?;
+        let passphrase = passphrase.clone();
+        let root = blocking(move || passphrase::open(&sealed, &passphrase)).await;
+        self.take_in(caller, UnlockMethod::Passphrase, root).await
+    }
+
+    pub(super) async fn unseal_by(
+        &self,
+        caller: &str,
+        method: UnlockMethod,
+    ) -> Result<(), Refusal> {
+        let _administration = self.administration.lock().await;
+        let sealed = self.sealed_by(method).await?;
+        let root = self.configured.open(sealed).await;
+        self.take_in(caller, method, root).await
+    }
+
+    pub(super) async fn unseal_share(
+        &self,
+        caller: &str,
+        share: &SecretString,
+    ) -> Result<Progress, Refusal> {
+        let _administration = self.administration.lock().await;
+        let sealed = self.sealed_by(UnlockMethod::Shares).await?;
+        if *self.state.borrow() == SealState::Unsealed {
+            return Err(refused("this keystore is unsealed already"));
+        }
+        let set = ShareSet::decode(&sealed.parameters)?;
+        let (index, added) = match Share::parse(share.expose_secret()) {
+            Ok(share) => {
+                let index = share.index();
+                if self.gathered.peek(|_| ()).is_none() {
+                    self.gathered.put(Gathered::new(set));
+                }
+                let added = self.gathered.with(|gathered| gathered.add(share));
+                let given_up = || refused("the other shares were given up meanwhile: begin anew");
+                let added = added.ok_or_else(given_up)?;
+                (Some(index), added.map_err(Refusal::Share))
+            }
+            Err(error) => (None, Err(error.into())),
+        };
+        let accepted = added.is_ok();
+        self.record(caller, Event::Share { index, accepted })
+            .await?;
+        let progress = added?;
+        if progress.done
+            && let Some(gathered) = self.gathered.take()
+        {
+            let root = shares::open(&sealed, gathered.shares());
+            self.take_in(caller, UnlockMethod::Shares, root).await?;
+        }
+        Ok(progress)
+    }
+
+    /// The root as this method keeps it.
+    async fn sealed_by(&self, method: UnlockMethod) -> Result<SealedRoot, Refusal> {
+        let roots = self.store.root().await?;
+        if roots.is_empty() {
+            return Err(refused(
+                "this keystore has no root yet: `castellum keystore init` makes one",
+            ));
+        }
+        let kept_by: Vec<_> = roots.iter().map(|sealed| sealed.method.as_str()).collect();
+        let kept_by = kept_by.join(", ");
+        (roots.into_iter())
+            .find(|sealed| sealed.method == method)
+            .ok_or_else(|| {
+                refused(format!(
+                    "the root is not kept by {}, but by: {kept_by}",
+                    method.as_str()
+                ))
+            })
+    }
+
+    /// Has the root in memory, or records that it was not opened.
+    async fn take_in(
+        &self,
+        caller: &str,
+        method: UnlockMethod,
+        root: Result<KeyBytes, Error>,
+    ) -> Result<(), Refusal> {
+        let by = method.as_str();
+        match root {
+            Ok(root) => {
+                let unsealed = self.ready(WrappingKey::new(&root)?)?;
+                self.record(caller, Event::Unseal { by, opened: true })
+                    .await?;
+                drop(self.gathered.take());
+                self.open(unsealed).await?;
+                Ok(())
+            }
+            // Nothing was tried on the root: there may be very many of these.
+            Err(error) if error.kind() == ErrorKind::Unavailable => Err(error.into()),
+            Err(error) => {
+                self.record(caller, Event::Unseal { by, opened: false })
+                    .await?;
+                Err(error.into())
+            }
+        }
+    }
+}
+
+/// What is left of a refusal where nobody asked: this keystore's own failures.
+fn own(result: Result<(), Refusal>) -> Result<(), Error> {
+    match result {
+        Ok(()) => Ok(()),
+        Err(Refusal::Failed(error)) => Err(error),
+        // Another process has made a root meanwhile; no share is asked for.
+        Err(Refusal::Refused(why)) => {
+            tracing::warn!(%why, "still sealed");
+            Ok(())
+        }
+        Err(Refusal::Share(fault)) => {
+            tracing::warn!(%fault, "still sealed");
+            Ok(())
+        }
+    }
+}
+
+/// Asks again what did not answer at the start, until something opens the root or an operator took over.
+async fn try_later(inner: Weak<Inner>, mut silent: Vec<UnlockMethod>, init: bool) {
+    let mut pause = FIRST_PAUSE;
+    while !silent.is_empty() {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+        let Some(inner) = inner.upgrade() else { return };
+        if inner.stays_sealed.load(Ordering::Relaxed) {
+            return;
+        }
+        match inner.try_by(silent.clone(), init).await {
+            Ok(still) => silent = still,
+            Err(error) => tracing::error!(%error, "still sealed"),
+        }
+    }
+}
