@@ -49,7 +49,7 @@ pub struct Views {
     policies: BTreeMap<String, Policy>,
     planner: Planner,
     /// By the path of the request.
-    texts: Cache<Box<str>, Arc<Kept>>,
+    texts: Cache<String, Arc<Kept>>,
     alias_ttl: Duration,
 }
 
@@ -90,7 +90,7 @@ impl Views {
         cache: &conf::CacheLimits,
         alias_ttl: Duration,
     ) -> Arc<Self> {
-        let weight = |_: &Box<str>, kept: &Arc<Kept>| {
+        let weight = |_: &String, kept: &Arc<Kept>| {
             let bytes = kept.document.entity().bytes.len();
             u32::try_from(bytes + KEPT_OVERHEAD).unwrap_or(u32::MAX)
         };
@@ -339,7 +339,7 @@ impl OriginService {
             route: RouteName(text.route()),
             document,
         };
-        views.texts.insert(path.into(), Arc::new(kept));
+        views.texts.insert(path.to_owned(), Arc::new(kept));
         Ok(response)
     }
 
