@@ -182,11 +182,10 @@ impl Terminal {
         std::thread::spawn(move || {
             let mut bytes = [0; 4096];
             // Fails when the last process has left the terminal.
-            while let Ok(1..) = reader.read(&mut bytes).map(|read| {
-                let text = String::from_utf8_lossy(&bytes[..read]).into_owned();
+            while let Ok(read @ 1..) = reader.read(&mut bytes) {
+                let text = String::from_utf8_lossy(&bytes[..read]);
                 screen.lock().unwrap().push_str(&text);
-                read
-            }) {}
+            }
         });
         (Self { master, shown }, Running(child))
     }
