@@ -19,8 +19,8 @@ const WORTH_WAITING: usize = 8 * 1024;
 
 /// A stream that writes in large pieces.
 ///
-/// A flush that follows a write is put off once much has come, since the h2 crate asks for one after each frame. It
-/// asks again once it has no frame left, and that one is done.
+/// A flush that follows a write is put off once much has come, since the h2 crate asks for one after each frame. The
+/// task is woken then: whoever polls a connection asks for a flush at the end, and one that follows no write is done.
 pub(crate) struct Gathered<S> {
     stream: S,
     piece: Vec<u8>,
@@ -118,6 +118,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if std::mem::take(&mut this.is_fresh) && this.come >= WORTH_WAITING {
+            // That one more flush comes is not left to what frames h2 has still to write.
+            context.waker().wake_by_ref();
             return Poll::Ready(Ok(()));
         }
         ready!(this.poll_drain(context))?;
@@ -196,6 +198,31 @@ mod tests {
         );
         assert_eq!(stream.stream.bytes, frame.repeat(33));
         assert_eq!(stream.piece.capacity(), 0, "an idle stream holds nothing");
+    }
+
+    #[tokio::test]
+    async fn what_is_put_off_is_written_though_nothing_more_comes() {
+        let mut stream = gathered(usize::MAX);
+        let mut has_written = false;
+        // As a connection's task does: whenever it is woken it flushes.
+        let task = std::future::poll_fn(|context| {
+            if !std::mem::replace(&mut has_written, true) {
+                let taken = Pin::new(&mut stream).poll_write(context, &[7; 16_393]);
+                assert!(matches!(taken, Poll::Ready(Ok(16_393))));
+            }
+            assert!(Pin::new(&mut stream).poll_flush(context).is_ready());
+            match stream.stream.bytes.len() {
+                0 => Poll::Pending,
+                len => Poll::Ready(len),
+            }
+        });
+        let within = std::time::Duration::from_secs(5);
+        let written = tokio::time::timeout(within, task).await;
+        assert_eq!(
+            written,
+            Ok(16_393),
+            "it is written without being asked again"
+        );
     }
 
     #[tokio::test]
