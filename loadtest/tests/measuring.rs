@@ -112,7 +112,7 @@ fn compare_takes_turns_and_tells_ratios() {
         .lines()
         .filter_map(|line| line.split([',', ':']).nth(1))
         .collect();
-    assert_eq!(sides, [" A", " B", " A", " B", " A", " B"]);
+    assert_eq!(sides, [" A", " B", " B", " A", " A", " B"]);
     assert_eq!(output.status.code(), Some(0));
     let report = json(&output);
     assert_eq!(report["rounds"].as_array().unwrap().len(), 3);
