@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::Address;
 use crate::settings::{
-    CallerRight, Ciphers, ColdReads, HlsClearKey, LogFormat, PackScheme, StorageMode, System,
-    TokenAlgorithm,
+    CallerRight, Ciphers, ColdReads, ExchangeRight, HlsClearKey, LogFormat, PackScheme,
+    StorageMode, System, TokenAlgorithm,
 };
 use crate::units::{Size, Span};
 
@@ -193,6 +193,8 @@ pub struct LicenseDocument {
     pub limits: LicenseLimitsDocument,
     /// Who may say what a viewer is entitled to, each a `[[license.issuers]]`. Without one, every token is refused. Default `[]`.
     pub issuers: Vec<IssuerDocument>,
+    /// Key exchange with other vendors' encryptors and licence servers: SPEKE 1.0, 2.0 and 2.1 at `/speke/v1.0` and `/speke/v2.0`, CPIX documents at `/cpix/CONTENT-ID`.
+    pub exchange: ExchangeDocument,
 }
 
 /// The licence server's TLS listener.
@@ -267,6 +269,40 @@ pub struct IssuerDocument {
     pub key_file: Option<PathBuf>,
     /// The systemd credential that is the key, instead of `key_file`.
     pub key_credential: Option<String>,
+}
+
+/// Key exchange.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExchangeDocument {
+    /// Answers at these URLs. The keystore must also allow it: see `exchange` and `deposit` in `keystore.callers`. Default `false`.
+    pub enabled: bool,
+    /// A request's document. Default `"1MiB"`.
+    pub body: Size,
+    /// Who may exchange keys, by name. Each is known by a client certificate or a secret.
+    pub callers: BTreeMap<String, ExchangeCallerDocument>,
+}
+
+/// One partner in key exchange.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExchangeCallerDocument {
+    /// Any of `speke` (have keys made under ids that it chooses, and get them), `export` (get all keys of an asset in a CPIX document) and `import` (bring keys of its own in one). Required.
+    pub may: Option<Vec<ExchangeRight>>,
+    /// The assets for which it may: their names are the content ids of documents; `*` is all. Required.
+    pub assets: Option<Vec<String>>,
+    /// Its TLS client certificates in PEM, each trusted byte for byte, whoever issued it. Default `[]`.
+    pub certificate_files: Vec<PathBuf>,
+    /// The file of its secret, at least 16 bytes, sent as `Bearer` or as the password of `Basic` under the caller's name.
+    pub secret_file: Option<PathBuf>,
+    /// The systemd credential that is its secret, instead of `secret_file`.
+    pub secret_credential: Option<String>,
+    /// The enrolled certificates (PEM, RSA of at least 2048 bits) to which keys are encrypted for it. A document's own certificates count only if they are among these. Default `[]`.
+    pub recipient_files: Vec<PathBuf>,
+    /// Lets keys leave for it, and come from it, in documents that are not encrypted: they are then as safe as the connection. Default `false`.
+    pub danger_clear: bool,
+    /// Encrypts keys to certificates that merely come with a request. Whoever may send requests can then read the keys. Default `false`.
+    pub danger_unenrolled: bool,
 }
 
 /// The keystore role.
@@ -359,9 +395,9 @@ pub struct TransitDocument {
 pub struct CallerDocument {
     /// The Unix user whose processes are this caller: a name of `/etc/passwd`, or a number in quotes. Without one, it is in-process only.
     pub user: Option<String>,
-    /// Any of `lease` (hold keys to encrypt with), `export` (take keys for a licence), `operate` (unseal, list, destroy) and `audit` (read the log). Required.
+    /// Any of `lease` (hold keys to encrypt with), `export` (take keys for a licence), `exchange` (have keys made under ids that other vendors chose, and hand them out), `deposit` (bring keys from outside), `operate` (unseal, list, destroy) and `audit` (read the log). Required.
     pub may: Option<Vec<CallerRight>>,
-    /// The assets for which it may lease and export; `*` is all. Default `["*"]`.
+    /// The assets for which it may lease, export, exchange and deposit; `*` is all. Default `["*"]`.
     pub assets: Option<Vec<String>>,
 }
 
@@ -555,6 +591,17 @@ impl Default for LicenseDocument {
             admin: LicenseAdminDocument::default(),
             limits: LicenseLimitsDocument::default(),
             issuers: Vec::new(),
+            exchange: ExchangeDocument::default(),
+        }
+    }
+}
+
+impl Default for ExchangeDocument {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            body: Size(1 << 20),
+            callers: BTreeMap::new(),
         }
     }
 }

@@ -97,6 +97,8 @@ pub struct LicenseSettings {
     pub token_header: String,
     /// Who may say what a viewer is entitled to. Without one, every token is refused.
     pub issuers: Vec<IssuerSettings>,
+    /// Key exchange; none: its URLs are not there.
+    pub exchange: Option<ExchangeSettings>,
     /// The policies that a token may name.
     pub policies: BTreeMap<String, LicensePolicySettings>,
     /// Whose assets these are, and what that tenant allows.
@@ -127,6 +129,48 @@ pub struct IssuerSettings {
     pub algorithm: TokenAlgorithm,
     /// HS256: the secret itself, at least 32 bytes, less one trailing line feed. ES256 and EdDSA: the public key in PEM.
     pub key: SecretSource,
+}
+
+/// Key exchange with other vendors.
+#[derive(Clone, Debug)]
+pub struct ExchangeSettings {
+    /// The longest document, in bytes.
+    pub body_bytes: usize,
+    /// Who may exchange keys, by name; at least one.
+    pub callers: BTreeMap<String, ExchangeCallerSettings>,
+}
+
+/// One partner in key exchange. It is known by a certificate or a secret, or by either.
+#[derive(Clone, Debug)]
+pub struct ExchangeCallerSettings {
+    /// What it may do.
+    pub may: Vec<ExchangeRight>,
+    /// The assets for which it may: names, or `*` for all.
+    pub assets: Vec<String>,
+    /// Its TLS client certificates, in PEM.
+    pub certificates: Vec<PathBuf>,
+    /// Its secret, less one trailing line feed.
+    pub secret: Option<SecretSource>,
+    /// The enrolled certificates to which keys are encrypted for it, in PEM.
+    pub recipients: Vec<PathBuf>,
+    /// Documents need not be encrypted.
+    pub danger_clear: bool,
+    /// Keys are encrypted to certificates that merely come with a request.
+    pub danger_unenrolled: bool,
+}
+
+/// What a partner in key exchange may do.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum ExchangeRight {
+    /// Have keys made under ids that it chooses, and get them.
+    Speke,
+    /// Get all keys of an asset.
+    Export,
+    /// Bring keys of its own.
+    Import,
 }
 
 /// A signature algorithm of tokens (RFC 7518 3.1, RFC 8037 3.1).
@@ -223,7 +267,7 @@ pub struct CallerSettings {
     pub user: Option<User>,
     /// What it may do.
     pub may: Vec<CallerRight>,
-    /// The assets for which it may lease and export: names, or `*` for all.
+    /// The assets for which it may lease, export, exchange and deposit: names, or `*` for all.
     pub assets: Vec<String>,
 }
 
@@ -237,6 +281,10 @@ pub enum CallerRight {
     Lease,
     /// Take keys that a verified entitlement names, to put them into a licence.
     Export,
+    /// Have keys made under ids that other vendors chose, and hand them out.
+    Exchange,
+    /// Bring keys from outside.
+    Deposit,
     /// Initialise, unseal, seal, list and destroy.
     Operate,
     /// Read the audit log, and nothing else.

@@ -1,6 +1,7 @@
 //! From [`Document`] to [`Settings`]: every fault that shows only when keys are seen together or bounds are
 //! known, all of them at once.
 
+mod exchange;
 mod network;
 mod people;
 mod rules;
@@ -256,6 +257,7 @@ impl Check<'_> {
             drain: shared.drain,
             token_header: self.header("license.token_header", &license.token_header),
             issuers: self.issuers(license.issuers),
+            exchange: self.exchange(license.exchange, license.tls.listen.0.is_some()),
             policies,
             tenant: shared.tenant.clone(),
         }

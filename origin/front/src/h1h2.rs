@@ -17,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::balance::Accepted;
 use crate::body::RequestBody;
+use crate::client_certificate::ClientCertificate;
 use crate::drain::{Drain, Phase};
 use crate::exchange::{Activity, Front, Patience, Tracked};
 use crate::gather::{Gathered, PIECE};
@@ -56,6 +57,7 @@ pub(crate) async fn serve<S: Service>(
                 stream,
                 replay,
                 front.connection(peer, protocol, false),
+                None,
                 front,
             )
             .await;
@@ -72,16 +74,17 @@ pub(crate) async fn serve<S: Service>(
         Err(_) => return,
     };
     stream.get_mut().1.set_buffer_limit(Some(PIECE));
+    let certificate = ClientCertificate::of(stream.get_ref().1);
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         let connection = front.connection(peer, Protocol::H2, true);
-        speak(stream, Bytes::new(), connection, front).await;
+        speak(stream, Bytes::new(), connection, certificate, front).await;
         return;
     }
     // The first byte has a deadline here too; what was not negotiated is not spoken (RFC 9113 3.2).
     let begin = tokio::time::timeout(opening, begins_as_h2(&mut stream)).await;
     if let Ok(Ok(Some((false, replay)))) = begin {
         let connection = front.connection(peer, Protocol::H1, true);
-        speak(stream, replay, connection, front).await;
+        speak(stream, replay, connection, certificate, front).await;
     }
 }
 
@@ -89,6 +92,7 @@ async fn speak<S: Service>(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     replay: Bytes,
     connection: ConnectionInfo,
+    certificate: Option<ClientCertificate>,
     front: Front<S>,
 ) {
     let _open = front.open(connection.protocol);
@@ -101,8 +105,13 @@ async fn speak<S: Service>(
         let activity = activity.clone();
         hyper::service::service_fn(move |request: http::Request<Incoming>| {
             let (front, activity) = (Arc::clone(&front), activity.clone());
+            let certificate = certificate.clone();
             async move {
-                let request = request.map(|body| RequestBody::incoming(body.map_err(Into::into)));
+                let mut request =
+                    request.map(|body| RequestBody::incoming(body.map_err(Into::into)));
+                if let Some(certificate) = certificate {
+                    request.extensions_mut().insert(certificate);
+                }
                 let response = front.answer(request, connection, &activity).await;
                 Ok::<http::Response<Tracked>, Infallible>(response)
             }

@@ -16,6 +16,7 @@ pub mod access_log;
 mod admission;
 mod balance;
 mod body;
+mod client_certificate;
 pub mod conditional;
 pub mod cors;
 mod drain;
@@ -38,6 +39,7 @@ mod workers;
 
 pub use admission::Limits;
 pub use body::{Body, BodyError, Chunks, Cut, RequestBody};
+pub use client_certificate::ClientCertificate;
 pub use drain::{Drain, Phase};
 pub use entity::{ETag, Entity, Prepared};
 pub use error::{Error, ErrorKind};

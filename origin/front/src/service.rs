@@ -6,7 +6,10 @@ use std::net::SocketAddr;
 
 use crate::body::{Body, RequestBody};
 
-/// A request as a service sees it, whatever protocol it came by. Its extensions hold a [`ConnectionInfo`].
+/// A request as a service sees it, whatever protocol it came by. Its extensions hold a [`ConnectionInfo`], and where
+/// the client sent one that was asked for, its [`ClientCertificate`].
+///
+/// [`ClientCertificate`]: crate::ClientCertificate
 pub type Request = http::Request<RequestBody>;
 
 /// A response. A [`RouteName`] among its extensions labels metrics and access log, an [`Urgency`] says how soon it is

@@ -20,6 +20,7 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
+use crate::client_certificate::Asking;
 use crate::error::{Error, ErrorKind};
 
 /// What a TLS listener needs. Clones share the certificate.
@@ -101,6 +102,25 @@ impl Tls {
         }
     }
 
+    /// The same, asking clients that come over TCP for a certificate of one of these issuers (distinguished names in
+    /// DER). Clients without one are served as before; what one sends is a [`crate::ClientCertificate`] among the
+    /// extensions of its requests. HTTP/3 asks for none.
+    ///
+    /// # Errors
+    /// The system has no randomness to give.
+    pub fn asking_clients(&self, issuers: Vec<Vec<u8>>) -> Result<Self, Error> {
+        let asking = Arc::new(Asking::new(issuers));
+        Ok(Self {
+            tcp: Arc::new(config(
+                &self.current,
+                TCP_VERSIONS,
+                TCP_PROTOCOLS,
+                Some(asking),
+            )?),
+            ..self.clone()
+        })
+    }
+
     pub(crate) fn tcp(&self) -> Arc<rustls::ServerConfig> {
         Arc::clone(&self.tcp)
     }
@@ -111,13 +131,9 @@ impl Tls {
 
     fn new(pair: CertifiedKey, source: Source) -> Result<Self, Error> {
         let current = Arc::new(Current(ArcSwap::from_pointee(pair)));
-        let tcp = config(
-            &current,
-            &[&rustls::version::TLS13, &rustls::version::TLS12],
-            &[b"h2", b"http/1.1"],
-        )?;
+        let tcp = config(&current, TCP_VERSIONS, TCP_PROTOCOLS, None)?;
         // QUIC knows TLS 1.3 only (RFC 9001 4.2).
-        let quic = config(&current, &[&rustls::version::TLS13], &[b"h3"])?;
+        let quic = config(&current, &[&rustls::version::TLS13], &[b"h3"], None)?;
         let quic = quinn::crypto::rustls::QuicServerConfig::try_from(quic)
             .map_err(|fault| Error::new(ErrorKind::Internal, "setting up QUIC").because(fault))?;
         Ok(Self {
@@ -171,17 +187,26 @@ pub fn provider() -> CryptoProvider {
     }
 }
 
+const TCP_VERSIONS: &[&rustls::SupportedProtocolVersion] =
+    &[&rustls::version::TLS13, &rustls::version::TLS12];
+
+const TCP_PROTOCOLS: &[&[u8]] = &[b"h2", b"http/1.1"];
+
 fn config(
     current: &Arc<Current>,
     versions: &[&'static rustls::SupportedProtocolVersion],
     protocols: &[&[u8]],
+    asking: Option<Arc<Asking>>,
 ) -> Result<rustls::ServerConfig, Error> {
     let fault = |source| Error::new(ErrorKind::Internal, "setting up TLS").because(source);
-    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(provider()))
+    let builder = rustls::ServerConfig::builder_with_provider(Arc::new(provider()))
         .with_protocol_versions(versions)
-        .map_err(fault)?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::clone(current) as Arc<dyn ResolvesServerCert>);
+        .map_err(fault)?;
+    let builder = match asking {
+        Some(asking) => builder.with_client_cert_verifier(asking),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(Arc::clone(current) as Arc<dyn ResolvesServerCert>);
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     config.ignore_client_order = true;
     // Tickets resume on whichever worker the client meets next; nothing is stored.

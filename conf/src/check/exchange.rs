@@ -1,0 +1,99 @@
+//! Partners in key exchange.
+
+use std::path::PathBuf;
+
+use super::Check;
+use crate::document::{ExchangeCallerDocument, ExchangeDocument};
+use crate::settings::{ExchangeCallerSettings, ExchangeRight, ExchangeSettings};
+use crate::units::Size;
+
+impl Check<'_> {
+    /// `tls`: whether there is a listener to which clients may show certificates.
+    pub(super) fn exchange(
+        &mut self,
+        exchange: ExchangeDocument,
+        tls: bool,
+    ) -> Option<ExchangeSettings> {
+        let body_bytes = self.bytes(
+            "license.exchange.body",
+            exchange.body,
+            Size(4 << 10),
+            Size(1 << 20),
+        );
+        if exchange.enabled && exchange.callers.is_empty() {
+            self.fault(
+                "license.exchange.enabled",
+                "nobody may exchange keys",
+                "write a [license.exchange.callers.NAME]",
+            );
+        }
+        let callers = exchange.callers.into_iter();
+        let callers = callers
+            .map(|(name, caller)| {
+                let key = format!("license.exchange.callers.{name}");
+                self.name(&key, &name);
+                let settings = self.partner(&key, caller, tls);
+                (name, settings)
+            })
+            .collect();
+        exchange.enabled.then_some(ExchangeSettings {
+            body_bytes,
+            callers,
+        })
+    }
+
+    fn partner(
+        &mut self,
+        key: &str,
+        caller: ExchangeCallerDocument,
+        tls: bool,
+    ) -> ExchangeCallerSettings {
+        let may: Vec<ExchangeRight> = self.required(key, "may", caller.may).unwrap_or_default();
+        let assets: Vec<String> = (self.required(key, "assets", caller.assets)).unwrap_or_default();
+        for (index, asset) in assets.iter().enumerate().filter(|(_, asset)| *asset != "*") {
+            self.name(&format!("{key}.assets[{index}]"), asset);
+        }
+        let secret = self.secret(key, "secret", caller.secret_file, caller.secret_credential);
+        if secret.is_none() && caller.certificate_files.is_empty() {
+            self.fault(
+                key,
+                "nothing tells who this caller is",
+                "set certificate_files, secret_file or secret_credential",
+            );
+        }
+        if !tls && !caller.certificate_files.is_empty() {
+            self.fault(
+                &format!("{key}.certificate_files"),
+                "there is no TLS listener to which a client could show a certificate",
+                "set license.tls.listen, or secret_file in place of this",
+            );
+        }
+        let receives = [ExchangeRight::Speke, ExchangeRight::Export]
+            .iter()
+            .any(|right| may.contains(right));
+        let somehow =
+            caller.danger_clear || caller.danger_unenrolled || !caller.recipient_files.is_empty();
+        if receives && !somehow {
+            self.fault(
+                key,
+                "keys could reach this caller in no way: none of its certificates is enrolled",
+                "set recipient_files",
+            );
+        }
+        let mut absolute = |name: &str, paths: Vec<PathBuf>| -> Vec<PathBuf> {
+            let paths = paths.into_iter().enumerate();
+            paths
+                .map(|(index, path)| self.absolute(&format!("{key}.{name}[{index}]"), path))
+                .collect()
+        };
+        ExchangeCallerSettings {
+            certificates: absolute("certificate_files", caller.certificate_files),
+            recipients: absolute("recipient_files", caller.recipient_files),
+            may,
+            assets,
+            secret,
+            danger_clear: caller.danger_clear,
+            danger_unenrolled: caller.danger_unenrolled,
+        }
+    }
+}
