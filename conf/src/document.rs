@@ -279,6 +279,12 @@ pub struct ExchangeDocument {
     pub enabled: bool,
     /// A request's document. Default `"1MiB"`.
     pub body: Size,
+    /// This server's own certificate (PEM, RSA of at least 2048 bits), to which partners encrypt the keys that they bring.
+    pub recipient_certificate: Option<PathBuf>,
+    /// The file of its private key, PKCS#8 in PEM.
+    pub recipient_key_file: Option<PathBuf>,
+    /// The systemd credential that is its private key, instead of `recipient_key_file`.
+    pub recipient_key_credential: Option<String>,
     /// Who may exchange keys, by name. Each is known by a client certificate or a secret.
     pub callers: BTreeMap<String, ExchangeCallerDocument>,
 }
@@ -601,6 +607,9 @@ impl Default for ExchangeDocument {
         Self {
             enabled: false,
             body: Size(1 << 20),
+            recipient_certificate: None,
+            recipient_key_file: None,
+            recipient_key_credential: None,
             callers: BTreeMap::new(),
         }
     }

@@ -136,8 +136,19 @@ pub struct IssuerSettings {
 pub struct ExchangeSettings {
     /// The longest document, in bytes.
     pub body_bytes: usize,
+    /// To whom partners encrypt the keys that they bring.
+    pub recipient: Option<ExchangeRecipient>,
     /// Who may exchange keys, by name; at least one.
     pub callers: BTreeMap<String, ExchangeCallerSettings>,
+}
+
+/// This server as a recipient of keys.
+#[derive(Clone, Debug)]
+pub struct ExchangeRecipient {
+    /// Its certificate, in PEM.
+    pub certificate: PathBuf,
+    /// Its private key, in PEM.
+    pub key: SecretSource,
 }
 
 /// One partner in key exchange. It is known by a certificate or a secret, or by either.

@@ -18,7 +18,6 @@ use keystore_types::{AssetId, KeyId};
 use serde::Serialize;
 
 use crate::entitlement::Bearer;
-use crate::policy::System;
 use crate::{Refusal, UnixTime};
 
 /// The name of the file in the role's state folder.
@@ -42,12 +41,16 @@ pub struct Entry {
     pub number: u64,
     /// Seconds since 1970-01-01T00:00:00Z.
     pub time: u64,
-    /// The licence system.
+    /// The licence system, or the protocol of key exchange.
     pub system: &'static str,
-    /// The asset that the URL named.
-    pub asset: AssetId,
+    /// The asset that the URL, or the document of a partner, named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asset: Option<AssetId>,
     /// The keys that were given, or asked for where none were.
     pub kids: Vec<KeyId>,
+    /// The partner in key exchange, once it was known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partner: Option<String>,
     /// Who presented the token, once its signature was verified.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
@@ -90,10 +93,11 @@ impl From<&Refusal> for Outcome {
 #[derive(Clone, Debug)]
 pub(crate) struct Draft {
     pub(crate) time: UnixTime,
-    pub(crate) system: System,
-    pub(crate) asset: AssetId,
+    pub(crate) system: &'static str,
+    pub(crate) asset: Option<AssetId>,
     pub(crate) key_ids: Vec<KeyId>,
     pub(crate) bearer: Option<Bearer>,
+    pub(crate) partner: Option<String>,
 }
 
 /// The log. Entries are visible to [`DecisionLog::latest`] before the response leaves.
@@ -148,9 +152,10 @@ impl DecisionLog {
         let mut entry = Entry {
             number: 0,
             time: draft.time.as_seconds(),
-            system: draft.system.as_str(),
+            system: draft.system,
             asset: draft.asset,
             kids: draft.key_ids,
+            partner: draft.partner,
             issuer,
             subject,
             token_id,
@@ -186,8 +191,9 @@ fn trace(entry: &Entry) {
         result,
         reason,
         system = entry.system,
-        asset = %entry.asset,
+        asset = entry.asset.as_ref().map(AssetId::as_str),
         kids = ?entry.kids,
+        partner = entry.partner,
         issuer = entry.issuer,
         subject = entry.subject,
         token_id = entry.token_id,

@@ -81,7 +81,9 @@ fn refusal(error: keystore_client::Error) -> Refusal {
             );
             Refusal::KeystoreDenied
         }
-        keystore_client::Error::Malformed(reason) | keystore_client::Error::Unavailable(reason) => {
+        keystore_client::Error::Malformed(reason)
+        | keystore_client::Error::Conflict(reason)
+        | keystore_client::Error::Unavailable(reason) => {
             tracing::error!(reason, "the keystore cannot answer");
             Refusal::KeystoreUnavailable
         }

@@ -15,6 +15,7 @@ mod clock;
 pub mod decision_log;
 pub mod entitlement;
 mod error;
+pub mod exchange;
 pub mod format;
 pub mod http;
 pub mod issue;

@@ -14,6 +14,7 @@ use origin_front::{Bound, Drain, Limits, Tls, Workers};
 use crate::admin;
 use crate::decision_log::DecisionLog;
 use crate::entitlement::{Issuer, Verifier};
+use crate::exchange::{self, Exchange, Signals};
 use crate::http::service::{LicenseService, Parts};
 use crate::policy::{PolicyRule, Rules};
 use crate::{Error, SystemClock};
@@ -30,7 +31,7 @@ pub struct Server {
 
 impl Server {
     /// Reads the issuers' keys, opens the decision log and takes the ports. `tls` stands in for the certificate of
-    /// the settings.
+    /// the settings; `signals` is what partners in key exchange are told of keys.
     ///
     /// # Errors
     /// A key or certificate that cannot be read or is not fit, a state folder that cannot be written, a port that
@@ -39,6 +40,7 @@ impl Server {
         settings: &LicenseSettings,
         keystore: Arc<dyn Keystore>,
         tls: Option<Tls>,
+        signals: Signals,
     ) -> Result<Self, Error> {
         let issuers = settings
             .issuers
@@ -57,19 +59,47 @@ impl Server {
         let decisions = Arc::new(open_decisions(&settings.state_dir)?);
         let token_header = HeaderName::try_from(settings.token_header.as_str())
             .map_err(|error| Error::internal("read the checked name of the token header", error))?;
+        let clock = Arc::new(SystemClock);
+        let exchange = match &settings.exchange {
+            Some(exchange) => Some(Arc::new(Exchange::open(
+                exchange,
+                exchange::Parts {
+                    signals,
+                    keystore: Arc::clone(&keystore),
+                    decisions: Arc::clone(&decisions),
+                    clock: clock.clone(),
+                    tenant: settings.tenant.name.clone(),
+                },
+            )?)),
+            None => None,
+        };
+        let client_issuers = (exchange.as_ref())
+            .map(|exchange| exchange.client_issuers())
+            .unwrap_or_default();
         let service = LicenseService::new(Parts {
             verifier: Verifier::new(issuers),
             rules: rules(settings),
             keystore,
             decisions: Arc::clone(&decisions),
-            clock: Arc::new(SystemClock),
+            clock,
             token_header,
             body_bytes: settings.body_bytes,
+            exchange,
         });
 
         let tls = match tls {
             Some(tls) => Some(tls),
             None => certificate(settings)?,
+        };
+        let tls = match tls {
+            Some(tls) if !client_issuers.is_empty() => {
+                let asking = tls.asking_clients(client_issuers);
+                Some(
+                    asking
+                        .map_err(|error| Error::unavailable("set up client certificates", error))?,
+                )
+            }
+            tls => tls,
         };
         let mut addresses = Vec::new();
         let mut listeners = Vec::new();

@@ -14,3 +14,16 @@ pub(crate) fn decided(outcome: &Outcome, took: Duration) {
         .increment(1);
     metrics::histogram!("castellum_license_duration_seconds").record(took.as_secs_f64());
 }
+
+/// Counts an answer to a partner in key exchange, and the time that it took.
+pub(crate) fn exchanged(protocol: &'static str, outcome: &Outcome, took: Duration) {
+    let (result, reason) = match outcome {
+        Outcome::Granted => ("granted", "granted"),
+        Outcome::Refused { reason, .. } => ("refused", *reason),
+    };
+    metrics::counter!(
+        "castellum_key_exchanges_total", "protocol" => protocol, "result" => result, "reason" => reason
+    )
+    .increment(1);
+    metrics::histogram!("castellum_key_exchange_duration_seconds").record(took.as_secs_f64());
+}

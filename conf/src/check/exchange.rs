@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::Check;
 use crate::document::{ExchangeCallerDocument, ExchangeDocument};
-use crate::settings::{ExchangeCallerSettings, ExchangeRight, ExchangeSettings};
+use crate::settings::{ExchangeCallerSettings, ExchangeRecipient, ExchangeRight, ExchangeSettings};
 use crate::units::Size;
 
 impl Check<'_> {
@@ -27,6 +27,11 @@ impl Check<'_> {
                 "write a [license.exchange.callers.NAME]",
             );
         }
+        let recipient = self.recipient(
+            exchange.recipient_certificate,
+            exchange.recipient_key_file,
+            exchange.recipient_key_credential,
+        );
         let callers = exchange.callers.into_iter();
         let callers = callers
             .map(|(name, caller)| {
@@ -38,8 +43,42 @@ impl Check<'_> {
             .collect();
         exchange.enabled.then_some(ExchangeSettings {
             body_bytes,
+            recipient,
             callers,
         })
+    }
+
+    fn recipient(
+        &mut self,
+        certificate: Option<PathBuf>,
+        key_file: Option<PathBuf>,
+        key_credential: Option<String>,
+    ) -> Option<ExchangeRecipient> {
+        let table = "license.exchange";
+        let key = self.secret(table, "recipient_key", key_file, key_credential);
+        match (certificate, key) {
+            (Some(certificate), Some(key)) => Some(ExchangeRecipient {
+                certificate: self.absolute("license.exchange.recipient_certificate", certificate),
+                key,
+            }),
+            (None, None) => None,
+            (Some(_), None) => {
+                self.fault(
+                    "license.exchange.recipient_certificate",
+                    "without its private key nothing that is encrypted to it can be read",
+                    "set recipient_key_file or recipient_key_credential",
+                );
+                None
+            }
+            (None, Some(_)) => {
+                self.fault(
+                    table,
+                    "a private key opens nothing without its certificate",
+                    "set recipient_certificate",
+                );
+                None
+            }
+        }
     }
 
     fn partner(

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod exchange;
 pub mod frame;
 mod link;
 pub mod message;
@@ -15,6 +16,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
+use exchange::{DepositRequest, ExchangeRequest, HandOverRequest, HandedOver};
 use keystore_types::{AssetId, ConstantIv, ContentKey, KeyContext, KeyId, Label, Scheme};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -39,6 +41,28 @@ pub trait Keystore: Send + Sync {
     /// As for [`Keystore::lease`].
     fn export(&self, request: ExportRequest) -> Answer<'_, Vec<ExportedKey>>;
 
+    /// The keys that somebody else's encryptor asks for, made under the ids that it chose unless they are there. One
+    /// audit record is committed before any key leaves.
+    ///
+    /// # Errors
+    /// As for [`Keystore::lease`], and [`Error::Conflict`] for an id that belongs to something else.
+    fn exchange(&self, request: ExchangeRequest) -> Answer<'_, Vec<ExportedKey>>;
+
+    /// Every key of an asset that is not destroyed, for somebody else's licence server: at most [`MAX_HANDED_OVER`].
+    /// One audit record is committed before any key leaves.
+    ///
+    /// # Errors
+    /// As for [`Keystore::lease`]; [`Error::Malformed`] where there are more.
+    fn hand_over(&self, request: HandOverRequest) -> Answer<'_, HandedOver>;
+
+    /// Keeps keys that come from outside; those that are there already are left as they are. All are kept or none. One
+    /// audit record is committed before the answer.
+    ///
+    /// # Errors
+    /// As for [`Keystore::lease`], and [`Error::Conflict`] where an id is another key's or another key stands in the
+    /// place.
+    fn deposit(&self, request: DepositRequest) -> Answer<'_, ()>;
+
     /// Whether the keystore is sealed, and each change of that. Leases held end when it seals.
     fn seal_state(&self) -> watch::Receiver<SealState>;
 }
@@ -53,6 +77,9 @@ pub struct LeaseRequest {
 
 /// The most keys in one request.
 pub const MAX_KEYS: usize = 64;
+
+/// The most keys of one asset that are handed over at once.
+pub const MAX_HANDED_OVER: usize = 256;
 
 /// Keys to encrypt with, in the order asked for, until the term ends or the keystore seals.
 #[derive(Debug)]
@@ -143,6 +170,9 @@ pub enum Error {
     /// The request breaks the protocol: too many keys, an unknown message.
     #[error("the keystore refused the request: {0}")]
     Malformed(String),
+    /// A key of key exchange would take the place of another.
+    #[error("{0}")]
+    Conflict(String),
     /// The process, its store or its audit log cannot be reached or written.
     #[error("the keystore cannot answer: {0}")]
     Unavailable(String),

@@ -7,12 +7,16 @@
 
 use std::time::Duration;
 
-use keystore_types::{ConstantIv, ContentKey, KeyContext, KeyId, Label, Scheme};
+use keystore_types::{AssetId, ConstantIv, ContentKey, KeyContext, KeyId, Label, Scheme};
 use serde::{Deserialize, Serialize};
 
 use crate::admin::{
     AdminError, Dealing, Keeping, KeyFilter, KeyPage, KeyRecord, Progress, Report, Status,
     UnlockMethod,
+};
+use crate::exchange::{
+    DepositRequest, DepositedHead, DepositedKey, ExchangeRequest, HandOverRequest, HandedOver,
+    Partner,
 };
 use crate::frame::{Frame, Secret};
 use crate::{Error, ExportRequest, ExportedKey, Lease, LeaseRequest, LeasedKey, SealState};
@@ -79,6 +83,21 @@ pub enum KeyCall {
     Lease(LeaseRequest),
     /// [`crate::Keystore::export`].
     Export(ExportRequest),
+    /// [`crate::Keystore::exchange`].
+    Exchange(ExchangeRequest),
+    /// [`crate::Keystore::hand_over`].
+    HandOver(HandOverRequest),
+    /// [`crate::Keystore::deposit`]. The keys stand in the frame's secret bytes, 16 each, in the same order.
+    Deposit {
+        /// Whose keys they become.
+        tenant: String,
+        /// The asset.
+        asset: AssetId,
+        /// The keys.
+        keys: Vec<DepositedHead>,
+        /// Who brings them.
+        partner: Partner,
+    },
 }
 
 /// What the control socket is asked. A passphrase or a share stands in the frame's secret bytes.
@@ -146,11 +165,16 @@ pub enum KeyReply {
         /// The keys.
         keys: Vec<LeasedHead>,
     },
-    /// To [`KeyCall::Export`].
+    /// To [`KeyCall::Export`], [`KeyCall::Exchange`] and [`KeyCall::HandOver`].
     Export {
         /// The keys.
         keys: Vec<ExportedHead>,
+        /// See [`HandedOver::elsewhere`].
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        elsewhere: Vec<KeyId>,
     },
+    /// To [`KeyCall::Deposit`].
+    Deposited,
 }
 
 /// A [`LeasedKey`] without the key.
@@ -205,6 +229,8 @@ pub enum Fault {
     Denied(String),
     /// [`Error::Malformed`].
     Malformed(String),
+    /// [`Error::Conflict`].
+    Conflict(String),
     /// [`Error::Unavailable`].
     Unavailable(String),
     /// [`AdminError::WrongPassphrase`].
@@ -223,6 +249,7 @@ impl From<Error> for Fault {
             Error::Sealed => Self::Sealed,
             Error::Denied(why) => Self::Denied(why),
             Error::Malformed(why) => Self::Malformed(why),
+            Error::Conflict(why) => Self::Conflict(why),
             Error::Unavailable(why) => Self::Unavailable(why),
         }
     }
@@ -246,6 +273,7 @@ impl From<Fault> for AdminError {
             Fault::Sealed => Error::Sealed.into(),
             Fault::Denied(why) => Error::Denied(why).into(),
             Fault::Malformed(why) => Error::Malformed(why).into(),
+            Fault::Conflict(why) => Error::Conflict(why).into(),
             Fault::Unavailable(why) => Error::Unavailable(why).into(),
             Fault::WrongPassphrase => Self::WrongPassphrase,
             Fault::WrongShare(why) => Self::WrongShare(why),
@@ -287,8 +315,18 @@ pub fn lease_frame(lease: &Lease) -> Frame<KeyReply> {
 
 /// Exported keys as a frame.
 pub fn export_frame(exported: &[ExportedKey]) -> Frame<KeyReply> {
+    keys_frame(exported, vec![])
+}
+
+/// Keys that are handed over as a frame.
+pub fn hand_over_frame(handed: HandedOver) -> Frame<KeyReply> {
+    keys_frame(&handed.keys, handed.elsewhere)
+}
+
+fn keys_frame(exported: &[ExportedKey], elsewhere: Vec<KeyId>) -> Frame<KeyReply> {
     Frame {
         header: KeyReply::Export {
+            elsewhere,
             keys: (exported.iter())
                 .map(|exported| ExportedHead {
                     key_id: exported.key_id,
@@ -323,7 +361,12 @@ pub fn lease_of(frame: Frame<KeyReply>) -> Option<Lease> {
 
 /// The exported keys that a frame carries; `None` where the frame carries something else.
 pub fn export_of(frame: Frame<KeyReply>) -> Option<Vec<ExportedKey>> {
-    let KeyReply::Export { keys } = frame.header else {
+    handed_over(frame).map(|handed| handed.keys)
+}
+
+/// The keys handed over that a frame carries; `None` where the frame carries something else.
+pub fn handed_over(frame: Frame<KeyReply>) -> Option<HandedOver> {
+    let KeyReply::Export { keys, elsewhere } = frame.header else {
         return None;
     };
     let keys = split(&frame.secret, keys)?
@@ -335,7 +378,28 @@ pub fn export_of(frame: Frame<KeyReply>) -> Option<Vec<ExportedKey>> {
             key,
         })
         .collect();
-    Some(keys)
+    Some(HandedOver { keys, elsewhere })
+}
+
+/// A deposit as a frame.
+pub fn deposit_frame(request: DepositRequest) -> Frame<KeyCall> {
+    let secret = join(request.keys.iter().map(|deposited| &deposited.key));
+    let heads = request.keys.into_iter();
+    Frame {
+        header: KeyCall::Deposit {
+            tenant: request.tenant,
+            asset: request.asset,
+            keys: heads.map(|deposited| deposited.head).collect(),
+            partner: request.partner,
+        },
+        secret,
+    }
+}
+
+/// The keys of a deposit; `None` unless there are 16 bytes for each head.
+pub fn deposited(heads: Vec<DepositedHead>, secret: &Secret) -> Option<Vec<DepositedKey>> {
+    let keys = split(secret, heads)?;
+    Some(keys.map(|(head, key)| DepositedKey { head, key }).collect())
 }
 
 fn join<'a>(keys: impl ExactSizeIterator<Item = &'a ContentKey>) -> Secret {
@@ -358,6 +422,28 @@ fn split<H>(secret: &Secret, heads: Vec<H>) -> Option<impl Iterator<Item = (H, C
         .unwrap_or_else(|never| match never {})
     };
     Some(heads.into_iter().zip(keys.iter().map(key)))
+}
+
+/// A constant IV, or none, as text.
+pub(crate) mod iv_or_none {
+    use keystore_types::ConstantIv;
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    use super::IvText;
+
+    pub(crate) fn serialize<S: Serializer>(
+        iv: &Option<ConstantIv>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        iv.map(IvText).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<ConstantIv>, D::Error> {
+        let iv = Option::<IvText>::deserialize(deserializer)?;
+        Ok(iv.map(|iv| iv.0))
+    }
 }
 
 /// A constant IV as 32 hexadecimal digits.

@@ -12,9 +12,13 @@ use crate::admin::{
     Admin, AdminError, Dealing, DealtShare, Keeping, KeyFilter, KeyPage, KeyRecord, Outcome,
     Progress, Report, Status, UnlockMethod,
 };
+use crate::exchange::{DepositRequest, ExchangeRequest, HandOverRequest, HandedOver};
 use crate::frame::{Frame, Secret};
 use crate::link::Link;
-use crate::message::{AdminCall, AdminReply, Hello, KeyCall, KeyReply, export_of, lease_of};
+use crate::message::{
+    AdminCall, AdminReply, Hello, KeyCall, KeyReply, deposit_frame, export_of, handed_over,
+    lease_of,
+};
 use crate::{Answer, Error, ExportRequest, ExportedKey, Keystore, Lease, LeaseRequest, SealState};
 
 /// How long a key may take: many times a group commit on a slow disk.
@@ -61,6 +65,35 @@ impl Keystore for Socket {
     fn export(&self, request: ExportRequest) -> Answer<'_, Vec<ExportedKey>> {
         Box::pin(async move {
             export_of(self.call(KeyCall::Export(request)).await?).ok_or_else(unexpected)
+        })
+    }
+
+    fn exchange(&self, request: ExchangeRequest) -> Answer<'_, Vec<ExportedKey>> {
+        Box::pin(async move {
+            let asked: Vec<_> = request.keys.iter().map(|asked| asked.key_id).collect();
+            let keys = export_of(self.call(KeyCall::Exchange(request)).await?);
+            let keys = keys.ok_or_else(unexpected)?;
+            match keys.iter().map(|given| &given.key_id).eq(&asked) {
+                true => Ok(keys),
+                false => Err(unexpected()),
+            }
+        })
+    }
+
+    fn hand_over(&self, request: HandOverRequest) -> Answer<'_, HandedOver> {
+        Box::pin(async move {
+            handed_over(self.call(KeyCall::HandOver(request)).await?).ok_or_else(unexpected)
+        })
+    }
+
+    fn deposit(&self, request: DepositRequest) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let frame = deposit_frame(request);
+            let reply = (self.0.call(&frame.header, frame.secret, KEY_PATIENCE)).await?;
+            match typed(reply?)?.header {
+                KeyReply::Deposited => Ok(()),
+                KeyReply::Lease { .. } | KeyReply::Export { .. } => Err(unexpected()),
+            }
         })
     }
 

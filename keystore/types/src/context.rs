@@ -67,8 +67,64 @@ pub struct Generation {
     /// SHA-256 over the sources' identities, in rank order.
     #[serde(with = "hex")]
     pub sources: [u8; 32],
-    /// Raised by an operator, or when a source was overwritten in place.
+    /// Raised by an operator, or when a source was overwritten in place. Below [`Generation::MAX_NUMBER`]; the bits
+    /// above it tell keys that came from outside, or that outsiders have.
     pub number: u32,
+}
+
+/// A key of key exchange is told by the two highest bits of its number, and by its sources:
+///
+/// | bits | sources | the key |
+/// |---|---|---|
+/// | `00` | digest | was made here, on first need |
+/// | `10` | 0 | was exchanged, and protects no content of ours yet: [`Generation::UNCLAIMED`] |
+/// | `10` | digest | was exchanged, and protects these sources: [`Generation::claimed`] |
+/// | `11` | digest of its use | was exchanged for tracks that are packaged elsewhere: [`Generation::elsewhere`] |
+impl Generation {
+    /// What [`Generation::number`] stays below, in what the origin asks for.
+    pub const MAX_NUMBER: u32 = 1 << 30;
+
+    const EXCHANGED: u32 = 1 << 31;
+    const ELSEWHERE: u32 = Self::EXCHANGED | Self::MAX_NUMBER;
+
+    /// Of a key that was exchanged and waits for the content that it is to protect. The first that asks gets it for good,
+    /// so that no key meets two contents.
+    pub const UNCLAIMED: Self = Self {
+        sources: [0; 32],
+        number: Self::EXCHANGED,
+    };
+
+    /// Of an exchanged key that protects this content.
+    #[must_use]
+    pub const fn claimed(self) -> Self {
+        Self {
+            sources: self.sources,
+            number: self.number | Self::EXCHANGED,
+        }
+    }
+
+    /// Of an exchanged key that is used elsewhere: `digest` is over its id and what it is used for.
+    pub const fn elsewhere(digest: [u8; 32]) -> Self {
+        Self {
+            sources: digest,
+            number: Self::ELSEWHERE,
+        }
+    }
+
+    /// Whether it is content: what an origin may ask for.
+    pub const fn is_content(&self) -> bool {
+        self.number < Self::MAX_NUMBER
+    }
+
+    /// Whether the key was exchanged and is, or is going to be, used here.
+    pub const fn is_exchanged_for_here(&self) -> bool {
+        self.number & Self::ELSEWHERE == Self::EXCHANGED
+    }
+
+    /// Whether the key is used elsewhere only.
+    pub const fn is_elsewhere(&self) -> bool {
+        self.number & Self::ELSEWHERE == Self::ELSEWHERE
+    }
 }
 
 impl fmt::Debug for Generation {

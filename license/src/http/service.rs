@@ -15,6 +15,7 @@ use super::route::Route;
 use super::stack;
 use crate::decision_log::{DecisionLog, Draft, Outcome};
 use crate::entitlement::Verifier;
+use crate::exchange::Exchange;
 use crate::format::clearkey::{self, SessionType};
 use crate::format::{SecretBytes, hls_key};
 use crate::issue::{License, issue};
@@ -43,6 +44,8 @@ pub struct Parts {
     pub token_header: HeaderName,
     /// The longest body of a request, in bytes.
     pub body_bytes: usize,
+    /// Key exchange with other vendors; none: its URLs are not there.
+    pub exchange: Option<Arc<Exchange>>,
 }
 
 impl LicenseService {
@@ -56,6 +59,17 @@ impl LicenseService {
     /// The longest body that is read.
     pub(super) fn body_limit(&self) -> usize {
         self.parts.body_bytes
+    }
+
+    /// What answers this route, if it is one of key exchange.
+    pub(super) fn exchange(&self, route: &Route) -> Option<&Exchange> {
+        match route {
+            Route::Speke { .. } | Route::Cpix { .. } => self.parts.exchange.as_deref(),
+            Route::ClearKey { .. }
+            | Route::HlsKey { .. }
+            | Route::Challenge { .. }
+            | Route::Certificate { .. } => None,
+        }
     }
 
     /// Answers, without what the stack adds.
@@ -109,10 +123,11 @@ impl LicenseService {
         let begun = Instant::now();
         let mut draft = Draft {
             time: self.parts.clock.now(),
-            system: ask.system(),
-            asset: ask.asset.clone(),
+            system: ask.system().as_str(),
+            asset: Some(ask.asset.clone()),
             key_ids: ask.named_key().into_iter().collect(),
             bearer: None,
+            partner: None,
         };
         let result = self.license(ask, head, body, &mut draft).await;
         let outcome = match &result {

@@ -146,6 +146,7 @@ impl Rig {
             clock: Arc::new(Fixed),
             token_header,
             body_bytes: BODY_BYTES,
+            exchange: None,
         });
         Self {
             service,
