@@ -80,6 +80,26 @@ pub enum Event {
         /// The licence system.
         system: String,
     },
+    /// A new root takes the place of the old one.
+    RotateRoot {
+        /// Its version.
+        version: u32,
+    },
+    /// A tenant's new keys are wrapped by a new KEK from now on, and all others are wrapped anew.
+    RotateKek {
+        /// The tenant.
+        tenant: String,
+        /// The KEK's version.
+        version: u32,
+    },
+    /// A tenant's keys are opened only under this version of its KEK or a later one. By `keystore` itself: all of
+    /// them are wrapped anew.
+    Floor {
+        /// The tenant.
+        tenant: String,
+        /// The lowest version.
+        version: u32,
+    },
     /// A key was destroyed.
     Destroy {
         /// The key.

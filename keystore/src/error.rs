@@ -18,6 +18,9 @@ pub enum ErrorKind {
     Unsupported,
     /// The passphrase does not open the root.
     WrongPassphrase,
+    /// A record is wrapped under a version that is not, or no longer, in use: a rotation has overtaken whoever read
+    /// it, or somebody has put an old record back.
+    Superseded,
     /// The disk, the memory or the random generator fails, or another process has the state folder.
     Unavailable,
 }

@@ -40,6 +40,7 @@ mod folder;
 mod hardening;
 mod keyring;
 pub mod local;
+mod rotation;
 pub mod run;
 mod seal;
 pub mod server;

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use conf::{Argon2Settings, KeystoreSettings};
 use keystore_client::admin::{
-    Admin, AdminError, Finding, KeyFilter, KeyPage, KeyRecord, Outcome, PAGE, Report, Status,
+    Admin, AdminError, Finding, KekVersion, KeyFilter, KeyPage, KeyRecord, Outcome, PAGE, Report,
+    Status,
 };
 use keystore_client::{
     Answer, Error as CallError, ExportRequest, ExportedKey, Keystore, Lease, LeaseRequest,
@@ -31,9 +32,9 @@ use crate::clock::{Clock, unix_ms};
 use crate::error::{Error, ErrorKind};
 use crate::folder::Folder;
 use crate::keyring::Keyring;
-use crate::seal::{WrappingKey, random_key};
+use crate::seal::{KeyBytes, WrappingKey, random_key};
 use crate::store::sqlite::Sqlite;
-use crate::store::{KeyBody, KeyRow, Store};
+use crate::store::{KeyBody, KeyRow, RootRow, Store};
 use crate::unlock::passphrase::{self, SealedRoot};
 
 /// The database's name in the state folder.
@@ -42,6 +43,9 @@ const DATABASE: &str = "keystore.sqlite";
 /// The longest tenant name, in bytes.
 const MAX_TENANT: usize = 128;
 
+/// How often a key is made anew when a rotation has overtaken its making.
+const MAX_TRIES: usize = 10;
+
 /// The longest field of an entitlement that is taken into the log, in bytes: a whole token fits.
 const MAX_ENTITLEMENT_FIELD: usize = 8 << 10;
 
@@ -49,19 +53,21 @@ const MAX_ENTITLEMENT_FIELD: usize = 8 << 10;
 #[derive(Clone)]
 pub struct Local(Arc<Inner>);
 
-struct Inner {
-    store: Box<dyn Store>,
+pub(crate) struct Inner {
+    pub(crate) store: Box<dyn Store>,
     log: Log,
     clock: Arc<dyn Clock>,
-    random: SystemRandom,
+    pub(crate) random: SystemRandom,
     lease_term: Duration,
-    cost: Argon2Settings,
+    pub(crate) cost: Argon2Settings,
     require_locked_memory: bool,
     /// `None` while sealed.
     unsealed: RwLock<Option<Arc<Keyring>>>,
     state: watch::Sender<SealState>,
     /// Held by the one administrative act that is under way.
-    administration: tokio::sync::Mutex<()>,
+    pub(crate) administration: tokio::sync::Mutex<()>,
+    /// Held by the one task that wraps keys anew.
+    pub(crate) rewrapping: tokio::sync::Mutex<()>,
     /// Keeps other processes out of the state folder; `None` in memory.
     _folder: Option<Folder>,
 }
@@ -115,6 +121,7 @@ impl Local {
             unsealed: RwLock::new(None),
             state: watch::Sender::new(state),
             administration: tokio::sync::Mutex::default(),
+            rewrapping: tokio::sync::Mutex::default(),
             _folder: folder,
         };
         inner
@@ -143,10 +150,10 @@ impl Local {
         };
         let initialised = *self.0.state.borrow() != SealState::Uninitialised;
         let unsealed = if initialised {
-            self.0.unseal("keystore", &passphrase).await
+            Inner::unseal(&self.0, "keystore", &passphrase).await
         } else if settings.init_at_start {
             tracing::info!("making a root: this is the keystore's first start");
-            self.0.init("keystore", &passphrase).await
+            Inner::init(&self.0, "keystore", &passphrase).await
         } else {
             tracing::warn!("there is no root yet: `castellum keystore init` makes one");
             Ok(())
@@ -158,9 +165,10 @@ impl Local {
                 Ok(())
             }
             Err(Refusal::Refused(why)) => {
-                tracing::error!(%source, why, "starting without a root");
+                tracing::error!(%source, why, "starting sealed");
                 Ok(())
             }
+            Err(Refusal::Sealed) => Ok(()),
             Err(Refusal::Failed(error)) => Err(error),
         }
     }
@@ -217,14 +225,14 @@ impl Admin for Handle {
     fn init(&self, passphrase: SecretString) -> Outcome<'_, ()> {
         Box::pin(async move {
             self.check(Capability::Operate).await?;
-            Ok(self.inner.init(self.caller.name(), &passphrase).await?)
+            Ok(Inner::init(&self.inner, self.caller.name(), &passphrase).await?)
         })
     }
 
     fn unseal(&self, passphrase: SecretString) -> Outcome<'_, ()> {
         Box::pin(async move {
             self.check(Capability::Operate).await?;
-            Ok(self.inner.unseal(self.caller.name(), &passphrase).await?)
+            Ok(Inner::unseal(&self.inner, self.caller.name(), &passphrase).await?)
         })
     }
 
@@ -236,6 +244,20 @@ impl Admin for Handle {
                 .seal(self.caller.name())
                 .await
                 .map_err(CallError::from)?)
+        })
+    }
+
+    fn rotate_root(&self, passphrase: SecretString) -> Outcome<'_, u32> {
+        Box::pin(async move {
+            self.check(Capability::Operate).await?;
+            Ok((self.inner.rotate_root(self.caller.name(), &passphrase)).await?)
+        })
+    }
+
+    fn rotate_keks(&self, tenant: Option<String>) -> Outcome<'_, Vec<KekVersion>> {
+        Box::pin(async move {
+            self.check(Capability::Operate).await?;
+            Ok(Inner::rotate_keks(&self.inner, self.caller.name(), tenant.as_deref()).await?)
         })
     }
 
@@ -293,11 +315,13 @@ impl Handle {
 }
 
 /// Why an administrative act was not done.
-enum Refusal {
+pub(crate) enum Refusal {
     /// Something failed.
     Failed(Error),
+    /// It cannot be done while sealed.
+    Sealed,
     /// It cannot be done as things stand.
-    Refused(&'static str),
+    Refused(String),
 }
 
 impl From<Error> for Refusal {
@@ -313,7 +337,8 @@ impl From<Refusal> for AdminError {
                 Self::WrongPassphrase
             }
             Refusal::Failed(error) => CallError::from(error).into(),
-            Refusal::Refused(why) => Self::Refused(why.to_owned()),
+            Refusal::Sealed => CallError::Sealed.into(),
+            Refusal::Refused(why) => Self::Refused(why),
         }
     }
 }
@@ -363,31 +388,39 @@ impl Inner {
         unsealed: &Keyring,
         contexts: &[KeyContext],
     ) -> Result<(Vec<KeyRow>, Vec<KeyId>), Error> {
-        let found = self.store.keys_of(contexts).await?;
+        let mut found = self.store.keys_of(contexts).await?;
         if found.iter().all(Option::is_some) {
             return Ok((found.into_iter().flatten().collect(), vec![]));
         }
-        let mut candidates = Vec::with_capacity(contexts.len());
-        for (found, context) in found.into_iter().zip(contexts) {
-            candidates.push(match found {
-                Some(row) => row,
-                None => {
-                    let store = self.store.as_ref();
-                    unsealed
-                        .make(store, &self.random, context, self.now())
-                        .await?
-                }
-            });
+        let mut made = Vec::new();
+        for _ in 0..MAX_TRIES {
+            let mut candidates = Vec::with_capacity(contexts.len());
+            let mut drawn = Vec::new();
+            for (found, context) in found.into_iter().zip(contexts) {
+                candidates.push(match found {
+                    Some(row) => row,
+                    None => {
+                        let store = self.store.as_ref();
+                        let row = (unsealed.make(store, &self.random, context, self.now())).await?;
+                        drawn.push(row.key_id);
+                        row
+                    }
+                });
+            }
+            // Of several calls that make a key for one context at once, the first to be kept wins; all return it.
+            let standing = self.store.put_keys(candidates).await?;
+            let stands = |id: &KeyId| standing.iter().flatten().any(|row| row.key_id == *id);
+            made.extend(drawn.into_iter().filter(stands));
+            found = standing;
+            if found.iter().all(Option::is_some) {
+                return Ok((found.into_iter().flatten().collect(), made));
+            }
+            // A rotation has overtaken those that are not there.
         }
-        // Of several calls that make a key for one context at once, the first to be kept wins; all return it.
-        let candidate_ids: Vec<KeyId> = candidates.iter().map(|row| row.key_id).collect();
-        let standing = self.store.put_keys(candidates).await?;
-        let made = standing.iter().zip(candidate_ids);
-        let made = made
-            .filter(|(row, candidate)| row.key_id == *candidate)
-            .map(|(_, id)| id);
-        let made = made.collect();
-        Ok((standing, made))
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            "rotations overtake the making of keys",
+        ))
     }
 
     async fn export(
@@ -452,11 +485,15 @@ impl Inner {
         Ok(keys)
     }
 
-    async fn init(&self, caller: &str, passphrase: &SecretString) -> Result<(), Refusal> {
+    async fn init(
+        self: &Arc<Self>,
+        caller: &str,
+        passphrase: &SecretString,
+    ) -> Result<(), Refusal> {
         let _administration = self.administration.lock().await;
         check_passphrase(passphrase)?;
         if self.store.root().await?.is_some() {
-            return Err(Refusal::Refused("this keystore has a root already"));
+            return Err(refused("this keystore has a root already"));
         }
         let root = random_key(&self.random)?;
         let cost = self.cost;
@@ -466,26 +503,35 @@ impl Inner {
         })
         .await?;
         // Made ready first: where key memory must be locked and cannot be, nothing is kept.
-        let unsealed = self.ready(WrappingKey::new(&root)?)?;
-        if !self.store.put_root(sealed, self.now()).await? {
-            return Err(Refusal::Refused("this keystore has a root already"));
+        let unsealed = Keyring::new(1, self.ready(&root)?);
+        let row = RootRow {
+            version: 1,
+            sealed,
+            created: self.now(),
+        };
+        if !self.store.put_root(row).await? {
+            return Err(refused("this keystore has a root already"));
         }
         self.record(caller, Event::Init).await?;
         self.open(unsealed).await?;
         Ok(())
     }
 
-    async fn unseal(&self, caller: &str, passphrase: &SecretString) -> Result<(), Refusal> {
+    async fn unseal(
+        self: &Arc<Self>,
+        caller: &str,
+        passphrase: &SecretString,
+    ) -> Result<(), Refusal> {
         let _administration = self.administration.lock().await;
-        let Some(sealed) = self.store.root().await? else {
-            return Err(Refusal::Refused(
+        let Some(row) = self.store.root().await? else {
+            return Err(refused(
                 "this keystore has no root yet: `castellum keystore init` makes one",
             ));
         };
         let passphrase = passphrase.clone();
-        match blocking(move || sealed.unseal(&passphrase)).await {
+        match blocking(move || row.sealed.unseal(&passphrase)).await {
             Ok(root) => {
-                let unsealed = self.ready(WrappingKey::new(&root)?)?;
+                let unsealed = Keyring::new(row.version, self.ready(&root)?);
                 self.record(caller, Event::Unseal { opened: true }).await?;
                 self.open(unsealed).await?;
                 Ok(())
@@ -497,7 +543,9 @@ impl Inner {
         }
     }
 
-    fn ready(&self, root: WrappingKey) -> Result<Keyring, Error> {
+    /// A root in key memory, which is locked where it must be.
+    pub(crate) fn ready(&self, root: &KeyBytes) -> Result<WrappingKey, Error> {
+        let root = WrappingKey::new(root)?;
         if !root.locked() {
             if self.require_locked_memory {
                 return Err(Error::new(
@@ -508,12 +556,14 @@ impl Inner {
             }
             tracing::warn!("key memory cannot be locked: with swap on, keys may reach the disk");
         }
-        Ok(Keyring::new(root))
+        Ok(root)
     }
 
-    async fn open(&self, unsealed: Keyring) -> Result<(), Error> {
+    async fn open(self: &Arc<Self>, unsealed: Keyring) -> Result<(), Error> {
         self.anchor().await?;
         self.set(Some(unsealed), SealState::Unsealed);
+        // A rotation that was cut short goes on.
+        self.rewrap_in_background();
         Ok(())
     }
 
@@ -545,11 +595,15 @@ impl Inner {
 
     async fn status(&self) -> Result<Status, Error> {
         let (keys, destroyed) = self.store.counts().await?;
+        let rotating = self.rotating().await?;
+        let stale = self.store.stale().await?;
         let head = self.log.head();
         Ok(Status {
             state: *self.state.borrow(),
             keys,
             destroyed,
+            rotating,
+            stale,
             audit_records: head.seq,
             audit_head: head.hex(),
             memory_locked: self.unsealed().ok().map(|unsealed| unsealed.locked()),
@@ -633,7 +687,7 @@ impl Inner {
         }
     }
 
-    fn unsealed(&self) -> Result<Arc<Keyring>, CallError> {
+    pub(crate) fn unsealed(&self) -> Result<Arc<Keyring>, CallError> {
         let place = self.unsealed.read().unwrap_or_else(PoisonError::into_inner);
         place.clone().ok_or(CallError::Sealed)
     }
@@ -659,20 +713,24 @@ impl Inner {
         })
     }
 
-    async fn record(&self, caller: &str, event: Event) -> Result<(), Error> {
+    pub(crate) async fn record(&self, caller: &str, event: Event) -> Result<(), Error> {
         let now = unix_ms(self.clock.now());
         self.log.append(now, caller, event).await.map(drop)
     }
 
     /// Ties the log as it is now to the store.
-    async fn anchor(&self) -> Result<(), Error> {
+    pub(crate) async fn anchor(&self) -> Result<(), Error> {
         self.store.put_anchor(self.log.head()).await
     }
 
     /// In seconds of Unix time.
-    fn now(&self) -> u64 {
+    pub(crate) fn now(&self) -> u64 {
         unix_ms(self.clock.now()) / 1000
     }
+}
+
+pub(crate) fn refused(why: impl Into<String>) -> Refusal {
+    Refusal::Refused(why.into())
 }
 
 fn audited(row: &KeyRow) -> audit::Key {
@@ -698,12 +756,12 @@ fn check_passphrase(passphrase: &SecretString) -> Result<(), Refusal> {
     if (passphrase::MIN_LEN..=passphrase::MAX_LEN).contains(&passphrase.expose_secret().len()) {
         Ok(())
     } else {
-        Err(Refusal::Refused("a passphrase has 8 to 4096 bytes"))
+        Err(refused("a passphrase has 8 to 4096 bytes"))
     }
 }
 
 /// Runs what takes long off the async threads.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     (tokio::task::spawn_blocking(work).await)

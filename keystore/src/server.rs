@@ -170,6 +170,12 @@ impl Session for ControlSession {
                     admin.seal().await?;
                     AdminReply::Done
                 }
+                AdminCall::RotateRoot => {
+                    AdminReply::Version(admin.rotate_root(passphrase(&secret)?).await?)
+                }
+                AdminCall::RotateKeks(tenant) => {
+                    AdminReply::Versions(admin.rotate_keks(tenant).await?)
+                }
                 AdminCall::Status => AdminReply::Status(admin.status().await?),
                 AdminCall::Verify => AdminReply::Report(admin.verify().await?),
                 AdminCall::KeyList(filter) => AdminReply::Page(admin.key_list(filter).await?),

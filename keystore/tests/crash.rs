@@ -1,8 +1,8 @@
 //! A keystore that is killed at any write, sync, rename or truncation loses nothing that it acknowledged and leaves
 //! nothing half-done.
 //!
-//! A child process makes keys under `strace`, which kills it at the n-th call of one kind on one file, for n = 1, 2, ...
-//! until it comes through unharmed; then the folder that it left is opened and looked through. The kernel lives on, so this
+//! A child process makes or rotates keys under `strace`, which kills it at the n-th call of one kind on one file, for n = 1, 2, ...
+//! until it comes through unharmed (in long work not at every one); then the folder that it left is opened and looked through. The kernel lives on, so this
 //! cannot show what a power cut does to writes that were not synced; that syncs come in the right order is
 //! argued in `local.rs`.
 
@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use keystore::capability::Caller;
 use keystore::{Local, SystemClock, testing};
@@ -22,6 +23,9 @@ use ring::digest::{SHA256, digest};
 
 /// Where the child finds its state; unset, it is not a child.
 const FOLDER: &str = "CASTELLUM_CRASH_FOLDER";
+
+/// What the child does besides: `keys` or `rotation`.
+const WORK: &str = "CASTELLUM_CRASH_WORK";
 
 const PASSPHRASE: &str = "correct horse";
 
@@ -56,12 +60,16 @@ const ALWAYS: [(&str, &str); 4] = [
     ("state/keystore.sqlite-wal", "fsync"),
 ];
 
-/// No sweep is longer: were it, the child would write without end.
-const MOST_KILLS: u32 = 200;
+/// No sweep goes further: did it, the child would write without end.
+const MOST_KILLS: u32 = 2000;
+
+/// After this many calls every second one is a kill, after twice as many every third, and so on: long work repeats
+/// itself.
+const STRIDE: u32 = 6;
 
 #[test]
 fn killed_at_any_point_of_a_key_creation() {
-    sweep(|folder| {
+    sweep("keys", |folder| {
         block_on(async {
             let local = open(folder).await;
             let operator = local.admin(Caller::operator("operator"));
@@ -72,35 +80,55 @@ fn killed_at_any_point_of_a_key_creation() {
 
 #[test]
 fn killed_at_any_point_of_the_first_start() {
-    sweep(|_| {});
+    sweep("keys", |_| {});
+}
+
+#[test]
+fn versioning_killed_at_any_point_of_a_rotation() {
+    sweep("rotation", |folder| {
+        block_on(async {
+            let local = open(folder).await;
+            let operator = local.admin(Caller::operator("operator"));
+            operator.init(PASSPHRASE.into()).await.unwrap();
+            // More than are wrapped anew at once.
+            for number in 0..2 {
+                lease_many(&local, number).await;
+            }
+        });
+    });
 }
 
 /// Kills the child at each point; `prepare` makes what it finds.
-fn sweep(prepare: impl Fn(&Path)) {
+fn sweep(work: &str, prepare: impl Fn(&Path)) {
     if !strace_works() {
         eprintln!("skipped: strace is missing, or may not trace");
         return;
     }
+    let prepared = tempfile::tempdir().unwrap();
+    prepare(prepared.path());
+    let prepared = prepared.path().join("state");
     for (file, call) in FILES
         .into_iter()
         .flat_map(|file| CALLS.map(|call| (file, call)))
     {
         let mut kills = 0;
+        let mut nth = 1;
         loop {
             let folder = tempfile::tempdir().unwrap();
-            prepare(folder.path());
-            let (killed, acknowledged) = run_child(folder.path(), file, call, kills + 1);
+            copy(&prepared, folder.path());
+            let (killed, acknowledged) = run_child(folder.path(), work, file, call, nth);
             check(
                 folder.path(),
                 &acknowledged,
-                &format!("{call} {} on {file}", kills + 1),
+                &format!("{call} {nth} on {file}"),
             );
             if !killed {
                 assert_eq!(acknowledged.len(), 2 * ASSETS as usize);
                 break;
             }
             kills += 1;
-            assert!(kills < MOST_KILLS, "{call} on {file} without end");
+            nth += 1 + nth / STRIDE;
+            assert!(nth < MOST_KILLS, "{call} on {file} without end");
         }
         if kills > 0 {
             eprintln!("killed at each of {kills} {call} on {file}");
@@ -110,6 +138,18 @@ fn sweep(prepare: impl Fn(&Path)) {
             kills > 0 || !must,
             "no {call} on {file}: the sweep tests nothing"
         );
+    }
+}
+
+/// Copies the state, if there is any, into a folder.
+fn copy(state: &Path, folder: &Path) {
+    if !state.exists() {
+        return;
+    }
+    std::fs::create_dir(folder.join("state")).unwrap();
+    for file in std::fs::read_dir(state).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), folder.join("state").join(file.file_name())).unwrap();
     }
 }
 
@@ -131,7 +171,13 @@ fn strace_works() -> bool {
 
 /// Runs the child until it is killed or done. Returns whether it was killed, and what it said by then: the digest of
 /// each key by its id.
-fn run_child(folder: &Path, file: &str, call: &str, nth: u32) -> (bool, BTreeMap<String, String>) {
+fn run_child(
+    folder: &Path,
+    work: &str,
+    file: &str,
+    call: &str,
+    nth: u32,
+) -> (bool, BTreeMap<String, String>) {
     let output = Command::new("strace")
         .args(["-f", "-qq", "-o", "/dev/null", "-P"])
         .arg(folder.join(file))
@@ -146,6 +192,7 @@ fn run_child(folder: &Path, file: &str, call: &str, nth: u32) -> (bool, BTreeMap
             "--test-threads=1",
         ])
         .env(FOLDER, folder)
+        .env(WORK, work)
         .output()
         .unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
@@ -188,7 +235,23 @@ fn child() {
                 println!("KEY {id} {digest} .");
             }
         }
+        if std::env::var(WORK).unwrap() == "rotation" {
+            operator.rotate_keks(None).await.unwrap();
+            operator.rotate_root(PASSPHRASE.into()).await.unwrap();
+            rewrapped(&local).await;
+        }
     });
+}
+
+/// Waits until all keys are wrapped anew and the floor is raised.
+async fn rewrapped(local: &Local) {
+    let operator = local.admin(Caller::operator("operator"));
+    let done = async {
+        while operator.status().await.unwrap().rotating {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    (tokio::time::timeout(Duration::from_secs(60), done).await).expect("it ends in time");
 }
 
 /// Opens what the child left and looks through it.
@@ -203,6 +266,7 @@ fn check(folder: &Path, acknowledged: &BTreeMap<String, String>, killed_at: &str
         } else {
             operator.unseal(PASSPHRASE.into()).await.unwrap();
         }
+        rewrapped(&local).await;
         // Whole: every row opens, the chain holds, and each lease's two keys are there or neither.
         let report = operator.verify().await.unwrap();
         assert_eq!(report.faults, vec![], "{killed_at}");
@@ -221,7 +285,11 @@ fn check(folder: &Path, acknowledged: &BTreeMap<String, String>, killed_at: &str
         for (id, digest) in acknowledged {
             assert_eq!(now.get(id), Some(digest), "{killed_at}");
         }
-        let listed = operator.key_list(KeyFilter::default()).await.unwrap().keys;
+        let filter = KeyFilter {
+            asset: Some("film".parse().unwrap()),
+            ..KeyFilter::default()
+        };
+        let listed = operator.key_list(filter).await.unwrap().keys;
         assert_eq!(
             listed.len(),
             now.len(),
@@ -233,6 +301,23 @@ fn check(folder: &Path, acknowledged: &BTreeMap<String, String>, killed_at: &str
 async fn open(folder: &Path) -> Local {
     let settings = testing::settings(folder);
     Local::open(&settings, Arc::new(SystemClock)).await.unwrap()
+}
+
+async fn lease_many(local: &Local, number: u32) {
+    let contexts = (0..64).map(|source| KeyContext {
+        tenant: "default".to_owned(),
+        asset: "series".parse().unwrap(),
+        label: Label::Hd,
+        scheme: Scheme::Cbcs,
+        subsample_rule: SUBSAMPLE_RULE,
+        generation: Generation {
+            sources: [source; 32],
+            number,
+        },
+    });
+    let contexts = contexts.collect();
+    let request = LeaseRequest { contexts };
+    testing::origin(local).lease(request).await.unwrap();
 }
 
 async fn lease(local: &Local, number: u32) -> Lease {

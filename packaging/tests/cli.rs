@@ -81,6 +81,7 @@ const VERBS: [&[&str]; 20] = [
     &["keystore", "init"],
     &["keystore", "unseal"],
     &["keystore", "seal"],
+    &["keystore", "rotate"],
     &["keystore", "status"],
     &["keystore", "verify"],
     &["key", "list"],

@@ -36,6 +36,20 @@ pub trait Admin: Send + Sync {
     /// [`Error::Denied`], [`Error::Unavailable`].
     fn seal(&self) -> Outcome<'_, ()>;
 
+    /// Puts a new root, sealed under the same passphrase, in the place of the old one, and wraps all KEKs under it. Keys
+    /// are served all the while. Returns the root's version.
+    ///
+    /// # Errors
+    /// [`AdminError::WrongPassphrase`]; [`Error::Sealed`].
+    fn rotate_root(&self, passphrase: SecretString) -> Outcome<'_, u32>;
+
+    /// Makes a new KEK for a tenant, or for every one. Keys are wrapped anew under it in the background, while they are
+    /// served; when all are, older versions are refused. Returns the new versions.
+    ///
+    /// # Errors
+    /// [`AdminError::Refused`] where the tenant has no KEK yet; [`Error::Sealed`].
+    fn rotate_keks(&self, tenant: Option<String>) -> Outcome<'_, Vec<KekVersion>>;
+
     /// How it stands.
     ///
     /// # Errors
@@ -68,6 +82,15 @@ pub trait Admin: Send + Sync {
     fn key_destroy(&self, id: KeyId) -> Outcome<'_, KeyRecord>;
 }
 
+/// A version of a tenant's KEK.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KekVersion {
+    /// The tenant.
+    pub tenant: String,
+    /// Counted from 1.
+    pub version: u32,
+}
+
 /// How a keystore stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -77,6 +100,10 @@ pub struct Status {
     pub keys: u64,
     /// Keys that were destroyed.
     pub destroyed: u64,
+    /// Whether a rotation is under way: older KEKs are still taken.
+    pub rotating: bool,
+    /// Keys that a rotation has yet to wrap anew.
+    pub stale: u64,
     /// Audit records so far.
     pub audit_records: u64,
     /// The hash of the last audit record, in hexadecimal: note it elsewhere, and a shortened log is found out.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use keystore_types::{ConstantIv, ContentKey, KeyContext, KeyId, Label, Scheme};
 use serde::{Deserialize, Serialize};
 
-use crate::admin::{AdminError, KeyFilter, KeyPage, KeyRecord, Report, Status};
+use crate::admin::{AdminError, KekVersion, KeyFilter, KeyPage, KeyRecord, Report, Status};
 use crate::frame::{Frame, Secret};
 use crate::{Error, ExportRequest, ExportedKey, Lease, LeaseRequest, LeasedKey, SealState};
 
@@ -88,6 +88,10 @@ pub enum AdminCall {
     Unseal,
     /// [`crate::admin::Admin::seal`].
     Seal,
+    /// [`crate::admin::Admin::rotate_root`].
+    RotateRoot,
+    /// [`crate::admin::Admin::rotate_keks`].
+    RotateKeks(Option<String>),
     /// [`crate::admin::Admin::status`].
     Status,
     /// [`crate::admin::Admin::verify`].
@@ -163,6 +167,10 @@ pub struct ExportedHead {
 pub enum AdminReply {
     /// It is done.
     Done,
+    /// To [`AdminCall::RotateRoot`].
+    Version(u32),
+    /// To [`AdminCall::RotateKeks`].
+    Versions(Vec<KekVersion>),
     /// To [`AdminCall::Status`].
     Status(Status),
     /// To [`AdminCall::Verify`].

@@ -8,7 +8,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use crate::admin::{Admin, AdminError, KeyFilter, KeyPage, KeyRecord, Outcome, Report, Status};
+use crate::admin::{
+    Admin, AdminError, KekVersion, KeyFilter, KeyPage, KeyRecord, Outcome, Report, Status,
+};
 use crate::frame::{Frame, Secret};
 use crate::link::Link;
 use crate::message::{AdminCall, AdminReply, Hello, KeyCall, KeyReply, export_of, lease_of};
@@ -83,9 +85,13 @@ impl AdminSocket {
         Ok(typed(reply?)?.header)
     }
 
-    async fn with(&self, call: AdminCall, passphrase: SecretString) -> Result<(), AdminError> {
+    async fn with(
+        &self,
+        call: AdminCall,
+        passphrase: SecretString,
+    ) -> Result<AdminReply, AdminError> {
         let secret = Secret::new(passphrase.expose_secret().as_bytes().to_vec());
-        done(self.call(call, secret).await?)
+        self.call(call, secret).await
     }
 
     async fn ask(&self, call: AdminCall) -> Result<AdminReply, AdminError> {
@@ -95,15 +101,33 @@ impl AdminSocket {
 
 impl Admin for AdminSocket {
     fn init(&self, passphrase: SecretString) -> Outcome<'_, ()> {
-        Box::pin(self.with(AdminCall::Init, passphrase))
+        Box::pin(async { done(self.with(AdminCall::Init, passphrase).await?) })
     }
 
     fn unseal(&self, passphrase: SecretString) -> Outcome<'_, ()> {
-        Box::pin(self.with(AdminCall::Unseal, passphrase))
+        Box::pin(async { done(self.with(AdminCall::Unseal, passphrase).await?) })
     }
 
     fn seal(&self) -> Outcome<'_, ()> {
         Box::pin(async { done(self.ask(AdminCall::Seal).await?) })
+    }
+
+    fn rotate_root(&self, passphrase: SecretString) -> Outcome<'_, u32> {
+        Box::pin(async {
+            match self.with(AdminCall::RotateRoot, passphrase).await? {
+                AdminReply::Version(version) => Ok(version),
+                other => Err(unlike(&other)),
+            }
+        })
+    }
+
+    fn rotate_keks(&self, tenant: Option<String>) -> Outcome<'_, Vec<KekVersion>> {
+        Box::pin(async {
+            match self.ask(AdminCall::RotateKeks(tenant)).await? {
+                AdminReply::Versions(versions) => Ok(versions),
+                other => Err(unlike(&other)),
+            }
+        })
     }
 
     fn status(&self) -> Outcome<'_, Status> {

@@ -22,22 +22,51 @@ pub type Stored<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 
 /// Where key records lie.
 pub trait Store: Send + Sync {
     /// The root, if one was made.
-    fn root(&self) -> Stored<'_, Option<SealedRoot>>;
+    fn root(&self) -> Stored<'_, Option<RootRow>>;
 
-    /// Keeps the root, unless there is one; says whether it did.
-    fn put_root(&self, root: SealedRoot, created: u64) -> Stored<'_, bool>;
+    /// Keeps the first root, unless there is one; says whether it did.
+    fn put_root(&self, root: RootRow) -> Stored<'_, bool>;
+
+    /// Puts a new root and all that it wraps in the place of the old; says whether it did. It does not when anything
+    /// of `replaced` is no longer as it was read, or is no longer all there is: then nothing has changed.
+    fn rotate_root(&self, root: RootRow, replaced: Vec<Replaced<KekRow>>) -> Stored<'_, bool>;
+
+    /// Every tenant's every KEK, by tenant and version.
+    fn keks(&self) -> Stored<'_, Vec<KekRow>>;
 
     /// The tenant's KEK of this version, or its newest.
     fn kek<'a>(&'a self, tenant: &'a str, version: Option<u32>) -> Stored<'a, Option<KekRow>>;
 
-    /// Keeps a KEK, unless the tenant has that version; returns the one that stands.
-    fn put_kek(&self, kek: KekRow) -> Stored<'_, KekRow>;
+    /// Keeps a KEK, unless the tenant has that version; returns the one that stands. `None` when the root that wraps
+    /// it is no longer the newest: then nothing was kept.
+    fn put_kek(&self, kek: KekRow) -> Stored<'_, Option<KekRow>>;
+
+    /// Replaces a tenant's newest KEK by itself with another floor; says whether it did. It does not when the row is
+    /// no longer as it was read, is no longer the newest, or a key is left under a version below the new floor.
+    fn move_floor(&self, kek: Replaced<KekRow>) -> Stored<'_, bool>;
 
     /// The usable key of each context, or `None`, in the order asked for.
     fn keys_of<'a>(&'a self, contexts: &'a [KeyContext]) -> Stored<'a, Vec<Option<KeyRow>>>;
 
-    /// Keeps each key, unless its context has one already; returns those that stand, in the same order.
-    fn put_keys(&self, keys: Vec<KeyRow>) -> Stored<'_, Vec<KeyRow>>;
+    /// Keeps each key, unless its context has one already; returns those that stand, in the same order. `None` for a
+    /// context that has none when the key's KEK is no longer its tenant's newest: that key was not kept.
+    fn put_keys(&self, keys: Vec<KeyRow>) -> Stored<'_, Vec<Option<KeyRow>>>;
+
+    /// At most `limit` usable keys of a tenant that are under a KEK of a version below this one, by that version and
+    /// their id; those after this place.
+    fn keys_below<'a>(
+        &'a self,
+        tenant: &'a str,
+        version: u32,
+        after: Option<(u32, KeyId)>,
+        limit: usize,
+    ) -> Stored<'a, Vec<KeyRow>>;
+
+    /// How many usable keys are not under their tenant's newest KEK.
+    fn stale(&self) -> Stored<'_, u64>;
+
+    /// Replaces the bodies of keys; returns how many. A key that is no longer as it was read is left as it is.
+    fn rewrap(&self, keys: Vec<Replaced<KeyRow>>) -> Stored<'_, u64>;
 
     /// The keys of these ids, destroyed ones too, in no order.
     fn keys_by_id<'a>(&'a self, ids: &'a [KeyId]) -> Stored<'a, Vec<KeyRow>>;
@@ -47,6 +76,9 @@ pub trait Store: Send + Sync {
 
     /// Erases what was wrapped, also from what the database has not yet cleaned up. `None`: no such key.
     fn destroy(&self, id: KeyId, at: u64) -> Stored<'_, Option<KeyRow>>;
+
+    /// Erases what was replaced from where the database has not yet cleaned up.
+    fn wipe(&self) -> Stored<'_, ()>;
 
     /// How many keys can be used, and how many were destroyed.
     fn counts(&self) -> Stored<'_, (u64, u64)>;
@@ -61,6 +93,26 @@ pub trait Store: Send + Sync {
     fn put_anchor(&self, head: Head) -> Stored<'_, ()>;
 }
 
+/// A row as it was read, and what is to stand there.
+#[derive(Clone, Debug)]
+pub struct Replaced<T> {
+    /// As read.
+    pub old: T,
+    /// To be.
+    pub new: T,
+}
+
+/// The root at rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootRow {
+    /// Counted from 1.
+    pub version: u32,
+    /// The root, wrapped by what unseals the keystore.
+    pub sealed: SealedRoot,
+    /// In seconds of Unix time.
+    pub created: u64,
+}
+
 /// A tenant's KEK at rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KekRow {
@@ -68,6 +120,11 @@ pub struct KekRow {
     pub tenant: String,
     /// Counted from 1.
     pub version: u32,
+    /// In the tenant's newest KEK: the lowest version under which keys are opened. `None` in rows of the first form,
+    /// which stands for 1.
+    pub floor: Option<u32>,
+    /// The version of the root that wraps it.
+    pub root_version: u32,
     /// The KEK, wrapped by the root.
     pub wrapped: Wrapped,
     /// In seconds of Unix time.

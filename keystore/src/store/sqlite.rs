@@ -14,14 +14,17 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::{KekRow, KeyBody, KeyRow, Store, Stored};
+use super::{KekRow, KeyBody, KeyRow, Replaced, RootRow, Store, Stored};
 use crate::audit::Head;
 use crate::error::{Error, ErrorKind};
 use crate::seal::Wrapped;
 use crate::unlock::passphrase::SealedRoot;
 
 /// Each brings the schema from one version to the next; `PRAGMA user_version` counts those done.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_initial.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("migrations/0001_initial.sql"),
+    include_str!("migrations/0002_versions.sql"),
+];
 
 /// The columns that [`key_row`] reads.
 macro_rules! select_keys {
@@ -46,9 +49,34 @@ const PAGE: &str = select_keys!(
      ORDER BY key_id LIMIT ?4"
 );
 
+const KEYS_BELOW: &str = select_keys!(
+    "WHERE tenant = ? AND kek_version < ? AND (kek_version, key_id) > (?, ?) AND destroyed IS NULL \
+     ORDER BY kek_version, key_id LIMIT ?"
+);
+
+/// Under the tenant's newest KEK only: what is put under an older one would be missed by the rotation under way.
 const PUT_KEY: &str = "INSERT INTO content_key (key_id, tenant, asset, label, scheme, subsample_rule, sources, \
-    number, iv, kek_version, wrapped, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
-    ON CONFLICT DO NOTHING";
+    number, iv, kek_version, wrapped, created) SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12 \
+    WHERE ?10 = (SELECT MAX(version) FROM kek WHERE tenant = ?2) ON CONFLICT DO NOTHING";
+
+/// The columns that [`kek_row`] reads.
+macro_rules! select_keks {
+    ($rest:literal) => {
+        concat!(
+            "SELECT tenant, version, floor, root_version, wrapped, created FROM kek ",
+            $rest
+        )
+    };
+}
+
+const KEK: &str = select_keks!(
+    "WHERE tenant = ?1 AND (?2 IS NULL OR version = ?2) ORDER BY version DESC LIMIT 1"
+);
+
+const KEKS: &str = select_keks!("ORDER BY tenant, version");
+
+const REPLACE_KEK: &str = "UPDATE kek SET floor = ?1, root_version = ?2, wrapped = ?3 \
+    WHERE tenant = ?4 AND version = ?5 AND wrapped = ?6";
 
 /// A SQLite database.
 pub struct Sqlite {
@@ -88,6 +116,28 @@ impl Sqlite {
 
     async fn reader(&self) -> MutexGuard<'_, SqliteConnection> {
         self.reader.as_ref().unwrap_or(&self.writer).lock().await
+    }
+
+    /// Empties the write-ahead log, which holds pages as they were.
+    async fn empty_log(&self, writer: &mut SqliteConnection) -> Result<(), Error> {
+        // A read that is under way would keep it from being emptied.
+        let _no_reads = match &self.reader {
+            Some(reader) => Some(reader.lock().await),
+            None => None,
+        };
+        let attempted = "empty the write-ahead log";
+        let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+            .fetch_one(writer)
+            .await
+            .map_err(failed(attempted))?;
+        let busy: i64 = row.try_get(0).map_err(failed(attempted))?;
+        if busy != 0 {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "it is done, and what was there before cannot yet be wiped from the write-ahead log",
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -130,43 +180,76 @@ async fn migrate(connection: &mut SqliteConnection) -> Result<(), Error> {
 }
 
 impl Store for Sqlite {
-    fn root(&self) -> Stored<'_, Option<SealedRoot>> {
+    fn root(&self) -> Stored<'_, Option<RootRow>> {
         Box::pin(async {
-            let row = sqlx::query("SELECT salt, memory_kib, passes, lanes, wrapped FROM root")
-                .fetch_optional(&mut *self.reader().await)
-                .await
-                .map_err(failed("read the root"))?;
+            let row = sqlx::query(
+                "SELECT version, salt, memory_kib, passes, lanes, wrapped, created FROM root",
+            )
+            .fetch_optional(&mut *self.reader().await)
+            .await
+            .map_err(failed("read the root"))?;
             row.map(|row| {
-                Ok(SealedRoot {
-                    salt: bytes(&row, "salt")?,
-                    cost: Argon2Settings {
-                        memory_kib: number(&row, "memory_kib")?,
-                        passes: number(&row, "passes")?,
-                        lanes: number(&row, "lanes")?,
+                Ok(RootRow {
+                    version: number(&row, "version")?,
+                    sealed: SealedRoot {
+                        salt: bytes(&row, "salt")?,
+                        cost: Argon2Settings {
+                            memory_kib: number(&row, "memory_kib")?,
+                            passes: number(&row, "passes")?,
+                            lanes: number(&row, "lanes")?,
+                        },
+                        wrapped: Wrapped::from_stored(column(&row, "wrapped")?),
                     },
-                    wrapped: Wrapped::from_stored(column(&row, "wrapped")?),
+                    created: number(&row, "created")?,
                 })
             })
             .transpose()
         })
     }
 
-    fn put_root(&self, root: SealedRoot, created: u64) -> Stored<'_, bool> {
+    fn put_root(&self, root: RootRow) -> Stored<'_, bool> {
         Box::pin(async move {
-            let done = sqlx::query(
-                "INSERT INTO root (one, method, salt, memory_kib, passes, lanes, wrapped, created) \
-                 VALUES (1, 'argon2id', ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            )
-            .bind(root.salt.as_slice())
-            .bind(root.cost.memory_kib)
-            .bind(root.cost.passes)
-            .bind(root.cost.lanes)
-            .bind(root.wrapped.as_bytes())
-            .bind(seconds(created))
-            .execute(&mut *self.writer.lock().await)
-            .await
-            .map_err(failed("keep the root"))?;
-            Ok(done.rows_affected() == 1)
+            let mut writer = self.writer.lock().await;
+            put_root(&mut writer, &root).await
+        })
+    }
+
+    fn rotate_root(&self, root: RootRow, replaced: Vec<Replaced<KekRow>>) -> Stored<'_, bool> {
+        Box::pin(async move {
+            let attempted = "keep a new root";
+            let mut writer = self.writer.lock().await;
+            let mut transaction =
+                (writer.begin_with("BEGIN IMMEDIATE").await).map_err(failed(attempted))?;
+            let removed = sqlx::query("DELETE FROM root WHERE version = ?")
+                .bind(root.version.saturating_sub(1))
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed(attempted))?;
+            let keks: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM kek")
+                .fetch_one(&mut *transaction)
+                .await
+                .map_err(failed(attempted))?;
+            let mut as_read = removed.rows_affected() == 1
+                && usize::try_from(keks).is_ok_and(|keks| keks == replaced.len())
+                && put_root(&mut transaction, &root).await?;
+            for kek in &replaced {
+                as_read = as_read && replace_kek(&mut transaction, kek).await?;
+            }
+            // Dropped, a transaction changes nothing.
+            if as_read {
+                (transaction.commit().await).map_err(failed(attempted))?;
+            }
+            Ok(as_read)
+        })
+    }
+
+    fn keks(&self) -> Stored<'_, Vec<KekRow>> {
+        Box::pin(async {
+            (sqlx::query(KEKS).fetch_all(&mut *self.reader().await).await)
+                .map_err(failed("read the KEKs"))?
+                .iter()
+                .map(kek_row)
+                .collect()
         })
     }
 
@@ -174,22 +257,52 @@ impl Store for Sqlite {
         Box::pin(async move { kek(&mut *self.reader().await, tenant, version).await })
     }
 
-    fn put_kek(&self, row: KekRow) -> Stored<'_, KekRow> {
+    fn put_kek(&self, row: KekRow) -> Stored<'_, Option<KekRow>> {
         Box::pin(async move {
+            let attempted = "keep a KEK";
             let mut writer = self.writer.lock().await;
+            let mut transaction =
+                (writer.begin_with("BEGIN IMMEDIATE").await).map_err(failed(attempted))?;
             sqlx::query(
-                "INSERT INTO kek (tenant, version, wrapped, created) VALUES (?, ?, ?, ?) \
+                "INSERT INTO kek (tenant, version, floor, root_version, wrapped, created) \
+                 SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE ?4 = (SELECT version FROM root) \
                  ON CONFLICT DO NOTHING",
             )
             .bind(&row.tenant)
             .bind(row.version)
+            .bind(row.floor)
+            .bind(row.root_version)
             .bind(row.wrapped.as_bytes())
             .bind(seconds(row.created))
-            .execute(&mut *writer)
+            .execute(&mut *transaction)
             .await
-            .map_err(failed("keep a KEK"))?;
-            (kek(&mut writer, &row.tenant, Some(row.version)).await?)
-                .ok_or_else(|| Error::damaged("a KEK that was kept is not there"))
+            .map_err(failed(attempted))?;
+            let standing = kek(&mut transaction, &row.tenant, Some(row.version)).await?;
+            (transaction.commit().await).map_err(failed(attempted))?;
+            Ok(standing)
+        })
+    }
+
+    fn move_floor(&self, kek: Replaced<KekRow>) -> Stored<'_, bool> {
+        Box::pin(async move {
+            let attempted = "move a floor";
+            let mut writer = self.writer.lock().await;
+            let mut transaction =
+                (writer.begin_with("BEGIN IMMEDIATE").await).map_err(failed(attempted))?;
+            let free: bool = sqlx::query_scalar(
+                "SELECT NOT EXISTS (SELECT 1 FROM kek WHERE tenant = ?1 AND version > ?2) \
+                 AND NOT EXISTS (SELECT 1 FROM content_key \
+                     WHERE tenant = ?1 AND kek_version < ?3 AND destroyed IS NULL)",
+            )
+            .bind(&kek.new.tenant)
+            .bind(kek.new.version)
+            .bind(kek.new.floor.unwrap_or(1))
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(failed(attempted))?;
+            let moved = free && replace_kek(&mut transaction, &kek).await?;
+            (transaction.commit().await).map_err(failed(attempted))?;
+            Ok(moved)
         })
     }
 
@@ -204,21 +317,89 @@ impl Store for Sqlite {
         })
     }
 
-    fn put_keys(&self, keys: Vec<KeyRow>) -> Stored<'_, Vec<KeyRow>> {
+    fn put_keys(&self, keys: Vec<KeyRow>) -> Stored<'_, Vec<Option<KeyRow>>> {
         Box::pin(async move {
+            let attempted = "keep new keys";
             let mut writer = self.writer.lock().await;
             let mut transaction =
-                (writer.begin_with("BEGIN IMMEDIATE").await).map_err(failed("keep new keys"))?;
+                (writer.begin_with("BEGIN IMMEDIATE").await).map_err(failed(attempted))?;
             let mut standing = Vec::with_capacity(keys.len());
             for key in &keys {
                 put_key(&mut transaction, key).await?;
-                let row = key_of(&mut transaction, &key.context).await?;
-                standing.push(row.ok_or_else(|| {
-                    Error::damaged("another context has the id that was drawn for a key")
-                })?);
+                standing.push(key_of(&mut transaction, &key.context).await?);
             }
-            (transaction.commit().await).map_err(failed("keep new keys"))?;
+            (transaction.commit().await).map_err(failed(attempted))?;
             Ok(standing)
+        })
+    }
+
+    fn keys_below<'a>(
+        &'a self,
+        tenant: &'a str,
+        version: u32,
+        after: Option<(u32, KeyId)>,
+        limit: usize,
+    ) -> Stored<'a, Vec<KeyRow>> {
+        Box::pin(async move {
+            let (after_version, after_id) = after.map_or((0, vec![]), |(version, id)| {
+                (version, id.as_bytes().to_vec())
+            });
+            sqlx::query(KEYS_BELOW)
+                .bind(tenant)
+                .bind(version)
+                .bind(after_version)
+                .bind(after_id)
+                .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+                .fetch_all(&mut *self.reader().await)
+                .await
+                .map_err(failed("look for keys to wrap anew"))?
+                .iter()
+                .map(key_row)
+                .collect()
+        })
+    }
+
+    fn stale(&self) -> Stored<'_, u64> {
+        Box::pin(async {
+            let row = sqlx::query(
+                "SELECT COUNT(*) AS stale FROM (SELECT tenant, MAX(version) AS newest FROM kek GROUP BY tenant) AS kek \
+                 JOIN content_key ON content_key.tenant = kek.tenant AND kek_version < newest \
+                 WHERE destroyed IS NULL",
+            )
+            .fetch_one(&mut *self.reader().await)
+            .await
+            .map_err(failed("count keys to wrap anew"))?;
+            number(&row, "stale")
+        })
+    }
+
+    fn rewrap(&self, keys: Vec<Replaced<KeyRow>>) -> Stored<'_, u64> {
+        Box::pin(async move {
+            let attempted = "keep what was wrapped anew";
+            let mut writer = self.writer.lock().await;
+            let mut transaction =
+                (writer.begin_with("BEGIN IMMEDIATE").await).map_err(failed(attempted))?;
+            let mut done = 0;
+            for Replaced { old, new } in &keys {
+                let (KeyBody::Wrapped(was), KeyBody::Wrapped(wrapped)) = (&old.body, &new.body)
+                else {
+                    return Err(Error::damaged("a key to wrap anew without its body"));
+                };
+                let changed = sqlx::query(
+                    "UPDATE content_key SET wrapped = ?, kek_version = ? \
+                     WHERE key_id = ? AND wrapped = ? AND destroyed IS NULL",
+                )
+                .bind(wrapped.as_bytes())
+                .bind(new.kek_version)
+                .bind(old.key_id.as_bytes().as_slice())
+                .bind(was.as_bytes())
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed(attempted))?;
+                done += changed.rows_affected();
+            }
+            (transaction.commit().await).map_err(failed(attempted))?;
+            Ok(done)
         })
     }
 
@@ -263,26 +444,16 @@ impl Store for Sqlite {
             .await
             .map_err(failed("destroy a key"))?;
             if done.rows_affected() > 0 {
-                // A read that is under way would keep the log from being emptied.
-                let _no_reads = match &self.reader {
-                    Some(reader) => Some(reader.lock().await),
-                    None => None,
-                };
-                let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
-                    .fetch_one(&mut *writer)
-                    .await
-                    .map_err(failed("empty the write-ahead log"))?;
-                let busy: i64 = row
-                    .try_get(0)
-                    .map_err(failed("empty the write-ahead log"))?;
-                if busy != 0 {
-                    return Err(Error::new(
-                        ErrorKind::Unavailable,
-                        "the key is destroyed, and cannot yet be wiped from the write-ahead log",
-                    ));
-                }
+                self.empty_log(&mut writer).await?;
             }
             key_by_id(&mut writer, id).await
+        })
+    }
+
+    fn wipe(&self) -> Stored<'_, ()> {
+        Box::pin(async {
+            let mut writer = self.writer.lock().await;
+            self.empty_log(&mut writer).await
         })
     }
 
@@ -354,29 +525,74 @@ impl Store for Sqlite {
     }
 }
 
+async fn put_root(connection: &mut SqliteConnection, root: &RootRow) -> Result<bool, Error> {
+    let SealedRoot {
+        salt,
+        cost,
+        wrapped,
+    } = &root.sealed;
+    let done = sqlx::query(
+        "INSERT INTO root (one, method, version, salt, memory_kib, passes, lanes, wrapped, created) \
+         VALUES (1, 'argon2id', ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+    )
+    .bind(root.version)
+    .bind(salt.as_slice())
+    .bind(cost.memory_kib)
+    .bind(cost.passes)
+    .bind(cost.lanes)
+    .bind(wrapped.as_bytes())
+    .bind(seconds(root.created))
+    .execute(connection)
+    .await
+    .map_err(failed("keep the root"))?;
+    Ok(done.rows_affected() == 1)
+}
+
 async fn kek(
     connection: &mut SqliteConnection,
     tenant: &str,
     version: Option<u32>,
 ) -> Result<Option<KekRow>, Error> {
-    let row = sqlx::query(
-        "SELECT tenant, version, wrapped, created FROM kek \
-         WHERE tenant = ?1 AND (?2 IS NULL OR version = ?2) ORDER BY version DESC LIMIT 1",
-    )
-    .bind(tenant)
-    .bind(version)
-    .fetch_optional(connection)
-    .await
-    .map_err(failed("read a KEK"))?;
-    row.map(|row| {
-        Ok(KekRow {
-            tenant: column(&row, "tenant")?,
-            version: number(&row, "version")?,
-            wrapped: Wrapped::from_stored(column(&row, "wrapped")?),
-            created: number(&row, "created")?,
-        })
+    sqlx::query(KEK)
+        .bind(tenant)
+        .bind(version)
+        .fetch_optional(connection)
+        .await
+        .map_err(failed("read a KEK"))?
+        .as_ref()
+        .map(kek_row)
+        .transpose()
+}
+
+/// Whether the row was as it was read.
+async fn replace_kek(
+    connection: &mut SqliteConnection,
+    Replaced { old, new }: &Replaced<KekRow>,
+) -> Result<bool, Error> {
+    let done = sqlx::query(REPLACE_KEK)
+        .bind(new.floor)
+        .bind(new.root_version)
+        .bind(new.wrapped.as_bytes())
+        .bind(&old.tenant)
+        .bind(old.version)
+        .bind(old.wrapped.as_bytes())
+        .execute(connection)
+        .await
+        .map_err(failed("replace a KEK"))?;
+    Ok(done.rows_affected() == 1)
+}
+
+fn kek_row(row: &SqliteRow) -> Result<KekRow, Error> {
+    Ok(KekRow {
+        tenant: column(row, "tenant")?,
+        version: number(row, "version")?,
+        floor: (column::<Option<i64>>(row, "floor")?)
+            .map(|floor| u32::try_from(floor).map_err(|_| unreadable("floor")))
+            .transpose()?,
+        root_version: number(row, "root_version")?,
+        wrapped: Wrapped::from_stored(column(row, "wrapped")?),
+        created: number(row, "created")?,
     })
-    .transpose()
 }
 
 async fn key_of(

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use keystore_client::SealState;
-use keystore_client::admin::{Admin, Report, Status};
+use keystore_client::admin::{Admin, KekVersion, Report, Status};
 use keystore_client::socket::AdminSocket;
 use secrecy::SecretString;
 use serde::Serialize;
@@ -39,6 +39,22 @@ enum Verb {
     /// Wipe the root from memory and end held leases
     #[command(after_help = "Example:\n  castellum keystore seal")]
     Seal,
+    /// Give keys a new wrapping while they are served: every tenant's, one tenant's, or the root
+    #[command(
+        after_help = "Keys are wrapped anew in the background, and keep their ids and bytes. `castellum keystore \
+                      status` says when older versions are refused.\n\n\
+                      Example:\n  castellum keystore rotate --tenant default"
+    )]
+    Rotate {
+        /// Make a new root, sealed under the same passphrase
+        #[arg(long, conflicts_with = "tenant")]
+        root: bool,
+        /// Make a new key-encrypting key for this tenant only
+        #[arg(long, value_name = "NAME")]
+        tenant: Option<String>,
+        #[command(flatten)]
+        passphrase: Passphrase,
+    },
     /// Say how the keystore stands
     #[command(after_help = "Example:\n  castellum keystore status --json")]
     Status,
@@ -57,6 +73,12 @@ struct Passphrase {
 #[derive(Serialize)]
 struct Done {
     state: SealState,
+}
+
+#[derive(Serialize)]
+struct Rotated {
+    root: Option<u32>,
+    keks: Vec<KekVersion>,
 }
 
 pub(crate) fn run(args: Args, output: Output) -> Result<(), Failure> {
@@ -86,6 +108,29 @@ pub(crate) fn run(args: Args, output: Output) -> Result<(), Failure> {
                     "the keystore is sealed; held leases have ended",
                 )
             }
+            Verb::Rotate {
+                root: true,
+                tenant: _,
+                passphrase,
+            } => {
+                let version = keystore.rotate_root(passphrase.read(false)?).await?;
+                let rotated = Rotated {
+                    root: Some(version),
+                    keks: vec![],
+                };
+                output.say(&rotated, rotated_text)
+            }
+            Verb::Rotate {
+                root: false,
+                tenant,
+                passphrase: _,
+            } => {
+                let rotated = Rotated {
+                    root: None,
+                    keks: keystore.rotate_keks(tenant).await?,
+                };
+                output.say(&rotated, rotated_text)
+            }
             Verb::Status => output.say(&keystore.status().await?, status_text),
             Verb::Verify => {
                 let report = keystore.verify().await?;
@@ -100,6 +145,19 @@ pub(crate) fn run(args: Args, output: Output) -> Result<(), Failure> {
     })
 }
 
+fn rotated_text(rotated: &Rotated) -> String {
+    let root = rotated
+        .root
+        .map(|version| format!("root: version {version}"));
+    let keks = rotated.keks.iter();
+    let keks = keks.map(|kek| format!("tenant {}: version {}", kek.tenant, kek.version));
+    let lines: Vec<String> = root.into_iter().chain(keks).collect();
+    match lines.is_empty() {
+        true => "no tenant has keys yet".to_owned(),
+        false => lines.join("\n"),
+    }
+}
+
 fn status_text(status: &Status) -> String {
     let state = match status.state {
         SealState::Uninitialised => "uninitialised (`castellum keystore init` makes a root)",
@@ -107,14 +165,18 @@ fn status_text(status: &Status) -> String {
         SealState::Unsealed => "unsealed",
         SealState::Unreachable => "unreachable",
     };
+    let rotation = match status.rotating {
+        true => format!("under way: {} keys are left", status.stale),
+        false => "-".to_owned(),
+    };
     let locked = match status.memory_locked {
         Some(true) => "locked: never swapped",
         Some(false) => "NOT locked: may be swapped (raise LimitMEMLOCK)",
         None => "-",
     };
     format!(
-        "state          {state}\nkeys           {} usable, {} destroyed\nkey memory     {locked}\n\
-         audit records  {}\naudit head     {}",
+        "state          {state}\nkeys           {} usable, {} destroyed\nrotation       {rotation}\n\
+         key memory     {locked}\naudit records  {}\naudit head     {}",
         status.keys, status.destroyed, status.audit_records, status.audit_head
     )
 }
