@@ -287,8 +287,20 @@ pub struct KeystoreDocument {
     pub require_locked_memory: bool,
     /// The cost of one guess at the passphrase (Argon2id). It is kept with the root when that is made.
     pub argon2: Argon2Document,
+    /// Room for the audit log. Without a record no key leaves: from 80 % on there is an alarm, in the reserve no key is made any more, in its second half none is handed out, and the rest is for what operators do.
+    pub audit: AuditDocument,
     /// Who may do what, by name. The roles of one process are the callers `origin` and `license`. A file that has any caller has only its own.
     pub callers: BTreeMap<String, CallerDocument>,
+}
+
+/// Room for the audit log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuditDocument {
+    /// The length at which the log is full: some 400 bytes for each licence. Default `"1GiB"`.
+    pub capacity: Size,
+    /// What is taken from the disk ahead of the log. At most a quarter of the capacity. Default `"16MiB"`.
+    pub reserve: Size,
 }
 
 /// The cost of Argon2id (RFC 9106).
@@ -567,6 +579,7 @@ impl Default for KeystoreDocument {
             init_at_start: false,
             require_locked_memory: false,
             argon2: Argon2Document::default(),
+            audit: AuditDocument::default(),
             callers: named([
                 ("origin", caller("castellum-origin", &[CallerRight::Lease])),
                 (
@@ -578,6 +591,15 @@ impl Default for KeystoreDocument {
                     caller("root", &[CallerRight::Operate, CallerRight::Audit]),
                 ),
             ]),
+        }
+    }
+}
+
+impl Default for AuditDocument {
+    fn default() -> Self {
+        Self {
+            capacity: Size::mebibytes(1024),
+            reserve: Size::mebibytes(16),
         }
     }
 }

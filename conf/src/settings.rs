@@ -164,10 +164,21 @@ pub struct KeystoreSettings {
     pub init_at_start: bool,
     /// The cost of one guess at the passphrase; kept with the root when it is made.
     pub argon2: Argon2Settings,
+    /// Room for the audit log.
+    pub audit: AuditSettings,
     /// Refuses to start where key memory cannot be locked; otherwise says so and goes on.
     pub require_locked_memory: bool,
     /// How the process ends.
     pub drain: Drain,
+}
+
+/// Room for the audit log, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditSettings {
+    /// The length at which the log is full.
+    pub capacity: u64,
+    /// What is taken from the disk ahead of the log; at most a quarter of the capacity.
+    pub reserve: u64,
 }
 
 /// One caller of the keystore.

@@ -21,6 +21,8 @@ pub enum ErrorKind {
     /// A record is wrapped under a version that is not, or no longer, in use: a rotation has overtaken whoever read
     /// it, or somebody has put an old record back.
     Superseded,
+    /// The audit log cannot be written, or has no room left: nothing leaves without a record.
+    AuditUnavailable,
     /// The disk, the memory or the random generator fails, or another process has the state folder.
     Unavailable,
 }
@@ -42,6 +44,16 @@ impl Error {
             kind: ErrorKind::Unavailable,
             attempted: attempted.into(),
             source: Some(source.into()),
+        }
+    }
+
+    pub(crate) fn audit_unavailable(
+        attempted: impl Into<String>,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        Self {
+            kind: ErrorKind::AuditUnavailable,
+            ..Self::unavailable(attempted, source)
         }
     }
 
@@ -75,6 +87,13 @@ impl StdError for Error {
 impl From<Error> for keystore_client::Error {
     fn from(error: Error) -> Self {
         tracing::error!(%error, "the keystore failed");
-        Self::Unavailable(error.to_string())
+        match error.kind {
+            ErrorKind::AuditUnavailable => Self::AuditUnavailable(error.to_string()),
+            ErrorKind::Damaged
+            | ErrorKind::Unsupported
+            | ErrorKind::WrongPassphrase
+            | ErrorKind::Superseded
+            | ErrorKind::Unavailable => Self::Unavailable(error.to_string()),
+        }
     }
 }

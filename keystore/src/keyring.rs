@@ -15,9 +15,10 @@ use std::time::Duration;
 use keystore_types::{ConstantIv, ContentKey, KeyContext, KeyId};
 use ring::rand::SystemRandom;
 
+use crate::audit::Signer;
 use crate::error::{Error, ErrorKind};
 use crate::seal::{KeyBytes, Purpose, WrappingKey, fill, random_key};
-use crate::store::{KekRow, KeyBody, KeyRow, Replaced, Store};
+use crate::store::{AuditKeyRow, KekRow, KeyBody, KeyRow, Replaced, Store};
 
 /// How often a record that a rotation has replaced is looked for again, and the pause before it is, which is many times
 /// what a rotation takes between its commit and the end of the old version.
@@ -276,6 +277,71 @@ impl Keyring {
             ..row.clone()
         };
         Ok(Replaced { old: row, new })
+    }
+
+    /// What signs the audit log, made on first need.
+    pub(crate) async fn signer(
+        &self,
+        store: &dyn Store,
+        random: &SystemRandom,
+        now: u64,
+    ) -> Result<Signer, Error> {
+        for look in 0..LOOKS {
+            tokio::time::sleep(PAUSE * look).await;
+            let row = match store.audit_key().await? {
+                Some(row) => Some(row),
+                None => {
+                    let (root_version, root) = self.newest_root()?;
+                    let seed = random_key(random)?;
+                    let public = *Signer::new(&seed)?.public_key().as_bytes();
+                    let row = AuditKeyRow {
+                        public,
+                        root_version,
+                        wrapped: root.wrap(
+                            random,
+                            seed.as_slice(),
+                            &Purpose::Audit { public: &public },
+                        )?,
+                        created: now,
+                    };
+                    store.put_audit_key(row).await?
+                }
+            };
+            match row.map(|row| self.unwrap_audit_key(&row)) {
+                Some(Err(error)) if error.kind() == ErrorKind::Superseded => {}
+                Some(seed) => return Signer::new(&seed?),
+                None => {}
+            }
+        }
+        Err(unknown_root())
+    }
+
+    /// A node's signing key, wrapped anew under this root.
+    pub(crate) fn rewrap_audit_key(
+        &self,
+        random: &SystemRandom,
+        row: AuditKeyRow,
+        root_version: u32,
+    ) -> Result<Replaced<AuditKeyRow>, Error> {
+        let seed = self.unwrap_audit_key(&row)?;
+        let root = self.known_root(root_version)?;
+        let purpose = Purpose::Audit {
+            public: &row.public,
+        };
+        let new = AuditKeyRow {
+            root_version,
+            wrapped: root.wrap(random, seed.as_slice(), &purpose)?,
+            ..row.clone()
+        };
+        Ok(Replaced { old: row, new })
+    }
+
+    fn unwrap_audit_key(&self, row: &AuditKeyRow) -> Result<KeyBytes, Error> {
+        let purpose = Purpose::Audit {
+            public: &row.public,
+        };
+        self.known_root(row.root_version)?
+            .unwrap(&row.wrapped, &purpose)
     }
 
     /// Keeps to a floor that was moved.

@@ -40,6 +40,7 @@ mod folder;
 mod hardening;
 mod keyring;
 pub mod local;
+mod rollback;
 mod rotation;
 pub mod run;
 mod seal;
@@ -47,6 +48,7 @@ pub mod server;
 pub mod store;
 pub mod testing;
 pub mod unlock;
+mod verify;
 
 pub use clock::{Clock, SystemClock};
 pub use error::{Error, ErrorKind};

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use conf::{Argon2Settings, KeystoreSettings};
 use keystore_client::admin::{
-    Admin, AdminError, Finding, KekVersion, KeyFilter, KeyPage, KeyRecord, Outcome, PAGE, Report,
-    Status,
+    Admin, AdminError, CheckpointText, KekVersion, KeyFilter, KeyPage, KeyRecord, Outcome, PAGE,
+    Report, Status,
 };
 use keystore_client::{
     Answer, Error as CallError, ExportRequest, ExportedKey, Keystore, Lease, LeaseRequest,
@@ -26,7 +26,7 @@ use ring::rand::SystemRandom;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::watch;
 
-use crate::audit::{self, Event, Log};
+use crate::audit::{self, Checkpoint, Event, Log, Room};
 use crate::capability::{Caller, Capability};
 use crate::clock::{Clock, unix_ms};
 use crate::error::{Error, ErrorKind};
@@ -55,7 +55,7 @@ pub struct Local(Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) store: Box<dyn Store>,
-    log: Log,
+    pub(crate) log: Log,
     clock: Arc<dyn Clock>,
     pub(crate) random: SystemRandom,
     lease_term: Duration,
@@ -99,7 +99,7 @@ impl Local {
         clock: Arc<dyn Clock>,
         folder: Option<Folder>,
     ) -> Result<Self, Error> {
-        let (log, torn_bytes) = Log::open(log)?;
+        let (log, torn_bytes) = Log::open(log, settings.audit)?;
         if torn_bytes > 0 {
             tracing::warn!(
                 torn_bytes,
@@ -268,10 +268,17 @@ impl Admin for Handle {
         })
     }
 
-    fn verify(&self) -> Outcome<'_, Report> {
+    fn checkpoint(&self) -> Outcome<'_, CheckpointText> {
         Box::pin(async {
             self.check(Capability::Audit).await?;
-            Ok(self.inner.verify().await.map_err(CallError::from)?)
+            Ok(self.inner.checkpoint().await?)
+        })
+    }
+
+    fn verify(&self, against: Option<CheckpointText>) -> Outcome<'_, Report> {
+        Box::pin(async move {
+            self.check(Capability::Audit).await?;
+            Ok(self.inner.verify(against.as_ref()).await?)
         })
     }
 
@@ -369,9 +376,14 @@ impl Inner {
                 key: unsealed.content_key(self.store.as_ref(), row).await?,
             });
         }
+        let store = match made.is_empty() {
+            true => None,
+            false => Some(self.saw_store().await?),
+        };
         let event = Event::Lease {
             keys: rows.iter().map(audited).collect(),
             made,
+            store,
         };
         self.record(caller.name(), event).await?;
         // Sealed in the meantime: the record stands, the keys are wiped here.
@@ -391,6 +403,12 @@ impl Inner {
         let mut found = self.store.keys_of(contexts).await?;
         if found.iter().all(Option::is_some) {
             return Ok((found.into_iter().flatten().collect(), vec![]));
+        }
+        if self.log.room() < Room::Plenty {
+            return Err(Error::new(
+                ErrorKind::AuditUnavailable,
+                "the audit log is down to its reserve, and no key is made any more: set the log aside",
+            ));
         }
         let mut made = Vec::new();
         for _ in 0..MAX_TRIES {
@@ -532,6 +550,9 @@ impl Inner {
         match blocking(move || row.sealed.unseal(&passphrase)).await {
             Ok(root) => {
                 let unsealed = Keyring::new(row.version, self.ready(&root)?);
+                if let Some(why) = self.rolled_back().await? {
+                    return Err(refused(why));
+                }
                 self.record(caller, Event::Unseal { opened: true }).await?;
                 self.open(unsealed).await?;
                 Ok(())
@@ -560,6 +581,8 @@ impl Inner {
     }
 
     async fn open(self: &Arc<Self>, unsealed: Keyring) -> Result<(), Error> {
+        let signer = (unsealed.signer(self.store.as_ref(), &self.random, self.now())).await?;
+        self.log.sign_with(Some(Arc::new(signer)));
         self.anchor().await?;
         self.set(Some(unsealed), SealState::Unsealed);
         // A rotation that was cut short goes on.
@@ -574,8 +597,10 @@ impl Inner {
         }
         // Sealed whatever comes of the record: no key leaves on the way to safety.
         self.set(None, SealState::Sealed);
-        self.record(caller, Event::Seal).await?;
-        self.anchor().await
+        let recorded = self.record(caller, Event::Seal).await;
+        let anchored = self.anchor().await;
+        self.log.sign_with(None);
+        recorded.and(anchored)
     }
 
     fn set(&self, unsealed: Option<Keyring>, state: SealState) {
@@ -598,6 +623,7 @@ impl Inner {
         let rotating = self.rotating().await?;
         let stale = self.store.stale().await?;
         let head = self.log.head();
+        let (audit_bytes, audit_capacity) = self.log.used();
         Ok(Status {
             state: *self.state.borrow(),
             keys,
@@ -606,59 +632,12 @@ impl Inner {
             stale,
             audit_records: head.seq,
             audit_head: head.hex(),
-            memory_locked: self.unsealed().ok().map(|unsealed| unsealed.locked()),
+            audit_key: self.log.public_key().map(|key| key.hex()),
+            audit_bytes,
+            audit_capacity,
+            memory_locked: (self.unsealed().ok())
+                .map(|unsealed| unsealed.locked() && self.log.locked()),
         })
-    }
-
-    async fn verify(self: &Arc<Self>) -> Result<Report, Error> {
-        let anchor = self.store.anchor().await?;
-        let walk = blocking({
-            let inner = self.clone();
-            move || Ok(inner.log.verify(anchor))
-        })
-        .await?;
-        let mut report = Report {
-            audit_records: walk.head.seq,
-            keys: 0,
-            unwrapped: 0,
-            faults: Vec::new(),
-        };
-        report.faults.extend(walk.fault.map(|fault| Finding {
-            place: "audit".to_owned(),
-            sequence: Some(fault.seq),
-            what: fault.what,
-        }));
-        let wrong = self.store.integrity().await?;
-        report.faults.extend(wrong.into_iter().map(|what| Finding {
-            place: "store".to_owned(),
-            sequence: None,
-            what,
-        }));
-        let mut filter = KeyFilter::default();
-        loop {
-            let rows = self.store.page(&filter, PAGE).await?;
-            let Some(last) = rows.last() else {
-                return Ok(report);
-            };
-            filter.after = Some(last.key_id);
-            for row in rows {
-                report.keys += 1;
-                let KeyBody::Wrapped(_) = row.body else {
-                    continue;
-                };
-                let Ok(unsealed) = self.unsealed() else {
-                    continue;
-                };
-                match unsealed.content_key(self.store.as_ref(), &row).await {
-                    Ok(_) => report.unwrapped += 1,
-                    Err(error) => report.faults.push(Finding {
-                        place: row.key_id.to_string(),
-                        sequence: None,
-                        what: error.to_string(),
-                    }),
-                }
-            }
-        }
     }
 
     async fn key_list(&self, filter: &KeyFilter) -> Result<KeyPage, Error> {
@@ -718,9 +697,33 @@ impl Inner {
         self.log.append(now, caller, event).await.map(drop)
     }
 
-    /// Ties the log as it is now to the store.
+    /// Ties the log as it is now to the store, and the store to the log.
     pub(crate) async fn anchor(&self) -> Result<(), Error> {
-        self.store.put_anchor(self.log.head()).await
+        self.sign().await.map(drop)
+    }
+
+    async fn sign(&self) -> Result<Checkpoint, Error> {
+        self.saw_store().await?;
+        let (head, checkpoint) = self.log.checkpoint(unix_ms(self.clock.now())).await?;
+        // One that stays behind proves less, not wrongly: on a full disk an operator still gets in.
+        if let Err(error) = self.store.put_anchor(head).await {
+            tracing::error!(%error, "the store cannot take note of the audit log's new end");
+        }
+        Ok(checkpoint)
+    }
+
+    async fn checkpoint(&self) -> Result<CheckpointText, CallError> {
+        let _administration = self.administration.lock().await;
+        // While sealed there is nothing to sign with.
+        self.unsealed()?;
+        Ok((&self.sign().await?).into())
+    }
+
+    /// How often the store has been written to; the log takes note of it.
+    async fn saw_store(&self) -> Result<u64, Error> {
+        let writes = self.store.writes().await?;
+        self.log.saw_store(writes);
+        Ok(writes)
     }
 
     /// In seconds of Unix time.
@@ -774,6 +777,7 @@ fn counted<T>(op: &'static str, result: Result<T, CallError>) -> Result<T, CallE
         Err(CallError::Sealed) => "sealed",
         Err(CallError::Denied(_)) => "denied",
         Err(CallError::Malformed(_)) => "malformed",
+        Err(CallError::AuditUnavailable(_)) => "audit_unavailable",
         Err(CallError::Unavailable(_)) => "unavailable",
     };
     metrics::counter!("castellum_keystore_ops_total", "op" => op, "result" => label).increment(1);

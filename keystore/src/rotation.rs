@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind};
 use crate::keyring::{Keyring, floor};
 use crate::local::{Inner, Refusal, blocking, refused};
 use crate::seal::random_key;
-use crate::store::{KekRow, KeyRow, RootRow};
+use crate::store::{KekRow, KeyRow, RootRotation, RootRow};
 use crate::unlock::passphrase::SealedRoot;
 
 /// Keys wrapped anew in one transaction: a few milliseconds, for which new keys wait.
@@ -106,12 +106,21 @@ impl Inner {
         let version = root.version;
         self.record(caller, Event::RotateRoot { version }).await?;
         for _ in 0..MAX_TRIES {
-            let mut replaced = Vec::new();
+            let mut rotation = RootRotation {
+                root: root.clone(),
+                keks: Vec::new(),
+                audit_keys: Vec::new(),
+            };
             for kek in self.store.keks().await? {
                 let floor = Some(floor(&kek));
-                replaced.push(keyring.rewrap_kek(&self.random, kek, version, floor)?);
+                let kek = keyring.rewrap_kek(&self.random, kek, version, floor)?;
+                rotation.keks.push(kek);
             }
-            if self.store.rotate_root(root.clone(), replaced).await? {
+            if let Some(key) = self.store.audit_key().await? {
+                let key = keyring.rewrap_audit_key(&self.random, key, version)?;
+                rotation.audit_keys.push(key);
+            }
+            if self.store.rotate_root(rotation).await? {
                 return Ok(());
             }
             // A KEK was made in between.

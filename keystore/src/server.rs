@@ -177,7 +177,8 @@ impl Session for ControlSession {
                     AdminReply::Versions(admin.rotate_keks(tenant).await?)
                 }
                 AdminCall::Status => AdminReply::Status(admin.status().await?),
-                AdminCall::Verify => AdminReply::Report(admin.verify().await?),
+                AdminCall::Checkpoint => AdminReply::Checkpoint(admin.checkpoint().await?),
+                AdminCall::Verify(against) => AdminReply::Report(admin.verify(against).await?),
                 AdminCall::KeyList(filter) => AdminReply::Page(admin.key_list(filter).await?),
                 AdminCall::KeyShow(id) => AdminReply::Key(admin.key_show(id).await?),
                 AdminCall::KeyDestroy(id) => AdminReply::Key(admin.key_destroy(id).await?),

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
-use conf::{Argon2Settings, CallerRight, CallerSettings, Drain, KeystoreSettings};
+use conf::{Argon2Settings, AuditSettings, CallerRight, CallerSettings, Drain, KeystoreSettings};
 use keystore_client::Keystore;
 use keystore_client::admin::Admin;
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -44,6 +44,10 @@ pub fn settings(folder: &std::path::Path) -> KeystoreSettings {
             memory_kib: 8,
             passes: 1,
             lanes: 1,
+        },
+        audit: AuditSettings {
+            capacity: 64 << 20,
+            reserve: 1 << 20,
         },
         require_locked_memory: false,
         drain: Drain {

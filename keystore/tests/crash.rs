@@ -24,7 +24,7 @@ use ring::digest::{SHA256, digest};
 /// Where the child finds its state; unset, it is not a child.
 const FOLDER: &str = "CASTELLUM_CRASH_FOLDER";
 
-/// What the child does besides: `keys` or `rotation`.
+/// What the child does: a [`Work`].
 const WORK: &str = "CASTELLUM_CRASH_WORK";
 
 const PASSPHRASE: &str = "correct horse";
@@ -63,13 +63,38 @@ const ALWAYS: [(&str, &str); 4] = [
 /// No sweep goes further: did it, the child would write without end.
 const MOST_KILLS: u32 = 2000;
 
-/// After this many calls every second one is a kill, after twice as many every third, and so on: long work repeats
-/// itself.
-const STRIDE: u32 = 6;
+/// What the child does, and how many of its calls are kills.
+#[derive(Clone, Copy)]
+enum Work {
+    /// Makes keys. It is killed at every call.
+    Keys,
+    /// Makes keys, then rotates. That repeats itself: after [`STRIDE`] calls it is killed at every second one, after
+    /// twice as many at every third, and so on.
+    Rotation,
+}
+
+/// See [`Work::Rotation`].
+const STRIDE: u32 = 4;
+
+impl Work {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Keys => "keys",
+            Self::Rotation => "rotation",
+        }
+    }
+
+    fn after(self, nth: u32) -> u32 {
+        match self {
+            Self::Keys => nth + 1,
+            Self::Rotation => nth + 1 + nth / STRIDE,
+        }
+    }
+}
 
 #[test]
 fn killed_at_any_point_of_a_key_creation() {
-    sweep("keys", |folder| {
+    sweep(Work::Keys, |folder| {
         block_on(async {
             let local = open(folder).await;
             let operator = local.admin(Caller::operator("operator"));
@@ -80,12 +105,12 @@ fn killed_at_any_point_of_a_key_creation() {
 
 #[test]
 fn killed_at_any_point_of_the_first_start() {
-    sweep("keys", |_| {});
+    sweep(Work::Keys, |_| {});
 }
 
 #[test]
 fn versioning_killed_at_any_point_of_a_rotation() {
-    sweep("rotation", |folder| {
+    sweep(Work::Rotation, |folder| {
         block_on(async {
             let local = open(folder).await;
             let operator = local.admin(Caller::operator("operator"));
@@ -99,7 +124,7 @@ fn versioning_killed_at_any_point_of_a_rotation() {
 }
 
 /// Kills the child at each point; `prepare` makes what it finds.
-fn sweep(work: &str, prepare: impl Fn(&Path)) {
+fn sweep(work: Work, prepare: impl Fn(&Path)) {
     if !strace_works() {
         eprintln!("skipped: strace is missing, or may not trace");
         return;
@@ -127,7 +152,7 @@ fn sweep(work: &str, prepare: impl Fn(&Path)) {
                 break;
             }
             kills += 1;
-            nth += 1 + nth / STRIDE;
+            nth = work.after(nth);
             assert!(nth < MOST_KILLS, "{call} on {file} without end");
         }
         if kills > 0 {
@@ -173,7 +198,7 @@ fn strace_works() -> bool {
 /// each key by its id.
 fn run_child(
     folder: &Path,
-    work: &str,
+    work: Work,
     file: &str,
     call: &str,
     nth: u32,
@@ -192,7 +217,7 @@ fn run_child(
             "--test-threads=1",
         ])
         .env(FOLDER, folder)
-        .env(WORK, work)
+        .env(WORK, work.as_str())
         .output()
         .unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
@@ -235,7 +260,7 @@ fn child() {
                 println!("KEY {id} {digest} .");
             }
         }
-        if std::env::var(WORK).unwrap() == "rotation" {
+        if std::env::var(WORK).unwrap() == Work::Rotation.as_str() {
             operator.rotate_keks(None).await.unwrap();
             operator.rotate_root(PASSPHRASE.into()).await.unwrap();
             rewrapped(&local).await;
@@ -268,7 +293,7 @@ fn check(folder: &Path, acknowledged: &BTreeMap<String, String>, killed_at: &str
         }
         rewrapped(&local).await;
         // Whole: every row opens, the chain holds, and each lease's two keys are there or neither.
-        let report = operator.verify().await.unwrap();
+        let report = operator.verify(None).await.unwrap();
         assert_eq!(report.faults, vec![], "{killed_at}");
         assert_eq!(report.unwrapped, report.keys, "{killed_at}");
         assert_eq!(report.keys % 2, 0, "{killed_at}: a lease was half kept");

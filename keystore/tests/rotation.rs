@@ -71,7 +71,7 @@ impl Opened {
     }
 
     async fn in_order(&self) {
-        let report = self.operator.verify().await.unwrap();
+        let report = self.operator.verify(None).await.unwrap();
         assert_eq!(report.faults, vec![]);
         assert_eq!(report.unwrapped, report.keys);
     }
@@ -147,7 +147,7 @@ async fn context_binding_two_records_ciphertexts_swapped_are_detected() {
         assert!(matches!(refused, Err(Error::Unavailable(_))), "{refused:?}");
     }
     assert!(same(&lease(&keystore.origin, 2..3).await, &keys[2..]));
-    let report = keystore.operator.verify().await.unwrap();
+    let report = keystore.operator.verify(None).await.unwrap();
     let mut named: Vec<_> = report.faults.iter().map(|fault| &fault.place).collect();
     named.sort();
     let mut swapped: Vec<_> = keys[..2].iter().map(|key| key.key_id.to_string()).collect();
@@ -251,7 +251,7 @@ async fn versioning_a_key_under_a_version_below_the_floor_is_refused() {
         let refused = keystore.origin.lease(LeaseRequest { contexts }).await;
         let why = format!("{refused:?}");
         assert!(why.contains("its floor is 2"), "{why}");
-        let faults = keystore.operator.verify().await.unwrap().faults;
+        let faults = keystore.operator.verify(None).await.unwrap().faults;
         assert_eq!(faults.len(), 1, "{faults:?}");
         assert_eq!(faults[0].place, keys[0].key_id.to_string());
         assert!(same(&lease(&keystore.origin, 1..2).await, &keys[1..]));

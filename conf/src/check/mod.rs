@@ -12,12 +12,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use self::served::licensed;
-use crate::document::{Document, KeystoreDocument, LicenseDocument, LogDocument, OriginDocument};
+use crate::document::{
+    AuditDocument, Document, KeystoreDocument, LicenseDocument, LogDocument, OriginDocument,
+};
 use crate::fault::Fault;
 use crate::settings::{
-    AdminSettings, CacheLimits, Drain, KeystoreSettings, LicensePolicySettings, LicenseSettings,
-    LogSettings, OriginSettings, PackSettings, PolicySettings, RequestLimits, Settings,
-    StorageSettings, TenantSettings, Transport,
+    AdminSettings, AuditSettings, CacheLimits, Drain, KeystoreSettings, LicensePolicySettings,
+    LicenseSettings, LogSettings, OriginSettings, PackSettings, PolicySettings, RequestLimits,
+    Settings, StorageSettings, TenantSettings, Transport,
 };
 use crate::units::{Size, Span};
 use crate::written::{Places, Written};
@@ -290,8 +292,36 @@ impl Check<'_> {
             passphrase,
             init_at_start: keystore.init_at_start,
             argon2: self.argon2(keystore.argon2),
+            audit: self.audit(keystore.audit),
             require_locked_memory: keystore.require_locked_memory,
             drain: shared.drain,
+        }
+    }
+
+    /// A record has up to 256 KiB: the operators' half of the reserve holds a few of the longest.
+    fn audit(&mut self, audit: AuditDocument) -> AuditSettings {
+        let capacity = self.bytes(
+            "keystore.audit.capacity",
+            audit.capacity,
+            Size::mebibytes(8),
+            Size::mebibytes(1 << 20),
+        );
+        let reserve = self.bytes(
+            "keystore.audit.reserve",
+            audit.reserve,
+            Size::mebibytes(2),
+            Size::mebibytes(1024),
+        );
+        if reserve > capacity / 4 {
+            self.fault(
+                "keystore.audit.reserve",
+                "is more than a quarter of the capacity",
+                "set it to 16MiB, or raise keystore.audit.capacity",
+            );
+        }
+        AuditSettings {
+            capacity: capacity as u64,
+            reserve: reserve as u64,
         }
     }
 

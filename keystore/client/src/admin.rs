@@ -56,11 +56,19 @@ pub trait Admin: Send + Sync {
     /// [`Error::Denied`], [`Error::Unavailable`].
     fn status(&self) -> Outcome<'_, Status>;
 
-    /// Walks the audit chain, checks the store and, when unsealed, unwraps every key.
+    /// Signs how far the audit log has come, and records that. Kept elsewhere, it finds out a log that was cut short
+    /// or written anew, and a store that was put back.
+    ///
+    /// # Errors
+    /// [`Error::Sealed`], [`Error::AuditUnavailable`].
+    fn checkpoint(&self) -> Outcome<'_, CheckpointText>;
+
+    /// Walks the audit chain, checks the store and, when unsealed, unwraps every key. `against` is a checkpoint that
+    /// was kept elsewhere.
     ///
     /// # Errors
     /// [`Error::Denied`], [`Error::Unavailable`]; what is found wrong is in the report.
-    fn verify(&self) -> Outcome<'_, Report>;
+    fn verify(&self, against: Option<CheckpointText>) -> Outcome<'_, Report>;
 
     /// Key records by key id, a page at a time.
     ///
@@ -108,8 +116,36 @@ pub struct Status {
     pub audit_records: u64,
     /// The hash of the last audit record, in hexadecimal: note it elsewhere, and a shortened log is found out.
     pub audit_head: String,
+    /// Whose signatures the audit log bears, 64 hexadecimal digits; `None` while sealed.
+    pub audit_key: Option<String>,
+    /// The audit log's length, in bytes.
+    pub audit_bytes: u64,
+    /// The length at which it is full, in bytes.
+    pub audit_capacity: u64,
     /// Whether the root and the KEKs lie in memory that is never swapped; `None` while sealed.
     pub memory_locked: Option<bool>,
+}
+
+/// A signed statement of how far the audit log had come. The signature (Ed25519, RFC 8032) is over the bytes that
+/// `keystore/design/audit-log.md` draws.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointText {
+    /// The public key, 64 hexadecimal digits.
+    pub key: String,
+    /// The last record.
+    pub seq: u64,
+    /// Its hash, 64 hexadecimal digits.
+    pub hash: String,
+    /// The length of all records up to and with it, in bytes.
+    pub bytes: u64,
+    /// When, in milliseconds of Unix time.
+    pub unix_ms: u64,
+    /// How often the store had been written to, at the least.
+    pub store: u64,
+    /// How many tombstones there were.
+    pub tombstones: u64,
+    /// 128 hexadecimal digits.
+    pub signature: String,
 }
 
 /// What [`Admin::verify`] found.
@@ -117,6 +153,8 @@ pub struct Status {
 pub struct Report {
     /// Audit records whose place in the chain is right, from the first on.
     pub audit_records: u64,
+    /// The last audit record that a signature covers; 0 while there is no key to check it with.
+    pub audit_signed: u64,
     /// Key records looked at.
     pub keys: u64,
     /// Keys unwrapped; none while sealed.
@@ -132,6 +170,8 @@ pub struct Finding {
     pub place: String,
     /// The audit record's sequence number, counted from 1.
     pub sequence: Option<u64>,
+    /// Where in the audit log's file that record begins or should begin, in bytes.
+    pub offset: Option<u64>,
     /// What.
     pub what: String,
 }

@@ -10,7 +10,9 @@ use std::time::Duration;
 use keystore_types::{ConstantIv, ContentKey, KeyContext, KeyId, Label, Scheme};
 use serde::{Deserialize, Serialize};
 
-use crate::admin::{AdminError, KekVersion, KeyFilter, KeyPage, KeyRecord, Report, Status};
+use crate::admin::{
+    AdminError, CheckpointText, KekVersion, KeyFilter, KeyPage, KeyRecord, Report, Status,
+};
 use crate::frame::{Frame, Secret};
 use crate::{Error, ExportRequest, ExportedKey, Lease, LeaseRequest, LeasedKey, SealState};
 
@@ -94,8 +96,10 @@ pub enum AdminCall {
     RotateKeks(Option<String>),
     /// [`crate::admin::Admin::status`].
     Status,
+    /// [`crate::admin::Admin::checkpoint`].
+    Checkpoint,
     /// [`crate::admin::Admin::verify`].
-    Verify,
+    Verify(Option<CheckpointText>),
     /// [`crate::admin::Admin::key_list`].
     KeyList(KeyFilter),
     /// [`crate::admin::Admin::key_show`].
@@ -173,6 +177,8 @@ pub enum AdminReply {
     Versions(Vec<KekVersion>),
     /// To [`AdminCall::Status`].
     Status(Status),
+    /// To [`AdminCall::Checkpoint`].
+    Checkpoint(CheckpointText),
     /// To [`AdminCall::Verify`].
     Report(Report),
     /// To [`AdminCall::KeyList`].
@@ -191,6 +197,8 @@ pub enum Fault {
     Denied(String),
     /// [`Error::Malformed`].
     Malformed(String),
+    /// [`Error::AuditUnavailable`].
+    AuditUnavailable(String),
     /// [`Error::Unavailable`].
     Unavailable(String),
     /// [`AdminError::WrongPassphrase`].
@@ -207,6 +215,7 @@ impl From<Error> for Fault {
             Error::Sealed => Self::Sealed,
             Error::Denied(why) => Self::Denied(why),
             Error::Malformed(why) => Self::Malformed(why),
+            Error::AuditUnavailable(why) => Self::AuditUnavailable(why),
             Error::Unavailable(why) => Self::Unavailable(why),
         }
     }
@@ -229,6 +238,7 @@ impl From<Fault> for AdminError {
             Fault::Sealed => Error::Sealed.into(),
             Fault::Denied(why) => Error::Denied(why).into(),
             Fault::Malformed(why) => Error::Malformed(why).into(),
+            Fault::AuditUnavailable(why) => Error::AuditUnavailable(why).into(),
             Fault::Unavailable(why) => Error::Unavailable(why).into(),
             Fault::WrongPassphrase => Self::WrongPassphrase,
             Fault::NotFound(id) => Self::NotFound(id),

@@ -9,7 +9,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::admin::{
-    Admin, AdminError, KekVersion, KeyFilter, KeyPage, KeyRecord, Outcome, Report, Status,
+    Admin, AdminError, CheckpointText, KekVersion, KeyFilter, KeyPage, KeyRecord, Outcome, Report,
+    Status,
 };
 use crate::frame::{Frame, Secret};
 use crate::link::Link;
@@ -139,9 +140,18 @@ impl Admin for AdminSocket {
         })
     }
 
-    fn verify(&self) -> Outcome<'_, Report> {
+    fn checkpoint(&self) -> Outcome<'_, CheckpointText> {
         Box::pin(async {
-            match self.ask(AdminCall::Verify).await? {
+            match self.ask(AdminCall::Checkpoint).await? {
+                AdminReply::Checkpoint(checkpoint) => Ok(checkpoint),
+                other => Err(unlike(&other)),
+            }
+        })
+    }
+
+    fn verify(&self, against: Option<CheckpointText>) -> Outcome<'_, Report> {
+        Box::pin(async {
+            match self.ask(AdminCall::Verify(against)).await? {
                 AdminReply::Report(report) => Ok(report),
                 other => Err(unlike(&other)),
             }

@@ -27,9 +27,16 @@ pub trait Store: Send + Sync {
     /// Keeps the first root, unless there is one; says whether it did.
     fn put_root(&self, root: RootRow) -> Stored<'_, bool>;
 
-    /// Puts a new root and all that it wraps in the place of the old; says whether it did. It does not when anything
-    /// of `replaced` is no longer as it was read, or is no longer all there is: then nothing has changed.
-    fn rotate_root(&self, root: RootRow, replaced: Vec<Replaced<KekRow>>) -> Stored<'_, bool>;
+    /// Puts a new root and all that it wraps in the place of the old; says whether it did. It does not when anything of
+    /// that is no longer as it was read, or is no longer all there is: then nothing has changed.
+    fn rotate_root(&self, rotation: RootRotation) -> Stored<'_, bool>;
+
+    /// What this node's audit log is signed with, if it was made.
+    fn audit_key(&self) -> Stored<'_, Option<AuditKeyRow>>;
+
+    /// Keeps it, unless there is one; returns the one that stands. `None` when the root that wraps it is no longer the
+    /// newest: then nothing was kept.
+    fn put_audit_key(&self, key: AuditKeyRow) -> Stored<'_, Option<AuditKeyRow>>;
 
     /// Every tenant's every KEK, by tenant and version.
     fn keks(&self) -> Stored<'_, Vec<KekRow>>;
@@ -83,6 +90,9 @@ pub trait Store: Send + Sync {
     /// How many keys can be used, and how many were destroyed.
     fn counts(&self) -> Stored<'_, (u64, u64)>;
 
+    /// How often key records were written to: never less than at any time before.
+    fn writes(&self) -> Stored<'_, u64>;
+
     /// What the database finds wrong with itself.
     fn integrity(&self) -> Stored<'_, Vec<String>>;
 
@@ -109,6 +119,30 @@ pub struct RootRow {
     pub version: u32,
     /// The root, wrapped by what unseals the keystore.
     pub sealed: SealedRoot,
+    /// In seconds of Unix time.
+    pub created: u64,
+}
+
+/// A new root, and all that the old one wraps.
+#[derive(Clone, Debug)]
+pub struct RootRotation {
+    /// Of the version after the old one's.
+    pub root: RootRow,
+    /// Every KEK.
+    pub keks: Vec<Replaced<KekRow>>,
+    /// Every node's signing key.
+    pub audit_keys: Vec<Replaced<AuditKeyRow>>,
+}
+
+/// What an audit log is signed with, at rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditKeyRow {
+    /// The public key (RFC 8032 5.1.5).
+    pub public: [u8; 32],
+    /// The version of the root that wraps it.
+    pub root_version: u32,
+    /// The private key, wrapped by the root.
+    pub wrapped: Wrapped,
     /// In seconds of Unix time.
     pub created: u64,
 }

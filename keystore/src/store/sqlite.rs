@@ -14,16 +14,17 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::{KekRow, KeyBody, KeyRow, Replaced, RootRow, Store, Stored};
+use super::{AuditKeyRow, KekRow, KeyBody, KeyRow, Replaced, RootRotation, RootRow, Store, Stored};
 use crate::audit::Head;
 use crate::error::{Error, ErrorKind};
 use crate::seal::Wrapped;
 use crate::unlock::passphrase::SealedRoot;
 
 /// Each brings the schema from one version to the next; `PRAGMA user_version` counts those done.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("migrations/0001_initial.sql"),
     include_str!("migrations/0002_versions.sql"),
+    include_str!("migrations/0003_audit.sql"),
 ];
 
 /// The columns that [`key_row`] reads.
@@ -210,36 +211,84 @@ impl Store for Sqlite {
     fn put_root(&self, root: RootRow) -> Stored<'_, bool> {
         Box::pin(async move {
             let mut writer = self.writer.lock().await;
-            put_root(&mut writer, &root).await
+            let mut transaction = begin(&mut writer, "keep the root").await?;
+            let done = put_root(&mut transaction, &root).await?;
+            finish(transaction, done, "keep the root").await?;
+            Ok(done)
         })
     }
 
-    fn rotate_root(&self, root: RootRow, replaced: Vec<Replaced<KekRow>>) -> Stored<'_, bool> {
+    fn rotate_root(&self, rotation: RootRotation) -> Stored<'_, bool> {
         Box::pin(async move {
             let attempted = "keep a new root";
+            let RootRotation {
+                root,
+                keks,
+                audit_keys,
+            } = rotation;
             let mut writer = self.writer.lock().await;
-            let mut transaction =
-                (writer.begin_with("BEGIN IMMEDIATE").await).map_err(failed(attempted))?;
+            let mut transaction = begin(&mut writer, attempted).await?;
             let removed = sqlx::query("DELETE FROM root WHERE version = ?")
                 .bind(root.version.saturating_sub(1))
                 .execute(&mut *transaction)
                 .await
                 .map_err(failed(attempted))?;
-            let keks: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM kek")
-                .fetch_one(&mut *transaction)
+            let all: i64 = sqlx::query_scalar(
+                "SELECT (SELECT COUNT(*) FROM kek) + (SELECT COUNT(*) FROM audit_key)",
+            )
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(failed(attempted))?;
+            let mut as_read = removed.rows_affected() == 1
+                && usize::try_from(all).is_ok_and(|all| all == keks.len() + audit_keys.len())
+                && put_root(&mut transaction, &root).await?;
+            for kek in &keks {
+                as_read = as_read && replace_kek(&mut transaction, kek).await?;
+            }
+            for Replaced { old, new } in &audit_keys {
+                let done = sqlx::query(
+                    "UPDATE audit_key SET root_version = ?, wrapped = ? WHERE public = ? AND wrapped = ?",
+                )
+                .bind(new.root_version)
+                .bind(new.wrapped.as_bytes())
+                .bind(old.public.as_slice())
+                .bind(old.wrapped.as_bytes())
+                .execute(&mut *transaction)
                 .await
                 .map_err(failed(attempted))?;
-            let mut as_read = removed.rows_affected() == 1
-                && usize::try_from(keks).is_ok_and(|keks| keks == replaced.len())
-                && put_root(&mut transaction, &root).await?;
-            for kek in &replaced {
-                as_read = as_read && replace_kek(&mut transaction, kek).await?;
+                as_read = as_read && done.rows_affected() == 1;
             }
             // Dropped, a transaction changes nothing.
             if as_read {
-                (transaction.commit().await).map_err(failed(attempted))?;
+                finish(transaction, true, attempted).await?;
             }
             Ok(as_read)
+        })
+    }
+
+    fn audit_key(&self) -> Stored<'_, Option<AuditKeyRow>> {
+        Box::pin(async { audit_key(&mut *self.reader().await).await })
+    }
+
+    fn put_audit_key(&self, key: AuditKeyRow) -> Stored<'_, Option<AuditKeyRow>> {
+        Box::pin(async move {
+            let attempted = "keep the audit key";
+            let mut writer = self.writer.lock().await;
+            let mut transaction = begin(&mut writer, attempted).await?;
+            let done = sqlx::query(
+                "INSERT INTO audit_key (one, public, root_version, wrapped, created) \
+                 SELECT 1, ?1, ?2, ?3, ?4 WHERE ?2 = (SELECT version FROM root) ON CONFLICT DO NOTHING",
+            )
+            .bind(key.public.as_slice())
+            .bind(key.root_version)
+            .bind(key.wrapped.as_bytes())
+            .bind(seconds(key.created))
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed(attempted))?;
+            let standing = audit_key(&mut transaction).await?;
+            finish(transaction, done.rows_affected() > 0, attempted).await?;
+            Ok(standing)
         })
     }
 
@@ -261,9 +310,8 @@ impl Store for Sqlite {
         Box::pin(async move {
             let attempted = "keep a KEK";
             let mut writer = self.writer.lock().await;
-            let mut transaction =
-                (writer.begin_with("BEGIN IMMEDIATE").await).map_err(failed(attempted))?;
-            sqlx::query(
+            let mut transaction = begin(&mut writer, attempted).await?;
+            let done = sqlx::query(
                 "INSERT INTO kek (tenant, version, floor, root_version, wrapped, created) \
                  SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE ?4 = (SELECT version FROM root) \
                  ON CONFLICT DO NOTHING",
@@ -278,7 +326,7 @@ impl Store for Sqlite {
             .await
             .map_err(failed(attempted))?;
             let standing = kek(&mut transaction, &row.tenant, Some(row.version)).await?;
-            (transaction.commit().await).map_err(failed(attempted))?;
+            finish(transaction, done.rows_affected() > 0, attempted).await?;
             Ok(standing)
         })
     }
@@ -287,8 +335,7 @@ impl Store for Sqlite {
         Box::pin(async move {
             let attempted = "move a floor";
             let mut writer = self.writer.lock().await;
-            let mut transaction =
-                (writer.begin_with("BEGIN IMMEDIATE").await).map_err(failed(attempted))?;
+            let mut transaction = begin(&mut writer, attempted).await?;
             let free: bool = sqlx::query_scalar(
                 "SELECT NOT EXISTS (SELECT 1 FROM kek WHERE tenant = ?1 AND version > ?2) \
                  AND NOT EXISTS (SELECT 1 FROM content_key \
@@ -301,7 +348,7 @@ impl Store for Sqlite {
             .await
             .map_err(failed(attempted))?;
             let moved = free && replace_kek(&mut transaction, &kek).await?;
-            (transaction.commit().await).map_err(failed(attempted))?;
+            finish(transaction, moved, attempted).await?;
             Ok(moved)
         })
     }
@@ -321,14 +368,14 @@ impl Store for Sqlite {
         Box::pin(async move {
             let attempted = "keep new keys";
             let mut writer = self.writer.lock().await;
-            let mut transaction =
-                (writer.begin_with("BEGIN IMMEDIATE").await).map_err(failed(attempted))?;
+            let mut transaction = begin(&mut writer, attempted).await?;
             let mut standing = Vec::with_capacity(keys.len());
+            let mut changed = false;
             for key in &keys {
-                put_key(&mut transaction, key).await?;
+                changed |= put_key(&mut transaction, key).await?;
                 standing.push(key_of(&mut transaction, &key.context).await?);
             }
-            (transaction.commit().await).map_err(failed(attempted))?;
+            finish(transaction, changed, attempted).await?;
             Ok(standing)
         })
     }
@@ -377,8 +424,7 @@ impl Store for Sqlite {
         Box::pin(async move {
             let attempted = "keep what was wrapped anew";
             let mut writer = self.writer.lock().await;
-            let mut transaction =
-                (writer.begin_with("BEGIN IMMEDIATE").await).map_err(failed(attempted))?;
+            let mut transaction = begin(&mut writer, attempted).await?;
             let mut done = 0;
             for Replaced { old, new } in &keys {
                 let (KeyBody::Wrapped(was), KeyBody::Wrapped(wrapped)) = (&old.body, &new.body)
@@ -398,7 +444,7 @@ impl Store for Sqlite {
                 .map_err(failed(attempted))?;
                 done += changed.rows_affected();
             }
-            (transaction.commit().await).map_err(failed(attempted))?;
+            finish(transaction, done > 0, attempted).await?;
             Ok(done)
         })
     }
@@ -433,20 +479,25 @@ impl Store for Sqlite {
 
     fn destroy(&self, id: KeyId, at: u64) -> Stored<'_, Option<KeyRow>> {
         Box::pin(async move {
+            let attempted = "destroy a key";
             let mut writer = self.writer.lock().await;
+            let mut transaction = begin(&mut writer, attempted).await?;
             let done = sqlx::query(
                 "UPDATE content_key SET wrapped = NULL, destroyed = ? \
                  WHERE key_id = ? AND destroyed IS NULL",
             )
             .bind(seconds(at))
             .bind(id.as_bytes().as_slice())
-            .execute(&mut *writer)
+            .execute(&mut *transaction)
             .await
-            .map_err(failed("destroy a key"))?;
-            if done.rows_affected() > 0 {
+            .map_err(failed(attempted))?;
+            let changed = done.rows_affected() > 0;
+            let row = key_by_id(&mut transaction, id).await?;
+            finish(transaction, changed, attempted).await?;
+            if changed {
                 self.empty_log(&mut writer).await?;
             }
-            key_by_id(&mut writer, id).await
+            Ok(row)
         })
     }
 
@@ -467,6 +518,16 @@ impl Store for Sqlite {
             .await
             .map_err(failed("count keys"))?;
             Ok((number(&row, "usable")?, number(&row, "destroyed")?))
+        })
+    }
+
+    fn writes(&self) -> Stored<'_, u64> {
+        Box::pin(async {
+            let row = sqlx::query("SELECT count FROM writes")
+                .fetch_one(&mut *self.reader().await)
+                .await
+                .map_err(failed("count writes"))?;
+            number(&row, "count")
         })
     }
 
@@ -494,7 +555,7 @@ impl Store for Sqlite {
 
     fn anchor(&self) -> Stored<'_, Option<Head>> {
         Box::pin(async {
-            let row = sqlx::query("SELECT seq, hash FROM audit_anchor")
+            let row = sqlx::query("SELECT seq, hash, bytes FROM audit_anchor")
                 .fetch_optional(&mut *self.reader().await)
                 .await
                 .map_err(failed("read the audit anchor"))?;
@@ -502,6 +563,7 @@ impl Store for Sqlite {
                 Ok(Head {
                     seq: number(&row, "seq")?,
                     hash: bytes(&row, "hash")?,
+                    bytes: number(&row, "bytes")?,
                 })
             })
             .transpose()
@@ -511,18 +573,60 @@ impl Store for Sqlite {
     fn put_anchor(&self, head: Head) -> Stored<'_, ()> {
         Box::pin(async move {
             sqlx::query(
-                "INSERT INTO audit_anchor (one, seq, hash) VALUES (1, ?, ?) \
-                 ON CONFLICT DO UPDATE SET seq = excluded.seq, hash = excluded.hash \
+                "INSERT INTO audit_anchor (one, seq, hash, bytes) VALUES (1, ?, ?, ?) \
+                 ON CONFLICT DO UPDATE SET seq = excluded.seq, hash = excluded.hash, bytes = excluded.bytes \
                  WHERE excluded.seq > seq",
             )
             .bind(seconds(head.seq))
             .bind(head.hash.as_slice())
+            .bind(seconds(head.bytes))
             .execute(&mut *self.writer.lock().await)
             .await
             .map_err(failed("move the audit anchor"))?;
             Ok(())
         })
     }
+}
+
+type Transaction<'c> = sqlx::Transaction<'c, sqlx::Sqlite>;
+
+/// Begins by taking the one write lock, so that what is read is still so when it is written.
+async fn begin<'c>(
+    writer: &'c mut SqliteConnection,
+    attempted: &'static str,
+) -> Result<Transaction<'c>, Error> {
+    (writer.begin_with("BEGIN IMMEDIATE").await).map_err(failed(attempted))
+}
+
+/// Commits. A transaction that has changed key records counts as a write.
+async fn finish(
+    mut transaction: Transaction<'_>,
+    changed: bool,
+    attempted: &'static str,
+) -> Result<(), Error> {
+    if changed {
+        sqlx::query("UPDATE writes SET count = count + 1")
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed(attempted))?;
+    }
+    (transaction.commit().await).map_err(failed(attempted))
+}
+
+async fn audit_key(connection: &mut SqliteConnection) -> Result<Option<AuditKeyRow>, Error> {
+    let row = sqlx::query("SELECT public, root_version, wrapped, created FROM audit_key")
+        .fetch_optional(connection)
+        .await
+        .map_err(failed("read the audit key"))?;
+    row.map(|row| {
+        Ok(AuditKeyRow {
+            public: bytes(&row, "public")?,
+            root_version: number(&row, "root_version")?,
+            wrapped: Wrapped::from_stored(column(&row, "wrapped")?),
+            created: number(&row, "created")?,
+        })
+    })
+    .transpose()
 }
 
 async fn put_root(connection: &mut SqliteConnection, root: &RootRow) -> Result<bool, Error> {
@@ -626,12 +730,13 @@ async fn key_by_id(connection: &mut SqliteConnection, id: KeyId) -> Result<Optio
         .transpose()
 }
 
-async fn put_key(connection: &mut SqliteConnection, key: &KeyRow) -> Result<(), Error> {
+/// Whether it was kept.
+async fn put_key(connection: &mut SqliteConnection, key: &KeyRow) -> Result<bool, Error> {
     let KeyBody::Wrapped(wrapped) = &key.body else {
         return Err(Error::damaged("a new key without its body"));
     };
     let context = &key.context;
-    sqlx::query(PUT_KEY)
+    let done = sqlx::query(PUT_KEY)
         .bind(key.key_id.as_bytes().as_slice())
         .bind(&context.tenant)
         .bind(context.asset.as_str())
@@ -647,7 +752,7 @@ async fn put_key(connection: &mut SqliteConnection, key: &KeyRow) -> Result<(), 
         .execute(connection)
         .await
         .map_err(failed("keep a new key"))?;
-    Ok(())
+    Ok(done.rows_affected() > 0)
 }
 
 fn key_row(row: &SqliteRow) -> Result<KeyRow, Error> {

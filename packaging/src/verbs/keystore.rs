@@ -3,11 +3,12 @@
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _};
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
+use keystore::audit::{self, Checkpoint};
 use keystore_client::SealState;
-use keystore_client::admin::{Admin, KekVersion, Report, Status};
+use keystore_client::admin::{Admin, CheckpointText, Finding, KekVersion, Report, Status};
 use keystore_client::socket::AdminSocket;
 use secrecy::SecretString;
 use serde::Serialize;
@@ -58,9 +59,30 @@ enum Verb {
     /// Say how the keystore stands
     #[command(after_help = "Example:\n  castellum keystore status --json")]
     Status,
+    /// Sign how far the audit log has come: kept elsewhere, it finds out a log or a store that was put back
+    #[command(after_help = "Example:\n  castellum keystore checkpoint > checkpoint.json")]
+    Checkpoint {
+        /// Write the public key instead, in PEM: what `verify --offline` checks signatures with
+        #[arg(long)]
+        public_key: bool,
+    },
     /// Walk the audit chain, check the store and unwrap every key
-    #[command(after_help = "Example:\n  castellum keystore verify")]
-    Verify,
+    #[command(
+        after_help = "Example:\n  castellum keystore verify --checkpoint checkpoint.json\n\n\
+                      On another machine, with a copy of the log:\n  castellum keystore verify --offline audit.log \
+                      --public-key audit.pem"
+    )]
+    Verify {
+        /// A checkpoint that was kept elsewhere: what came before it must be there, unchanged
+        #[arg(long, value_name = "FILE")]
+        checkpoint: Option<PathBuf>,
+        /// Walk this copy of an audit log, without a keystore
+        #[arg(long, value_name = "LOG", requires = "public_key")]
+        offline: Option<PathBuf>,
+        /// The public key that its checkpoints are signed with
+        #[arg(long, value_name = "FILE", requires = "offline")]
+        public_key: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -132,8 +154,30 @@ pub(crate) fn run(args: Args, output: Output) -> Result<(), Failure> {
                 output.say(&rotated, rotated_text)
             }
             Verb::Status => output.say(&keystore.status().await?, status_text),
-            Verb::Verify => {
-                let report = keystore.verify().await?;
+            Verb::Checkpoint { public_key } => {
+                let checkpoint = keystore.checkpoint().await?;
+                match public_key {
+                    true => {
+                        let read = Checkpoint::try_from(&checkpoint).map_err(Failure::failed)?;
+                        let key = PublicKey {
+                            public_key: read.key.to_pem(),
+                        };
+                        output.say(&key, |key| key.public_key.clone())
+                    }
+                    // A file for `verify`, on a terminal too.
+                    false => Output::new(true).say(&checkpoint, |_| String::new()),
+                }
+            }
+            Verb::Verify {
+                checkpoint,
+                offline,
+                public_key,
+            } => {
+                let checkpoint = checkpoint.as_deref().map(read_checkpoint).transpose()?;
+                let report = match (offline, public_key) {
+                    (Some(log), Some(key)) => verify_offline(&log, &key, checkpoint.as_ref())?,
+                    _ => keystore.verify(checkpoint).await?,
+                };
                 let faults = report.faults.len();
                 output.say(&report, report_text)?;
                 match faults {
@@ -142,6 +186,63 @@ pub(crate) fn run(args: Args, output: Output) -> Result<(), Failure> {
                 }
             }
         }
+    })
+}
+
+#[derive(Serialize)]
+struct PublicKey {
+    public_key: String,
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path)
+        .map_err(|error| Failure::failed(format!("cannot read {}: {error}", path.display())))
+}
+
+fn read_checkpoint(path: &Path) -> Result<CheckpointText, Failure> {
+    serde_json::from_str(&read(path)?)
+        .map_err(|error| Failure::failed(format!("{} is no checkpoint: {error}", path.display())))
+}
+
+/// Walks a copy of a log, of which nothing is known but whose signatures it should bear.
+fn verify_offline(
+    log: &Path,
+    key: &Path,
+    checkpoint: Option<&CheckpointText>,
+) -> Result<Report, Failure> {
+    let key = audit::PublicKey::from_pem(&read(key)?)
+        .map_err(|what| Failure::failed(format!("{}: {what}", key.display())))?;
+    let mut checkpoints = Vec::new();
+    if let Some(text) = checkpoint {
+        let checkpoint = Checkpoint::try_from(text).map_err(Failure::failed)?;
+        if !checkpoint.is_by(&key) {
+            return Err(Failure::failed(
+                "the public key's owner has not signed the checkpoint",
+            ));
+        }
+        checkpoints.push(checkpoint);
+    }
+    let cannot = |error| Failure::failed(format!("cannot read {}: {error}", log.display()));
+    let file = File::open(log).map_err(cannot)?;
+    let len = file.metadata().map_err(cannot)?.len();
+    let expected = audit::Expected {
+        key: Some(key),
+        anchor: None,
+        checkpoints: &checkpoints,
+    };
+    let walk = audit::walk(&file, len, &expected);
+    let faults = walk.fault.into_iter().map(|fault| Finding {
+        place: "audit".to_owned(),
+        sequence: Some(fault.seq),
+        offset: Some(fault.offset),
+        what: fault.what,
+    });
+    Ok(Report {
+        audit_records: walk.head.seq,
+        audit_signed: walk.signed,
+        keys: 0,
+        unwrapped: 0,
+        faults: faults.collect(),
     })
 }
 
@@ -176,20 +277,28 @@ fn status_text(status: &Status) -> String {
     };
     format!(
         "state          {state}\nkeys           {} usable, {} destroyed\nrotation       {rotation}\n\
-         key memory     {locked}\naudit records  {}\naudit head     {}",
-        status.keys, status.destroyed, status.audit_records, status.audit_head
+         key memory     {locked}\naudit records  {}, {} of {} bytes\naudit head     {}\naudit key      {}",
+        status.keys,
+        status.destroyed,
+        status.audit_records,
+        status.audit_bytes,
+        status.audit_capacity,
+        status.audit_head,
+        status.audit_key.as_deref().unwrap_or("-")
     )
 }
 
 fn report_text(report: &Report) -> String {
     let mut text = format!(
-        "{} audit records and {} keys checked, {} keys unwrapped\n",
-        report.audit_records, report.keys, report.unwrapped
+        "{} audit records checked, signed up to {}; {} keys checked, {} unwrapped\n",
+        report.audit_records, report.audit_signed, report.keys, report.unwrapped
     );
     for fault in &report.faults {
-        let at = fault
-            .sequence
-            .map_or_else(String::new, |sequence| format!(" {sequence}"));
+        let at = match (fault.sequence, fault.offset) {
+            (Some(record), Some(byte)) => format!(" record {record}, byte {byte}"),
+            (Some(record), None) => format!(" record {record}"),
+            (None, _) => String::new(),
+        };
         text.push_str(&format!("FAULT {}{at}: {}\n", fault.place, fault.what));
     }
     text
