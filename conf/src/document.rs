@@ -285,6 +285,10 @@ pub struct KeystoreDocument {
     pub init_at_start: bool,
     /// Refuses to start where key memory cannot be locked. Default `false`.
     pub require_locked_memory: bool,
+    /// The record of what was destroyed, which a restore needs. It belongs on another disk than the backups. Without one, `tombstones.log` in `state_dir`.
+    pub tombstone_file: Option<PathBuf>,
+    /// How long a request that needs two operators waits for the second. Default `"1h"`.
+    pub approval_term: Span,
     /// The cost of one guess at the passphrase (Argon2id). It is kept with the root when that is made.
     pub argon2: Argon2Document,
     /// Room for the audit log. Without a record no key leaves: from 80 % on there is an alarm, in the reserve no key is made any more, in its second half none is handed out, and the rest is for what operators do.
@@ -578,6 +582,8 @@ impl Default for KeystoreDocument {
             passphrase_credential: None,
             init_at_start: false,
             require_locked_memory: false,
+            tombstone_file: None,
+            approval_term: Span::seconds(3600),
             argon2: Argon2Document::default(),
             audit: AuditDocument::default(),
             callers: named([

@@ -168,6 +168,10 @@ pub struct KeystoreSettings {
     pub audit: AuditSettings,
     /// Refuses to start where key memory cannot be locked; otherwise says so and goes on.
     pub require_locked_memory: bool,
+    /// The record of what was destroyed; none: `tombstones.log` in the state folder.
+    pub tombstone_file: Option<PathBuf>,
+    /// How long a request that needs two operators waits for the second.
+    pub approval_term: Duration,
     /// How the process ends.
     pub drain: Drain,
 }

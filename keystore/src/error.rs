@@ -21,6 +21,8 @@ pub enum ErrorKind {
     /// A record is wrapped under a version that is not, or no longer, in use: a rotation has overtaken whoever read
     /// it, or somebody has put an old record back.
     Superseded,
+    /// It was destroyed, and does not come back.
+    Destroyed,
     /// The audit log cannot be written, or has no room left: nothing leaves without a record.
     AuditUnavailable,
     /// The disk, the memory or the random generator fails, or another process has the state folder.
@@ -89,6 +91,7 @@ impl From<Error> for keystore_client::Error {
         tracing::error!(%error, "the keystore failed");
         match error.kind {
             ErrorKind::AuditUnavailable => Self::AuditUnavailable(error.to_string()),
+            ErrorKind::Destroyed => Self::Denied(error.to_string()),
             ErrorKind::Damaged
             | ErrorKind::Unsupported
             | ErrorKind::WrongPassphrase

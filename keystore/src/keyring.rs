@@ -18,7 +18,7 @@ use ring::rand::SystemRandom;
 use crate::audit::Signer;
 use crate::error::{Error, ErrorKind};
 use crate::seal::{KeyBytes, Purpose, WrappingKey, fill, random_key};
-use crate::store::{AuditKeyRow, KekRow, KeyBody, KeyRow, Replaced, Store};
+use crate::store::{KekRow, KeyBody, KeyRow, Replaced, Signed, SigningKeyRow, Store};
 
 /// How often a record that a rotation has replaced is looked for again, and the pause before it is, which is many times
 /// what a rotation takes between its commit and the end of the old version.
@@ -215,6 +215,7 @@ impl Keyring {
             Some(row) => row,
             None => self.put_kek(store, random, tenant, 1, 1, now).await?,
         };
+        not_destroyed(&row)?;
         let kek = self.kek(store, tenant, row.version).await?;
         Ok((row.version, kek))
     }
@@ -279,35 +280,39 @@ impl Keyring {
         Ok(Replaced { old: row, new })
     }
 
-    /// What signs the audit log, made on first need.
+    /// What signs, made on first need.
     pub(crate) async fn signer(
         &self,
         store: &dyn Store,
         random: &SystemRandom,
+        signs: Signed,
         now: u64,
     ) -> Result<Signer, Error> {
         for look in 0..LOOKS {
             tokio::time::sleep(PAUSE * look).await;
-            let row = match store.audit_key().await? {
+            let kept = store.signing_keys().await?.into_iter();
+            let row = match kept.into_iter().find(|row| row.signs == signs) {
                 Some(row) => Some(row),
                 None => {
                     let (root_version, root) = self.newest_root()?;
                     let seed = random_key(random)?;
                     let public = *Signer::new(&seed)?.public_key().as_bytes();
-                    let row = AuditKeyRow {
+                    let purpose = Purpose::Signing {
+                        signs: signs.as_str(),
+                        public: &public,
+                    };
+                    let wrapped = root.wrap(random, seed.as_slice(), &purpose)?;
+                    let row = SigningKeyRow {
+                        signs,
                         public,
                         root_version,
-                        wrapped: root.wrap(
-                            random,
-                            seed.as_slice(),
-                            &Purpose::Audit { public: &public },
-                        )?,
+                        wrapped,
                         created: now,
                     };
-                    store.put_audit_key(row).await?
+                    store.put_signing_key(row).await?
                 }
             };
-            match row.map(|row| self.unwrap_audit_key(&row)) {
+            match row.map(|row| self.unwrap_signing_key(&row)) {
                 Some(Err(error)) if error.kind() == ErrorKind::Superseded => {}
                 Some(seed) => return Signer::new(&seed?),
                 None => {}
@@ -316,32 +321,31 @@ impl Keyring {
         Err(unknown_root())
     }
 
-    /// A node's signing key, wrapped anew under this root.
-    pub(crate) fn rewrap_audit_key(
+    /// A signing key wrapped anew under this root.
+    pub(crate) fn rewrap_signing_key(
         &self,
         random: &SystemRandom,
-        row: AuditKeyRow,
+        row: SigningKeyRow,
         root_version: u32,
-    ) -> Result<Replaced<AuditKeyRow>, Error> {
-        let seed = self.unwrap_audit_key(&row)?;
+    ) -> Result<Replaced<SigningKeyRow>, Error> {
+        let seed = self.unwrap_signing_key(&row)?;
         let root = self.known_root(root_version)?;
-        let purpose = Purpose::Audit {
-            public: &row.public,
-        };
-        let new = AuditKeyRow {
+        let new = SigningKeyRow {
             root_version,
-            wrapped: root.wrap(random, seed.as_slice(), &purpose)?,
+            wrapped: root.wrap(random, seed.as_slice(), &signing_purpose(&row))?,
             ..row.clone()
         };
         Ok(Replaced { old: row, new })
     }
 
-    fn unwrap_audit_key(&self, row: &AuditKeyRow) -> Result<KeyBytes, Error> {
-        let purpose = Purpose::Audit {
-            public: &row.public,
-        };
-        self.known_root(row.root_version)?
-            .unwrap(&row.wrapped, &purpose)
+    fn unwrap_signing_key(&self, row: &SigningKeyRow) -> Result<KeyBytes, Error> {
+        let root = self.known_root(row.root_version)?;
+        root.unwrap(&row.wrapped, &signing_purpose(row))
+    }
+
+    /// Lets go of a tenant that was destroyed.
+    pub(crate) fn forget(&self, tenant: &str) {
+        self.tenants().remove(tenant);
     }
 
     /// Keeps to a floor that was moved.
@@ -401,6 +405,7 @@ impl Keyring {
     }
 
     fn unwrap_kek(&self, row: &KekRow) -> Result<KeyBytes, Error> {
+        not_destroyed(row)?;
         let purpose = Purpose::Kek {
             tenant: &row.tenant,
             version: row.version,
@@ -415,9 +420,27 @@ impl Keyring {
     }
 }
 
+fn signing_purpose(row: &SigningKeyRow) -> Purpose<'_> {
+    Purpose::Signing {
+        signs: row.signs.as_str(),
+        public: &row.public,
+    }
+}
+
 /// What the tenant's newest KEK says; rows of the first form bear no floor.
 pub(crate) fn floor(newest: &KekRow) -> u32 {
     newest.floor.unwrap_or(1)
+}
+
+/// A tenant that was destroyed keeps its rows, without their bodies.
+pub(crate) fn not_destroyed(row: &KekRow) -> Result<(), Error> {
+    match row.wrapped.as_bytes().is_empty() {
+        true => Err(Error::new(
+            ErrorKind::Destroyed,
+            format!("tenant {} was destroyed", row.tenant),
+        )),
+        false => Ok(()),
+    }
 }
 
 fn above_floor(row: &KekRow, floor: u32) -> Result<(), Error> {

@@ -32,7 +32,10 @@
 //! key generation.
 #![deny(unsafe_code)]
 
+mod act;
+mod approval;
 pub mod audit;
+mod burial;
 pub mod capability;
 mod clock;
 mod error;
@@ -47,6 +50,7 @@ mod seal;
 pub mod server;
 pub mod store;
 pub mod testing;
+mod tombstone;
 pub mod unlock;
 mod verify;
 

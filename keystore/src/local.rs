@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use conf::{Argon2Settings, KeystoreSettings};
 use keystore_client::admin::{
-    Admin, AdminError, CheckpointText, KekVersion, KeyFilter, KeyPage, KeyRecord, Outcome, PAGE,
-    Report, Status,
+    Act, Acted, Admin, AdminError, Approval, CheckpointText, KekVersion, KeyFilter, KeyPage,
+    KeyRecord, Outcome, PAGE, Report, Status,
 };
 use keystore_client::{
     Answer, Error as CallError, ExportRequest, ExportedKey, Keystore, Lease, LeaseRequest,
@@ -26,19 +26,24 @@ use ring::rand::SystemRandom;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::watch;
 
-use crate::audit::{self, Checkpoint, Event, Log, Room};
+use crate::approval::Approvals;
+use crate::audit::{self, Checkpoint, Event, Log, Room, Signer};
 use crate::capability::{Caller, Capability};
 use crate::clock::{Clock, unix_ms};
 use crate::error::{Error, ErrorKind};
-use crate::folder::Folder;
+use crate::folder::{Folder, private, sync_parent};
 use crate::keyring::Keyring;
 use crate::seal::{KeyBytes, WrappingKey, random_key};
 use crate::store::sqlite::Sqlite;
-use crate::store::{KeyBody, KeyRow, RootRow, Store};
+use crate::store::{KeyBody, KeyRow, RootRow, Signed, Store};
+use crate::tombstone::Tombstones;
 use crate::unlock::passphrase::{self, SealedRoot};
 
 /// The database's name in the state folder.
 const DATABASE: &str = "keystore.sqlite";
+
+/// Where tombstones lie in the state folder, if the settings do not say otherwise.
+const TOMBSTONES: &str = "tombstones.log";
 
 /// The longest tenant name, in bytes.
 const MAX_TENANT: usize = 128;
@@ -52,6 +57,14 @@ const MAX_ENTITLEMENT_FIELD: usize = 8 << 10;
 /// A keystore in this process. Clones are the same keystore.
 #[derive(Clone)]
 pub struct Local(Arc<Inner>);
+
+/// What of a keystore is not in the store.
+pub(crate) struct Files {
+    pub(crate) log: File,
+    pub(crate) tombstones: File,
+    /// Where they lie; `None` in memory.
+    pub(crate) folder: Option<Folder>,
+}
 
 pub(crate) struct Inner {
     pub(crate) store: Box<dyn Store>,
@@ -68,6 +81,8 @@ pub(crate) struct Inner {
     pub(crate) administration: tokio::sync::Mutex<()>,
     /// Held by the one task that wraps keys anew.
     pub(crate) rewrapping: tokio::sync::Mutex<()>,
+    pub(crate) approvals: Approvals,
+    pub(crate) tombstones: Arc<Tombstones>,
     /// Keeps other processes out of the state folder; `None` in memory.
     _folder: Option<Folder>,
 }
@@ -81,12 +96,25 @@ impl Local {
     /// be; [`ErrorKind::Damaged`] and [`ErrorKind::Unsupported`] for what lies in the folder.
     pub async fn open(settings: &KeystoreSettings, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         let folder = Folder::take(&settings.state_dir)?;
-        let log = folder.file("audit.log")?;
+        let log = folder.file(audit::FILE)?;
+        let tombstones = match &settings.tombstone_file {
+            Some(path) => {
+                let file = private(path)?;
+                sync_parent(path)?;
+                file
+            }
+            None => folder.file(TOMBSTONES)?,
+        };
         // SQLite takes an empty file for a new database, and gives its modes to the files that it puts beside it.
         drop(folder.file(DATABASE)?);
         let store = Sqlite::open(&settings.state_dir.join(DATABASE)).await?;
         folder.sync()?;
-        let local = Self::assemble(Box::new(store), log, settings, clock, Some(folder)).await?;
+        let files = Files {
+            log,
+            tombstones,
+            folder: Some(folder),
+        };
+        let local = Self::assemble(Box::new(store), files, settings, clock).await?;
         local.unseal_at_start(settings).await?;
         Ok(local)
     }
@@ -94,12 +122,18 @@ impl Local {
     /// Puts a keystore together from its parts.
     pub(crate) async fn assemble(
         store: Box<dyn Store>,
-        log: File,
+        files: Files,
         settings: &KeystoreSettings,
         clock: Arc<dyn Clock>,
-        folder: Option<Folder>,
     ) -> Result<Self, Error> {
-        let (log, torn_bytes) = Log::open(log, settings.audit)?;
+        let Files {
+            log,
+            tombstones,
+            folder,
+        } = files;
+        let place = folder.as_ref().map(Folder::path);
+        let (log, torn_bytes) = Log::open(log, place, settings.audit)?;
+        let tombstones = Tombstones::open(tombstones)?;
         if torn_bytes > 0 {
             tracing::warn!(
                 torn_bytes,
@@ -122,6 +156,8 @@ impl Local {
             state: watch::Sender::new(state),
             administration: tokio::sync::Mutex::default(),
             rewrapping: tokio::sync::Mutex::default(),
+            approvals: Approvals::new(settings.approval_term),
+            tombstones: Arc::new(tombstones),
             _folder: folder,
         };
         inner
@@ -282,6 +318,34 @@ impl Admin for Handle {
         })
     }
 
+    fn act(&self, act: Act) -> Outcome<'_, Acted> {
+        Box::pin(async move {
+            self.check(Capability::Operate).await?;
+            Ok(Inner::act(&self.inner, self.caller.name(), act).await?)
+        })
+    }
+
+    fn approvals(&self) -> Outcome<'_, Vec<Approval>> {
+        Box::pin(async {
+            self.check(Capability::Operate).await?;
+            Ok(self.inner.pending().await.map_err(CallError::from)?)
+        })
+    }
+
+    fn approve(&self, id: String) -> Outcome<'_, Approval> {
+        Box::pin(async move {
+            self.check(Capability::Operate).await?;
+            Ok(self.inner.approve(self.caller.name(), &id).await?)
+        })
+    }
+
+    fn cancel(&self, id: String) -> Outcome<'_, Approval> {
+        Box::pin(async move {
+            self.check(Capability::Operate).await?;
+            Ok(self.inner.cancel(self.caller.name(), &id).await?)
+        })
+    }
+
     fn key_list(&self, filter: KeyFilter) -> Outcome<'_, KeyPage> {
         Box::pin(async move {
             self.check(Capability::Operate).await?;
@@ -306,7 +370,7 @@ impl Admin for Handle {
         Box::pin(async move {
             self.check(Capability::Operate).await?;
             let destroyed = self.inner.destroy(self.caller.name(), id).await;
-            let row = counted("destroy", destroyed.map_err(CallError::from))?;
+            let row = counted("destroy", destroyed)?;
             row.map(KeyRecord::from).ok_or(AdminError::NotFound(id))
         })
     }
@@ -581,8 +645,9 @@ impl Inner {
     }
 
     async fn open(self: &Arc<Self>, unsealed: Keyring) -> Result<(), Error> {
-        let signer = (unsealed.signer(self.store.as_ref(), &self.random, self.now())).await?;
+        let signer = self.signer(&unsealed, Signed::Audit).await?;
         self.log.sign_with(Some(Arc::new(signer)));
+        self.bury(&unsealed).await?;
         self.anchor().await?;
         self.set(Some(unsealed), SealState::Unsealed);
         // A rotation that was cut short goes on.
@@ -651,21 +716,6 @@ impl Inner {
         })
     }
 
-    async fn destroy(&self, caller: &str, id: KeyId) -> Result<Option<KeyRow>, Error> {
-        let _administration = self.administration.lock().await;
-        let rows = self.store.keys_by_id(&[id]).await?;
-        match rows.into_iter().next() {
-            // Recorded first: what cannot be undone is never done unrecorded.
-            Some(row) if matches!(row.body, KeyBody::Wrapped(_)) => {
-                self.record(caller, Event::Destroy { key_id: id }).await?;
-                let row = self.store.destroy(id, self.now()).await?;
-                self.anchor().await?;
-                Ok(row)
-            }
-            other => Ok(other),
-        }
-    }
-
     pub(crate) fn unsealed(&self) -> Result<Arc<Keyring>, CallError> {
         let place = self.unsealed.read().unwrap_or_else(PoisonError::into_inner);
         place.clone().ok_or(CallError::Sealed)
@@ -693,8 +743,10 @@ impl Inner {
     }
 
     pub(crate) async fn record(&self, caller: &str, event: Event) -> Result<(), Error> {
-        let now = unix_ms(self.clock.now());
-        self.log.append(now, caller, event).await.map(drop)
+        self.log
+            .append(self.now_ms(), caller, event)
+            .await
+            .map(drop)
     }
 
     /// Ties the log as it is now to the store, and the store to the log.
@@ -702,9 +754,14 @@ impl Inner {
         self.sign().await.map(drop)
     }
 
+    pub(crate) async fn signer(&self, keyring: &Keyring, signs: Signed) -> Result<Signer, Error> {
+        let (store, now) = (self.store.as_ref(), self.now());
+        keyring.signer(store, &self.random, signs, now).await
+    }
+
     async fn sign(&self) -> Result<Checkpoint, Error> {
         self.saw_store().await?;
-        let (head, checkpoint) = self.log.checkpoint(unix_ms(self.clock.now())).await?;
+        let (head, checkpoint) = self.log.checkpoint(self.now_ms()).await?;
         // One that stays behind proves less, not wrongly: on a full disk an operator still gets in.
         if let Err(error) = self.store.put_anchor(head).await {
             tracing::error!(%error, "the store cannot take note of the audit log's new end");
@@ -726,9 +783,14 @@ impl Inner {
         Ok(writes)
     }
 
+    /// In milliseconds of Unix time.
+    pub(crate) fn now_ms(&self) -> u64 {
+        unix_ms(self.clock.now())
+    }
+
     /// In seconds of Unix time.
     pub(crate) fn now(&self) -> u64 {
-        unix_ms(self.clock.now()) / 1000
+        self.now_ms() / 1000
     }
 }
 

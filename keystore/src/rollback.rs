@@ -1,9 +1,10 @@
 //! An old store beside a newer log, or the other way about.
 //!
 //! The store counts its writes, and the log states the count whenever it makes a checkpoint or records that a key was
-//! made. The store in turn remembers a record of the log. So whoever puts back one of them, and not the other, is found
-//! out before a key leaves. Both put back together, with all checkpoints that were shipped elsewhere, look like what
-//! they were: that is out of reach of anything on this host.
+//! made. The store in turn remembers a record of the log. The log states too how many tombstones there are. So whoever
+//! puts back one of the three, and not the others, is found out before a key leaves: the keystore stays sealed until two
+//! operators accept it. All put back together, with all checkpoints that were shipped elsewhere, look like what they
+//! were: that is out of reach of anything on this host.
 
 use crate::error::Error;
 use crate::local::Inner;
@@ -23,6 +24,19 @@ impl Inner {
             return Ok(Some(format!(
                 "the audit log was put back, cut short or written anew: the store remembers record {} otherwise",
                 anchor.seq
+            )));
+        }
+        if let Some(what) = self.foreign_tombstones().await? {
+            return Ok(Some(what));
+        }
+        let done = self.store.tombstones().await?;
+        let (count, seen) = (
+            self.tombstones.count(),
+            self.log.tombstones_seen().max(done),
+        );
+        if count < seen {
+            return Ok(Some(format!(
+                "the tombstones were put back or are gone: there are {count}, and once were {seen}"
             )));
         }
         Ok(None)

@@ -109,16 +109,16 @@ impl Inner {
             let mut rotation = RootRotation {
                 root: root.clone(),
                 keks: Vec::new(),
-                audit_keys: Vec::new(),
+                signing_keys: Vec::new(),
             };
             for kek in self.store.keks().await? {
                 let floor = Some(floor(&kek));
                 let kek = keyring.rewrap_kek(&self.random, kek, version, floor)?;
                 rotation.keks.push(kek);
             }
-            if let Some(key) = self.store.audit_key().await? {
-                let key = keyring.rewrap_audit_key(&self.random, key, version)?;
-                rotation.audit_keys.push(key);
+            for key in self.store.signing_keys().await? {
+                let key = keyring.rewrap_signing_key(&self.random, key, version)?;
+                rotation.signing_keys.push(key);
             }
             if self.store.rotate_root(rotation).await? {
                 return Ok(());

@@ -158,8 +158,11 @@ pub(crate) enum Purpose<'a> {
         version: u32,
         floor: Option<u32>,
     },
-    /// The key that signs the audit log, under the root; its public half is this.
-    Audit { public: &'a [u8; 32] },
+    /// A key that signs, under the root: what it signs, and its public half.
+    Signing {
+        signs: &'a str,
+        public: &'a [u8; 32],
+    },
     /// A content key, under its tenant's KEK of this version.
     Content {
         key_id: KeyId,
@@ -203,7 +206,11 @@ impl Purpose<'_> {
                 &version.to_be_bytes(),
                 &floor.to_be_bytes(),
             ]),
-            Self::Audit { public } => parts(&[b"castellum audit key 1", public.as_slice()]),
+            Self::Signing { signs, public } => parts(&[
+                b"castellum signing key 1",
+                signs.as_bytes(),
+                public.as_slice(),
+            ]),
             Self::Content {
                 key_id,
                 context,
@@ -233,7 +240,7 @@ impl fmt::Display for Purpose<'_> {
             Self::Kek {
                 tenant, version, ..
             } => write!(f, "KEK {version} of tenant {tenant}"),
-            Self::Audit { .. } => f.write_str("the audit key"),
+            Self::Signing { signs, .. } => write!(f, "the key that signs {signs}"),
             Self::Content { key_id, .. } => write!(f, "key {key_id}"),
         }
     }

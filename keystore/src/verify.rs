@@ -8,7 +8,7 @@ use keystore_client::admin::{CheckpointText, Finding, KeyFilter, PAGE, Report};
 use crate::audit::{Checkpoint, Expected, PublicKey};
 use crate::error::Error;
 use crate::local::{Inner, blocking};
-use crate::store::KeyBody;
+use crate::store::{KeyBody, Signed};
 
 impl Inner {
     pub(crate) async fn verify(
@@ -39,7 +39,7 @@ impl Inner {
         // Unsealed, from the private key; sealed, what the store says of it.
         let key = match self.log.public_key() {
             Some(key) => Some(key),
-            None => (self.store.audit_key().await?).map(|row| PublicKey::new(row.public)),
+            None => self.stored_public_key(Signed::Audit).await?,
         };
         let forged = against.filter(|checkpoint| !key.is_some_and(|key| checkpoint.is_by(&key)));
         let (anchor, seen) = (self.store.anchor().await?, self.log.store_seen());
@@ -82,6 +82,16 @@ impl Inner {
             ));
         }
         Ok(())
+    }
+
+    /// What the store says of a signing key.
+    pub(crate) async fn stored_public_key(
+        &self,
+        signs: Signed,
+    ) -> Result<Option<PublicKey>, Error> {
+        let keys = self.store.signing_keys().await?;
+        let key = keys.iter().find(|key| key.signs == signs);
+        Ok(key.map(|key| PublicKey::new(key.public)))
     }
 
     async fn verify_store(&self, report: &mut Report) -> Result<(), Error> {

@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use keystore::capability::Caller;
 use keystore::{Local, SystemClock, testing};
-use keystore_client::admin::KeyFilter;
+use keystore_client::admin::{Act, Acted, Admin, KeyFilter};
 use keystore_client::{Lease, LeaseRequest, SealState};
-use keystore_types::{Generation, KeyContext, Label, SUBSAMPLE_RULE, Scheme};
+use keystore_types::{Generation, KeyContext, KeyId, Label, SUBSAMPLE_RULE, Scheme};
 use ring::digest::{SHA256, digest};
 
 /// Where the child finds its state; unset, it is not a child.
@@ -33,19 +33,22 @@ const PASSPHRASE: &str = "correct horse";
 const ASSETS: u32 = 3;
 
 /// What the kernel is asked that changes files.
-const CALLS: [&str; 6] = [
+const CALLS: [&str; 7] = [
     "pwrite64",
     "fdatasync",
     "fsync",
     "ftruncate",
     "unlink,unlinkat",
     "rename,renameat,renameat2",
+    "link,linkat",
 ];
 
 /// The files of a keystore, and the folder itself, which is synced when files are made. Each call on each is a sweep of
 /// its own, since strace counts them apart, and for each thread.
-const FILES: [&str; 5] = [
+const FILES: [&str; 7] = [
     "state/audit.log",
+    "state/audit.log.new",
+    "state/tombstones.log",
     "state/keystore.sqlite",
     "state/keystore.sqlite-wal",
     "state/keystore.sqlite-journal",
@@ -71,6 +74,8 @@ enum Work {
     /// Makes keys, then rotates. That repeats itself: after [`STRIDE`] calls it is killed at every second one, after
     /// twice as many at every third, and so on.
     Rotation,
+    /// Destroys a key and a tenant and sets the log aside. It is killed at every call.
+    Acts,
 }
 
 /// See [`Work::Rotation`].
@@ -81,12 +86,13 @@ impl Work {
         match self {
             Self::Keys => "keys",
             Self::Rotation => "rotation",
+            Self::Acts => "acts",
         }
     }
 
     fn after(self, nth: u32) -> u32 {
         match self {
-            Self::Keys => nth + 1,
+            Self::Keys | Self::Acts => nth + 1,
             Self::Rotation => nth + 1 + nth / STRIDE,
         }
     }
@@ -117,8 +123,20 @@ fn versioning_killed_at_any_point_of_a_rotation() {
             operator.init(PASSPHRASE.into()).await.unwrap();
             // More than are wrapped anew at once.
             for number in 0..2 {
-                lease_many(&local, number).await;
+                lease_series(&local, number, 64).await;
             }
+        });
+    });
+}
+
+#[test]
+fn killed_at_any_point_of_destroying_and_setting_aside() {
+    sweep(Work::Acts, |folder| {
+        block_on(async {
+            let local = open(folder).await;
+            let operator = local.admin(Caller::operator("operator"));
+            operator.init(PASSPHRASE.into()).await.unwrap();
+            lease_series(&local, 0, 2).await;
         });
     });
 }
@@ -148,7 +166,7 @@ fn sweep(work: Work, prepare: impl Fn(&Path)) {
                 &format!("{call} {nth} on {file}"),
             );
             if !killed {
-                assert_eq!(acknowledged.len(), 2 * ASSETS as usize);
+                assert_eq!(acknowledged.keys.len(), 2 * ASSETS as usize);
                 break;
             }
             kills += 1;
@@ -194,15 +212,16 @@ fn strace_works() -> bool {
     strace.is_ok_and(|status| status.success())
 }
 
-/// Runs the child until it is killed or done. Returns whether it was killed, and what it said by then: the digest of
-/// each key by its id.
-fn run_child(
-    folder: &Path,
-    work: Work,
-    file: &str,
-    call: &str,
-    nth: u32,
-) -> (bool, BTreeMap<String, String>) {
+/// What the child said.
+struct Said {
+    /// The digest of each key that it was given, by its id.
+    keys: BTreeMap<String, String>,
+    /// The ids of keys that it was told are destroyed.
+    gone: Vec<String>,
+}
+
+/// Runs the child until it is killed or done. Returns whether it was killed, and what it said by then.
+fn run_child(folder: &Path, work: Work, file: &str, call: &str, nth: u32) -> (bool, Said) {
     let output = Command::new("strace")
         .args(["-f", "-qq", "-o", "/dev/null", "-P"])
         .arg(folder.join(file))
@@ -221,13 +240,18 @@ fn run_child(
         .output()
         .unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
-    let acknowledged = (said.lines())
-        .filter_map(|line| line.strip_prefix("KEY "))
-        // A last line that was cut short was not said.
-        .filter_map(|line| line.strip_suffix(" ."))
-        .filter_map(|line| line.split_once(' '))
+    // A last line that was cut short was not said.
+    let lines = said.lines().filter_map(|line| line.strip_suffix(" ."));
+    let keys = lines
+        .clone()
+        .filter_map(|line| line.strip_prefix("KEY ")?.split_once(' '))
         .map(|(id, digest)| (id.to_owned(), digest.to_owned()))
         .collect();
+    let gone = lines.filter_map(|line| line.strip_prefix("GONE "));
+    let acknowledged = Said {
+        keys,
+        gone: gone.map(str::to_owned).collect(),
+    };
     let done = output.status.success();
     assert!(
         done || !said.contains("panicked"),
@@ -265,7 +289,36 @@ fn child() {
             operator.rotate_root(PASSPHRASE.into()).await.unwrap();
             rewrapped(&local).await;
         }
+        if std::env::var(WORK).unwrap() == Work::Acts.as_str() {
+            let series = series(&operator).await;
+            operator.key_destroy(series[0]).await.unwrap();
+            println!("GONE {} .", series[0]);
+            agreed(&local, Act::SetAsideLog {}).await;
+            operator.key_destroy(series[1]).await.unwrap();
+            println!("GONE {} .", series[1]);
+        }
     });
+}
+
+/// The ids of what [`lease_series`] has made.
+async fn series(operator: &Arc<dyn Admin>) -> Vec<KeyId> {
+    let filter = KeyFilter {
+        asset: Some("series".parse().unwrap()),
+        ..KeyFilter::default()
+    };
+    let listed = operator.key_list(filter).await.unwrap().keys;
+    listed.iter().map(|record| record.key_id).collect()
+}
+
+/// Does what needs two operators.
+async fn agreed(local: &Local, act: Act) {
+    let [one, other] = ["anna", "berta"].map(|name| local.admin(Caller::operator(name)));
+    let Acted::Waits(approval) = one.act(act.clone()).await.unwrap() else {
+        panic!("done by one operator alone");
+    };
+    other.approve(approval.id).await.unwrap();
+    let done = one.act(act).await.unwrap();
+    assert!(matches!(done, Acted::Done(_)), "{done:?}");
 }
 
 /// Waits until all keys are wrapped anew and the floor is raised.
@@ -280,13 +333,16 @@ async fn rewrapped(local: &Local) {
 }
 
 /// Opens what the child left and looks through it.
-fn check(folder: &Path, acknowledged: &BTreeMap<String, String>, killed_at: &str) {
+fn check(folder: &Path, acknowledged: &Said, killed_at: &str) {
     block_on(async {
         let local = open(folder).await;
         let operator = local.admin(Caller::operator("operator"));
         let state = *local.seal_state().borrow();
         if state == SealState::Uninitialised {
-            assert!(acknowledged.is_empty(), "{killed_at}: the root is gone");
+            assert!(
+                acknowledged.keys.is_empty(),
+                "{killed_at}: the root is gone"
+            );
             operator.init(PASSPHRASE.into()).await.unwrap();
         } else {
             operator.unseal(PASSPHRASE.into()).await.unwrap();
@@ -295,19 +351,35 @@ fn check(folder: &Path, acknowledged: &BTreeMap<String, String>, killed_at: &str
         // Whole: every row opens, the chain holds, and each lease's two keys are there or neither.
         let report = operator.verify(None).await.unwrap();
         assert_eq!(report.faults, vec![], "{killed_at}");
-        assert_eq!(report.unwrapped, report.keys, "{killed_at}");
+        let destroyed = operator.status().await.unwrap().destroyed;
+        assert_eq!(report.unwrapped + destroyed, report.keys, "{killed_at}");
         assert_eq!(report.keys % 2, 0, "{killed_at}: a lease was half kept");
         // Recorded: each acknowledged key stands in the log.
-        let log = std::fs::read_to_string(folder.join("state/audit.log")).unwrap();
-        for id in acknowledged.keys() {
+        let mut log = String::new();
+        for file in std::fs::read_dir(folder.join("state")).unwrap() {
+            let path = file.unwrap().path();
+            if path.to_string_lossy().contains("audit") {
+                log.push_str(&std::fs::read_to_string(path).unwrap());
+            }
+        }
+        for id in acknowledged.keys.keys() {
             assert!(log.contains(id), "{killed_at}: {id} left without a record");
+        }
+        for id in &acknowledged.gone {
+            let record = format!("\"op\":\"destroy\",\"key_id\":\"{id}\"");
+            assert!(
+                log.contains(&record),
+                "{killed_at}: {id} went without a record"
+            );
+            let record = operator.key_show(id.parse().unwrap()).await.unwrap();
+            assert!(record.destroyed.is_some(), "{killed_at}: {id} came back");
         }
         // The same keys again, by id and digest.
         let mut now = BTreeMap::new();
         for number in 0..ASSETS {
             now.extend(digests(&lease(&local, number).await));
         }
-        for (id, digest) in acknowledged {
+        for (id, digest) in &acknowledged.keys {
             assert_eq!(now.get(id), Some(digest), "{killed_at}");
         }
         let filter = KeyFilter {
@@ -328,8 +400,8 @@ async fn open(folder: &Path) -> Local {
     Local::open(&settings, Arc::new(SystemClock)).await.unwrap()
 }
 
-async fn lease_many(local: &Local, number: u32) {
-    let contexts = (0..64).map(|source| KeyContext {
+async fn lease_series(local: &Local, number: u32, keys: u8) {
+    let contexts = (0..keys).map(|source| KeyContext {
         tenant: "default".to_owned(),
         asset: "series".parse().unwrap(),
         label: Label::Hd,

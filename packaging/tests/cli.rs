@@ -72,7 +72,7 @@ fn configured(folder: &Path, more: &str) -> PathBuf {
     path
 }
 
-const VERBS: [&[&str]; 22] = [
+const VERBS: [&[&str]; 29] = [
     &["demo"],
     &["serve"],
     &["ingest"],
@@ -82,6 +82,13 @@ const VERBS: [&[&str]; 22] = [
     &["keystore", "unseal"],
     &["keystore", "seal"],
     &["keystore", "rotate"],
+    &["keystore", "approvals"],
+    &["keystore", "approve"],
+    &["keystore", "cancel"],
+    &["keystore", "set-aside-log"],
+    &["keystore", "lower-floor"],
+    &["keystore", "accept-rollback"],
+    &["keystore", "destroy-tenant"],
     &["keystore", "checkpoint"],
     &["keystore", "status"],
     &["keystore", "verify"],

@@ -282,6 +282,14 @@ impl Check<'_> {
             Span::seconds(10),
             Span::seconds(86_400),
         );
+        self.within(
+            "keystore.approval_term",
+            keystore.approval_term,
+            Span::seconds(60),
+            Span::seconds(7 * 86_400),
+        );
+        let tombstone_file =
+            (keystore.tombstone_file).map(|path| self.absolute("keystore.tombstone_file", path));
         KeystoreSettings {
             state_dir: self.absolute("keystore.state_dir", keystore.state_dir),
             socket: shared.keystore_socket(),
@@ -294,6 +302,8 @@ impl Check<'_> {
             argon2: self.argon2(keystore.argon2),
             audit: self.audit(keystore.audit),
             require_locked_memory: keystore.require_locked_memory,
+            tombstone_file,
+            approval_term: keystore.approval_term.0,
             drain: shared.drain,
         }
     }

@@ -3,6 +3,7 @@
 //! The verbs of the command line hold an `Arc<dyn Admin>`, which [`crate::socket::AdminSocket`] is over the
 //! control socket. No call here returns a key.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
@@ -76,17 +77,42 @@ pub trait Admin: Send + Sync {
     /// [`Error::Denied`], [`Error::Unavailable`].
     fn key_list(&self, filter: KeyFilter) -> Outcome<'_, KeyPage>;
 
+    /// Does what needs two operators, if two have said so; else asks for it, or says that it still waits. Whoever asked
+    /// first counts as one of the two.
+    ///
+    /// # Errors
+    /// [`AdminError::Refused`] where it cannot be done as things stand.
+    fn act(&self, act: Act) -> Outcome<'_, Acted>;
+
+    /// What waits for a second operator, or to be done.
+    ///
+    /// # Errors
+    /// [`Error::Denied`], [`Error::AuditUnavailable`].
+    fn approvals(&self) -> Outcome<'_, Vec<Approval>>;
+
+    /// Agrees with what another operator wants.
+    ///
+    /// # Errors
+    /// [`AdminError::Refused`] where there is no such request, or the caller made it.
+    fn approve(&self, id: String) -> Outcome<'_, Approval>;
+
+    /// Withdraws a request, whoever made it.
+    ///
+    /// # Errors
+    /// [`AdminError::Refused`] where there is no such request.
+    fn cancel(&self, id: String) -> Outcome<'_, Approval>;
+
     /// One key's record.
     ///
     /// # Errors
     /// [`AdminError::NotFound`].
     fn key_show(&self, id: KeyId) -> Outcome<'_, KeyRecord>;
 
-    /// Erases a key for ever and keeps its record. Its context gets a new key, with a new id, at the next lease;
+    /// Erases a key for ever and keeps its record; it stays erased when a backup is put back. Its context gets a new key, with a new id, at the next lease;
     /// leases held run to their term. No-op on a key that is destroyed.
     ///
     /// # Errors
-    /// [`AdminError::NotFound`].
+    /// [`AdminError::NotFound`]; [`Error::Sealed`].
     fn key_destroy(&self, id: KeyId) -> Outcome<'_, KeyRecord>;
 }
 
@@ -174,6 +200,71 @@ pub struct Finding {
     pub offset: Option<u64>,
     /// What.
     pub what: String,
+}
+
+/// What needs two operators.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Act {
+    /// Set the audit log's file aside and go on in a new one, so that the old one can be moved or removed.
+    SetAsideLog {},
+    /// Take keys under older KEKs of a tenant in again.
+    LowerFloor {
+        /// The tenant.
+        tenant: String,
+        /// The oldest version to take in.
+        version: u32,
+    },
+    /// Go on with a store or a log that was put back.
+    AcceptRollback {},
+    /// Destroy a tenant: all its keys, and what it would have made.
+    DestroyTenant {
+        /// The tenant.
+        tenant: String,
+    },
+}
+
+impl fmt::Display for Act {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SetAsideLog {} => f.write_str("set the audit log aside and begin a new file"),
+            Self::LowerFloor { tenant, version } => {
+                write!(
+                    f,
+                    "take keys of tenant {tenant} under KEK {version} and later in again"
+                )
+            }
+            Self::AcceptRollback {} => f.write_str("go on with a store or a log that was put back"),
+            Self::DestroyTenant { tenant } => {
+                write!(f, "destroy tenant {tenant} and all its keys for ever")
+            }
+        }
+    }
+}
+
+/// A request that needs two operators.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approval {
+    /// Eight random hexadecimal digits.
+    pub id: String,
+    /// What is wanted.
+    pub act: Act,
+    /// By whom.
+    pub requested_by: String,
+    /// Who agrees; then it can be done, once.
+    pub approved_by: Option<String>,
+    /// When it is void, in seconds of Unix time.
+    pub expires: u64,
+}
+
+/// What came of [`Admin::act`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Acted {
+    /// It waits for another operator.
+    Waits(Approval),
+    /// It is done; what there is to say of it.
+    Done(String),
 }
 
 /// Which key records to list.

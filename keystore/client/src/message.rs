@@ -11,7 +11,8 @@ use keystore_types::{ConstantIv, ContentKey, KeyContext, KeyId, Label, Scheme};
 use serde::{Deserialize, Serialize};
 
 use crate::admin::{
-    AdminError, CheckpointText, KekVersion, KeyFilter, KeyPage, KeyRecord, Report, Status,
+    Act, Acted, AdminError, Approval, CheckpointText, KekVersion, KeyFilter, KeyPage, KeyRecord,
+    Report, Status,
 };
 use crate::frame::{Frame, Secret};
 use crate::{Error, ExportRequest, ExportedKey, Lease, LeaseRequest, LeasedKey, SealState};
@@ -100,6 +101,14 @@ pub enum AdminCall {
     Checkpoint,
     /// [`crate::admin::Admin::verify`].
     Verify(Option<CheckpointText>),
+    /// [`crate::admin::Admin::act`].
+    Act(Act),
+    /// [`crate::admin::Admin::approvals`].
+    Approvals,
+    /// [`crate::admin::Admin::approve`].
+    Approve(String),
+    /// [`crate::admin::Admin::cancel`].
+    Cancel(String),
     /// [`crate::admin::Admin::key_list`].
     KeyList(KeyFilter),
     /// [`crate::admin::Admin::key_show`].
@@ -181,6 +190,12 @@ pub enum AdminReply {
     Checkpoint(CheckpointText),
     /// To [`AdminCall::Verify`].
     Report(Report),
+    /// To [`AdminCall::Act`].
+    Acted(Acted),
+    /// To [`AdminCall::Approvals`].
+    Approvals(Vec<Approval>),
+    /// To [`AdminCall::Approve`] and [`AdminCall::Cancel`].
+    Approval(Approval),
     /// To [`AdminCall::KeyList`].
     Page(KeyPage),
     /// To [`AdminCall::KeyShow`] and [`AdminCall::KeyDestroy`].

@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::admin::{
-    Admin, AdminError, CheckpointText, KekVersion, KeyFilter, KeyPage, KeyRecord, Outcome, Report,
-    Status,
+    Act, Acted, Admin, AdminError, Approval, CheckpointText, KekVersion, KeyFilter, KeyPage,
+    KeyRecord, Outcome, Report, Status,
 };
 use crate::frame::{Frame, Secret};
 use crate::link::Link;
@@ -158,6 +158,32 @@ impl Admin for AdminSocket {
         })
     }
 
+    fn act(&self, act: Act) -> Outcome<'_, Acted> {
+        Box::pin(async {
+            match self.ask(AdminCall::Act(act)).await? {
+                AdminReply::Acted(acted) => Ok(acted),
+                other => Err(unlike(&other)),
+            }
+        })
+    }
+
+    fn approvals(&self) -> Outcome<'_, Vec<Approval>> {
+        Box::pin(async {
+            match self.ask(AdminCall::Approvals).await? {
+                AdminReply::Approvals(approvals) => Ok(approvals),
+                other => Err(unlike(&other)),
+            }
+        })
+    }
+
+    fn approve(&self, id: String) -> Outcome<'_, Approval> {
+        Box::pin(async { approval(self.ask(AdminCall::Approve(id)).await?) })
+    }
+
+    fn cancel(&self, id: String) -> Outcome<'_, Approval> {
+        Box::pin(async { approval(self.ask(AdminCall::Cancel(id)).await?) })
+    }
+
     fn key_list(&self, filter: KeyFilter) -> Outcome<'_, KeyPage> {
         Box::pin(async {
             match self.ask(AdminCall::KeyList(filter)).await? {
@@ -179,6 +205,13 @@ impl Admin for AdminSocket {
 fn done(reply: AdminReply) -> Result<(), AdminError> {
     match reply {
         AdminReply::Done => Ok(()),
+        other => Err(unlike(&other)),
+    }
+}
+
+fn approval(reply: AdminReply) -> Result<Approval, AdminError> {
+    match reply {
+        AdminReply::Approval(approval) => Ok(approval),
         other => Err(unlike(&other)),
     }
 }

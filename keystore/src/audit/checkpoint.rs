@@ -44,6 +44,12 @@ impl PublicKey {
         hex(&self.0)
     }
 
+    /// Whether this is its signature over the message (RFC 8032 5.1.7).
+    pub(crate) fn has_signed(&self, message: &[u8], signature: &[u8; 64]) -> bool {
+        let verifier = UnparsedPublicKey::new(&ED25519, self.0);
+        verifier.verify(message, signature).is_ok()
+    }
+
     /// As `PUBLIC KEY` in PEM (RFC 7468 13, RFC 8410), which other programs read.
     pub fn to_pem(&self) -> String {
         use base64::Engine as _;
@@ -131,9 +137,7 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Whether it is this key that has signed it.
     pub fn is_by(&self, key: &PublicKey) -> bool {
-        let message = self.statement.message(key);
-        let verifier = UnparsedPublicKey::new(&ED25519, key.0);
-        self.key == *key && verifier.verify(&message, &self.signature).is_ok()
+        self.key == *key && key.has_signed(&self.statement.message(key), &self.signature)
     }
 
     /// As it stands in the log, after the record that it speaks of.
@@ -220,13 +224,17 @@ impl Signer {
     }
 
     pub(crate) fn sign(&self, statement: Statement) -> Checkpoint {
-        let mut signature = [0; 64];
-        signature.copy_from_slice(self.pair.sign(&statement.message(&self.key)).as_ref());
         Checkpoint {
             statement,
             key: self.key,
-            signature,
+            signature: self.sign_message(&statement.message(&self.key)),
         }
+    }
+
+    pub(crate) fn sign_message(&self, message: &[u8]) -> [u8; 64] {
+        let mut signature = [0; 64];
+        signature.copy_from_slice(self.pair.sign(message).as_ref());
+        signature
     }
 }
 

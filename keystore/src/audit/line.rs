@@ -70,9 +70,9 @@ pub(super) struct Record {
     hash: String,
     /// Of a checkpoint: see [`Event::Checkpoint`].
     pub bytes: Option<u64>,
-    /// Of a checkpoint, and of a lease for which keys were made.
+    /// Of a checkpoint, of a lease for which keys were made, and of a rollback that was accepted.
     pub store: Option<u64>,
-    /// Of a checkpoint and of a destruction.
+    /// Of a checkpoint, and of a rollback that was accepted.
     pub tombstones: Option<u64>,
     pub key: Option<String>,
     pub signature: Option<String>,
@@ -100,7 +100,7 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
     hash
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes
         .iter()
@@ -112,7 +112,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 }
 
 /// The bytes that lower-case hexadecimal digits stand for; `None` for anything else.
-pub(super) fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+pub(crate) fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digit = |byte: u8| match byte {
         b'0'..=b'9' => Some(byte - b'0'),
         b'a'..=b'f' => Some(byte - b'a' + 10),

@@ -15,10 +15,12 @@
 //! fails nothing is known of the disk, and the log refuses everything until the keystore is started anew.
 
 use std::fs::File;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use conf::AuditSettings;
+use keystore_client::admin::Act;
 use keystore_types::{AssetId, KeyId, Label, Scheme};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
@@ -35,9 +37,12 @@ pub(crate) use checkpoint::Signer;
 pub use checkpoint::{Checkpoint, PublicKey, Statement};
 pub use verify::{Expected, Fault, Walk, walk};
 
-use line::hex;
+pub(crate) use line::{hex, unhex};
 use space::Space;
 use writer::{Request, Writer};
+
+/// The log's name in the state folder.
+pub const FILE: &str = "audit.log";
 
 /// The most records that wait for the disk; further ones wait to be taken.
 const QUEUE: usize = 1024;
@@ -120,10 +125,38 @@ pub enum Event {
         /// The lowest version.
         version: u32,
     },
-    /// A key was destroyed.
+    /// A key was destroyed. By `keystore` itself: it came back with an old store, and went again.
     Destroy {
         /// The key.
         key_id: KeyId,
+    },
+    /// A tenant was destroyed, with all its keys. By `keystore` itself: as for a key.
+    DestroyTenant {
+        /// The tenant.
+        tenant: String,
+    },
+    /// Something that needs two operators went a step further.
+    Approval {
+        /// Its number.
+        id: String,
+        /// What is to be done.
+        act: Act,
+        /// The step.
+        step: Step,
+    },
+    /// The log goes on in a new file, by this name the old one.
+    SetAside {
+        /// The old file's new name.
+        file: String,
+    },
+    /// A store or a log that was put back was accepted.
+    RollbackAccepted {
+        /// What did not fit together.
+        what: String,
+        /// How often the store counts as written to from here on.
+        store: u64,
+        /// How many tombstones there are from here on.
+        tombstones: u64,
     },
     /// Somebody asked for what they are not granted.
     Denied {
@@ -132,6 +165,22 @@ pub enum Event {
         /// The asset, where there is one.
         asset: Option<AssetId>,
     },
+}
+
+/// A step on the way to what needs two operators.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// An operator wants it.
+    Requested,
+    /// Another agrees.
+    Approved,
+    /// An operator has withdrawn it.
+    Cancelled,
+    /// Nobody did it in time.
+    Expired,
+    /// It is being done.
+    Used,
 }
 
 impl Event {
@@ -198,7 +247,6 @@ pub enum Room {
 /// The log, open for writing. The file is closed when the last handle is dropped.
 pub struct Log {
     requests: mpsc::Sender<Request>,
-    file: Arc<File>,
     shared: Arc<Shared>,
 }
 
@@ -214,8 +262,9 @@ struct Shared {
 }
 
 /// How much of the file is on disk.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Committed {
+    file: Arc<File>,
     head: Head,
     /// The file's length.
     len: u64,
@@ -223,13 +272,20 @@ struct Committed {
 }
 
 impl Log {
-    /// Goes on with the log in `file`, which may be empty. Returns also how many bytes of an unfinished last line
-    /// were cut off.
+    /// Goes on with the log in `file`, which may be empty, and which is [`FILE`] in `folder`; without one it cannot be
+    /// set aside. Returns also how many bytes of an unfinished last line were cut off.
     ///
     /// # Errors
     /// [`ErrorKind::Damaged`] when the last whole line is not a record; those of the file.
-    pub fn open(file: File, settings: AuditSettings) -> Result<(Self, u64), Error> {
+    pub fn open(
+        file: File,
+        folder: Option<&Path>,
+        settings: AuditSettings,
+    ) -> Result<(Self, u64), Error> {
         let failed = |error| Error::unavailable("cannot read the audit log", error);
+        if let Some(folder) = folder {
+            writer::sweep(folder).map_err(failed)?;
+        }
         let len = file.metadata().map_err(failed)?.len();
         let end = verify::after_last_newline(&file, len).map_err(failed)?;
         if end < len {
@@ -243,6 +299,7 @@ impl Log {
         space.provide(&file, end);
         let shared = Arc::new(Shared {
             committed: Mutex::new(Committed {
+                file: Arc::new(file),
                 head,
                 len: end,
                 space,
@@ -251,18 +308,13 @@ impl Log {
             store: AtomicU64::new(known.store),
             tombstones: AtomicU64::new(known.tombstones),
         });
-        let file = Arc::new(file);
         let (requests, queue) = mpsc::channel(QUEUE);
-        let writer = Writer::new(file.clone(), shared.clone(), known.unsigned);
+        let writer = Writer::new(folder.map(Path::to_owned), shared.clone(), known.unsigned);
         std::thread::Builder::new()
             .name("audit".to_owned())
             .spawn(move || writer.run(queue))
             .map_err(|error| Error::unavailable("cannot start the audit thread", error))?;
-        let log = Self {
-            requests,
-            file,
-            shared,
-        };
+        let log = Self { requests, shared };
         Ok((log, len - end))
     }
 
@@ -289,6 +341,16 @@ impl Log {
         let (done, answer) = oneshot::channel();
         self.ask(Request::Checkpoint { unix_ms, done }, answer)
             .await
+    }
+
+    /// Goes on in a new file, which begins with a checkpoint of the old one. The old one stays in the folder under the
+    /// name that is returned, and may be moved elsewhere.
+    ///
+    /// # Errors
+    /// As for [`Log::checkpoint`].
+    pub async fn set_aside(&self, unix_ms: u64) -> Result<String, Error> {
+        let (done, answer) = oneshot::channel();
+        self.ask(Request::SetAside { unix_ms, done }, answer).await
     }
 
     async fn ask<T>(
@@ -335,6 +397,11 @@ impl Log {
             .fetch_max(tombstones, Ordering::Relaxed);
     }
 
+    /// Takes note that there are so many tombstones, whatever the log says.
+    pub(crate) fn reset_tombstones(&self, tombstones: u64) {
+        self.shared.tombstones.store(tombstones, Ordering::Relaxed);
+    }
+
     /// How many tombstones there are, at the least: as the log says itself, or as was noted.
     pub fn tombstones_seen(&self) -> u64 {
         self.shared.tombstones.load(Ordering::Relaxed)
@@ -371,7 +438,7 @@ impl Log {
             // Set aside, or written before places were kept with it.
             None | Some(0) => Ok(true),
             Some(at) if at > committed.len => Ok(false),
-            Some(at) => Ok(verify::last_head(&self.file, at)
+            Some(at) => Ok(verify::last_head(&committed.file, at)
                 .is_ok_and(|head| (head.seq, head.hash) == (anchor.seq, anchor.hash))),
         }
     }
@@ -379,7 +446,7 @@ impl Log {
     /// Walks the chain as far as it is on disk now. Reads the whole file: for a blocking thread.
     pub fn verify(&self, expected: &Expected<'_>) -> Walk {
         let committed = self.shared.committed();
-        let mut walk = walk(&self.file, committed.len, expected);
+        let mut walk = walk(&committed.file, committed.len, expected);
         if walk.fault.is_none() && walk.head != committed.head {
             walk.fault = Some(Fault {
                 seq: walk.head.seq,
@@ -393,10 +460,8 @@ impl Log {
 
 impl Shared {
     fn committed(&self) -> Committed {
-        *self
-            .committed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        let committed = self.committed.lock();
+        committed.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn commit(&self, committed: Committed) {
@@ -438,7 +503,7 @@ mod tests {
     }
 
     async fn log_of(file: &File, records: u64) -> Log {
-        let (log, torn) = Log::open(file.try_clone().unwrap(), ROOM).unwrap();
+        let (log, torn) = Log::open(file.try_clone().unwrap(), None, ROOM).unwrap();
         assert_eq!(torn, 0);
         for number in 0..records {
             log.append(number, "tests", event()).await.unwrap();
@@ -560,14 +625,14 @@ mod tests {
             &[0; 5000],
         ] {
             file.write_all_at(torn, whole).unwrap();
-            let (log, cut) = Log::open(file.try_clone().unwrap(), ROOM).unwrap();
+            let (log, cut) = Log::open(file.try_clone().unwrap(), None, ROOM).unwrap();
             assert_eq!(cut, torn.len() as u64);
             assert_eq!(log.head().seq, 3);
             assert_eq!(lines(&file), good);
         }
         // Nothing but a torn line: the log begins anew.
         file.set_len(10).unwrap();
-        let (log, cut) = Log::open(file.try_clone().unwrap(), ROOM).unwrap();
+        let (log, cut) = Log::open(file.try_clone().unwrap(), None, ROOM).unwrap();
         assert_eq!((cut, log.head()), (10, Head::START));
     }
 
@@ -579,7 +644,7 @@ mod tests {
         changed[2] = changed[2].replace("tests", "other");
         let text = changed.concat();
         file.write_all_at(text.as_bytes(), 0).unwrap();
-        let error = Log::open(file, ROOM).err().unwrap();
+        let error = Log::open(file, None, ROOM).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Damaged);
     }
 
@@ -588,7 +653,7 @@ mod tests {
         // Every write fails: the file is open for reading only.
         let path = tempfile::NamedTempFile::new().unwrap();
         drop(log_of(path.as_file(), 2).await);
-        let (log, _) = Log::open(File::open(path.path()).unwrap(), ROOM).unwrap();
+        let (log, _) = Log::open(File::open(path.path()).unwrap(), None, ROOM).unwrap();
         let before = log.head();
         let error = log.append(0, "tests", event()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AuditUnavailable);

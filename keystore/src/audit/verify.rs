@@ -121,6 +121,9 @@ impl Walker<'_> {
             bytes: self.walk.head.bytes + line.len() as u64 + 1,
         };
         self.unsigned_keys |= matches!(record.op.as_str(), "lease" | "export");
+        if record.op == "rollback_accepted" {
+            (self.walk.store, self.walk.tombstones) = (0, 0);
+        }
         self.walk.store = self.walk.store.max(record.store.unwrap_or(0));
         self.walk.tombstones = self.walk.tombstones.max(record.tombstones.unwrap_or(0));
         self.meets(self.walk.head)
@@ -289,6 +292,9 @@ pub(super) fn newest_claims(file: &File, end: u64) -> Result<Claims, Error> {
             if record.op == "checkpoint" {
                 signed = true;
                 claims.unsigned = 0;
+            }
+            if record.op == "rollback_accepted" {
+                (claims.store, claims.tombstones) = (0, 0);
             }
             claims.store = claims.store.max(record.store.unwrap_or(0));
             claims.tombstones = claims.tombstones.max(record.tombstones.unwrap_or(0));

@@ -1,19 +1,24 @@
 //! The one thread that writes the log, since it does nothing but wait for the disk.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
+use std::io;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::checkpoint::{Checkpoint, Statement};
-use super::{Committed, Event, Head, Shared, line};
+use super::{Committed, Event, FILE, Head, Shared, line};
 
 /// The most bytes written in one group.
 const MAX_GROUP: usize = 1 << 20;
 
 /// At most this many records go by without a checkpoint, while there is something to sign with.
 pub(super) const CHECKPOINT_EVERY: u64 = 256;
+
+/// A new file's name until it takes the old one's place.
+const NEW: &str = "audit.log.new";
 
 /// What the log itself is called in its records.
 const SELF: &str = "keystore";
@@ -27,6 +32,10 @@ pub(super) enum Request {
         unix_ms: u64,
         done: Answer<(Head, Checkpoint)>,
     },
+    SetAside {
+        unix_ms: u64,
+        done: Answer<String>,
+    },
 }
 
 /// A record on its way to the disk.
@@ -38,7 +47,8 @@ pub(super) struct Record {
 }
 
 pub(super) struct Writer {
-    file: Arc<File>,
+    /// Where the file lies.
+    folder: Option<PathBuf>,
     shared: Arc<Shared>,
     /// Records since the last checkpoint.
     unsigned: u64,
@@ -49,9 +59,9 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(file: Arc<File>, shared: Arc<Shared>, unsigned: u64) -> Self {
+    pub(super) fn new(folder: Option<PathBuf>, shared: Arc<Shared>, unsigned: u64) -> Self {
         Self {
-            file,
+            folder,
             shared,
             unsigned,
             broken: None,
@@ -73,6 +83,10 @@ impl Writer {
                 true => Ok(()),
                 false => self.write(&group),
             };
+            for (unix_ms, done) in std::mem::take(&mut group.set_aside) {
+                // Whoever asked may have gone.
+                drop(done.send(written.clone().and_then(|()| self.set_aside(unix_ms))));
+            }
             self.measure();
             for waiting in group.waiting {
                 waiting.tell(&written);
@@ -88,7 +102,7 @@ impl Writer {
                 caller,
                 event,
                 done,
-            }) => match group.add(&self.file, unix_ms, &caller, &event) {
+            }) => match group.add(unix_ms, &caller, &event) {
                 Ok(()) => {
                     group.waiting.push(Waiting::Record(group.end.head, done));
                     if group.unsigned >= CHECKPOINT_EVERY && self.shared.signer().is_some() {
@@ -106,7 +120,49 @@ impl Writer {
                 }
                 Err(why) => drop(done.send(Err(why))),
             },
+            // After the records that came before it.
+            Request::SetAside { unix_ms, done } => group.set_aside.push((unix_ms, done)),
         }
+    }
+
+    /// Goes on in a new file.
+    ///
+    /// The new file is whole, and the old one has its new name besides the old, before the new one takes the old name in
+    /// one step. So at any time [`FILE`] is one of the two, whole, and no record is in neither.
+    fn set_aside(&mut self, unix_ms: u64) -> Result<String, String> {
+        let failed = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+        let folder = self.folder.clone().ok_or("this log is in no folder")?;
+        let old = self.shared.committed();
+        let name = format!("audit-{:012}.log", old.head.seq);
+        let mut space = old.space;
+        space.cut(0);
+        let mut group = Group::after(
+            Committed {
+                file: Arc::new(new_file(&folder.join(NEW)).map_err(failed("cannot make a file"))?),
+                head: old.head,
+                len: 0,
+                space,
+            },
+            0,
+        );
+        self.sign(&mut group, unix_ms)?;
+        let new = group.end.clone();
+        new.file
+            .write_all_at(&group.bytes, 0)
+            .and_then(|()| new.file.sync_all())
+            .map_err(failed("cannot begin a new file"))?;
+        std::fs::hard_link(folder.join(FILE), folder.join(&name))
+            .map_err(failed("cannot rename the old file"))?;
+        std::fs::rename(folder.join(NEW), folder.join(FILE))
+            .map_err(failed("cannot put the new file in the old one's place"))?;
+        self.shared.commit(new);
+        self.unsigned = 0;
+        if let Err(error) = File::open(&folder).and_then(|folder| folder.sync_all()) {
+            let why = format!("the audit log's folder cannot be synced ({error}); restart");
+            self.broken = Some(why.clone());
+            return Err(why);
+        }
+        Ok(name)
     }
 
     fn sign(&self, group: &mut Group, unix_ms: u64) -> Result<Checkpoint, String> {
@@ -118,7 +174,7 @@ impl Writer {
             store: self.shared.store.load(Relaxed),
             tombstones: self.shared.tombstones.load(Relaxed),
         });
-        group.add(&self.file, unix_ms, SELF, &checkpoint.event())?;
+        group.add(unix_ms, SELF, &checkpoint.event())?;
         group.unsigned = 0;
         Ok(checkpoint)
     }
@@ -128,22 +184,22 @@ impl Writer {
             return Err(why.clone());
         }
         let mut before = self.shared.committed();
-        if let Err(error) = self.file.write_all_at(&group.bytes, before.len) {
+        if let Err(error) = before.file.write_all_at(&group.bytes, before.len) {
             tracing::error!(%error, "cannot write the audit log: no key leaves");
-            if let Err(error) = self.file.set_len(before.len) {
+            if let Err(error) = before.file.set_len(before.len) {
                 self.broken = Some(format!("a write could not be taken back: {error}"));
             }
             before.space.cut(before.len);
             self.shared.commit(before);
             return Err(error.to_string());
         }
-        if let Err(error) = self.file.sync_data() {
+        if let Err(error) = before.file.sync_data() {
             tracing::error!(%error, "cannot sync the audit log: no key leaves until a restart");
             let why = format!("a sync failed ({error}); look at the disk and restart");
             self.broken = Some(why.clone());
             return Err(why);
         }
-        self.shared.commit(group.end);
+        self.shared.commit(group.end.clone());
         self.unsigned = group.unsigned;
         Ok(())
     }
@@ -168,12 +224,31 @@ impl Writer {
     }
 }
 
+/// Puts aside what a crash left of [`Writer::set_aside`].
+pub(super) fn sweep(folder: &Path) -> io::Result<()> {
+    match std::fs::remove_file(folder.join(NEW)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn new_file(path: &Path) -> io::Result<File> {
+    (File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600))
+    .open(path)
+}
+
 /// Records that are written and synced at once.
 pub(super) struct Group {
     bytes: Vec<u8>,
     end: Committed,
     unsigned: u64,
     waiting: Vec<Waiting>,
+    set_aside: Vec<(u64, Answer<String>)>,
 }
 
 /// Who is told that the group is on disk, and what.
@@ -201,19 +276,14 @@ impl Group {
             end: committed,
             unsigned,
             waiting: Vec::new(),
+            set_aside: Vec::new(),
         }
     }
 
-    fn add(
-        &mut self,
-        file: &File,
-        unix_ms: u64,
-        caller: &str,
-        event: &Event,
-    ) -> Result<(), String> {
+    fn add(&mut self, unix_ms: u64, caller: &str, event: &Event) -> Result<(), String> {
         let (line, head) = line::write(self.end.head, unix_ms, caller, event)?;
         let len = self.end.len + line.len() as u64;
-        self.end.space.provide(file, len);
+        self.end.space.provide(&self.end.file, len);
         if !self.end.space.admits(len, event.by_caller()) {
             return Err("there is no room left in the audit log: set it aside".to_owned());
         }
@@ -246,20 +316,21 @@ mod tests {
             reserve: 1 << 16,
         };
         let before = Committed {
+            file: Arc::new(full),
             head: Head::START,
             len: 0,
             space: Space::new(settings, 0),
         };
         let shared = Arc::new(Shared {
-            committed: Mutex::new(before),
+            committed: Mutex::new(before.clone()),
             signer: Mutex::default(),
             store: AtomicU64::new(0),
             tombstones: AtomicU64::new(0),
         });
-        let mut writer = Writer::new(Arc::new(full), shared, 0);
+        let mut writer = Writer::new(None, shared, 0);
         let mut group = Group::after(before, 0);
         let event = Event::Unseal { opened: true };
-        group.add(&writer.file, 0, "tests", &event).unwrap();
+        group.add(0, "tests", &event).unwrap();
         let refused = writer.write(&group).unwrap_err();
         assert!(refused.contains("No space left"), "{refused}");
         assert_eq!(writer.shared.committed().head, Head::START);

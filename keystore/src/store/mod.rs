@@ -31,14 +31,14 @@ pub trait Store: Send + Sync {
     /// that is no longer as it was read, or is no longer all there is: then nothing has changed.
     fn rotate_root(&self, rotation: RootRotation) -> Stored<'_, bool>;
 
-    /// What this node's audit log is signed with, if it was made.
-    fn audit_key(&self) -> Stored<'_, Option<AuditKeyRow>>;
+    /// What this node signs with, as far as it was made.
+    fn signing_keys(&self) -> Stored<'_, Vec<SigningKeyRow>>;
 
-    /// Keeps it, unless there is one; returns the one that stands. `None` when the root that wraps it is no longer the
-    /// newest: then nothing was kept.
-    fn put_audit_key(&self, key: AuditKeyRow) -> Stored<'_, Option<AuditKeyRow>>;
+    /// Keeps it, unless there is one for its purpose; returns the one that stands. `None` when the root that wraps it is
+    /// no longer the newest: then nothing was kept.
+    fn put_signing_key(&self, key: SigningKeyRow) -> Stored<'_, Option<SigningKeyRow>>;
 
-    /// Every tenant's every KEK, by tenant and version.
+    /// Every tenant's every KEK, by tenant and version; none of tenants that were destroyed.
     fn keks(&self) -> Stored<'_, Vec<KekRow>>;
 
     /// The tenant's KEK of this version, or its newest.
@@ -87,6 +87,15 @@ pub trait Store: Send + Sync {
     /// Erases what was replaced from where the database has not yet cleaned up.
     fn wipe(&self) -> Stored<'_, ()>;
 
+    /// Erases all KEKs and keys of a tenant, and lets it have none any more.
+    fn destroy_tenant<'a>(&'a self, tenant: &'a str, at: u64) -> Stored<'a, ()>;
+
+    /// How many tombstones were carried out.
+    fn tombstones(&self) -> Stored<'_, u64>;
+
+    /// Takes note that so many were.
+    fn put_tombstones(&self, count: u64) -> Stored<'_, ()>;
+
     /// How many keys can be used, and how many were destroyed.
     fn counts(&self) -> Stored<'_, (u64, u64)>;
 
@@ -101,6 +110,9 @@ pub trait Store: Send + Sync {
 
     /// Moves the anchor on.
     fn put_anchor(&self, head: Head) -> Stored<'_, ()>;
+
+    /// Goes on from here, whatever was before: so many writes, so many tombstones yet to be looked at, and this anchor.
+    fn resume(&self, writes: u64, anchor: Head) -> Stored<'_, ()>;
 }
 
 /// A row as it was read, and what is to stand there.
@@ -130,13 +142,37 @@ pub struct RootRotation {
     pub root: RootRow,
     /// Every KEK.
     pub keks: Vec<Replaced<KekRow>>,
-    /// Every node's signing key.
-    pub audit_keys: Vec<Replaced<AuditKeyRow>>,
+    /// Every signing key.
+    pub signing_keys: Vec<Replaced<SigningKeyRow>>,
 }
 
-/// What an audit log is signed with, at rest.
+/// What is signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signed {
+    /// Checkpoints of the audit log.
+    Audit,
+    /// Tombstones.
+    Tombstones,
+}
+
+impl Signed {
+    /// Each of them.
+    pub const ALL: [Self; 2] = [Self::Audit, Self::Tombstones];
+
+    /// As in records.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Audit => "audit",
+            Self::Tombstones => "tombstones",
+        }
+    }
+}
+
+/// What something is signed with, at rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AuditKeyRow {
+pub struct SigningKeyRow {
+    /// What it signs.
+    pub signs: Signed,
     /// The public key (RFC 8032 5.1.5).
     pub public: [u8; 32],
     /// The version of the root that wraps it.

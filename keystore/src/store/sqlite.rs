@@ -14,7 +14,9 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::{AuditKeyRow, KekRow, KeyBody, KeyRow, Replaced, RootRotation, RootRow, Store, Stored};
+use super::{
+    KekRow, KeyBody, KeyRow, Replaced, RootRotation, RootRow, Signed, SigningKeyRow, Store, Stored,
+};
 use crate::audit::Head;
 use crate::error::{Error, ErrorKind};
 use crate::seal::Wrapped;
@@ -58,7 +60,7 @@ const KEYS_BELOW: &str = select_keys!(
 /// Under the tenant's newest KEK only: what is put under an older one would be missed by the rotation under way.
 const PUT_KEY: &str = "INSERT INTO content_key (key_id, tenant, asset, label, scheme, subsample_rule, sources, \
     number, iv, kek_version, wrapped, created) SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12 \
-    WHERE ?10 = (SELECT MAX(version) FROM kek WHERE tenant = ?2) ON CONFLICT DO NOTHING";
+    WHERE ?10 = (SELECT MAX(version) FROM kek WHERE tenant = ?2 AND length(wrapped) > 0) ON CONFLICT DO NOTHING";
 
 /// The columns that [`kek_row`] reads.
 macro_rules! select_keks {
@@ -74,7 +76,7 @@ const KEK: &str = select_keks!(
     "WHERE tenant = ?1 AND (?2 IS NULL OR version = ?2) ORDER BY version DESC LIMIT 1"
 );
 
-const KEKS: &str = select_keks!("ORDER BY tenant, version");
+const KEKS: &str = select_keks!("WHERE length(wrapped) > 0 ORDER BY tenant, version");
 
 const REPLACE_KEK: &str = "UPDATE kek SET floor = ?1, root_version = ?2, wrapped = ?3 \
     WHERE tenant = ?4 AND version = ?5 AND wrapped = ?6";
@@ -224,7 +226,7 @@ impl Store for Sqlite {
             let RootRotation {
                 root,
                 keks,
-                audit_keys,
+                signing_keys,
             } = rotation;
             let mut writer = self.writer.lock().await;
             let mut transaction = begin(&mut writer, attempted).await?;
@@ -234,20 +236,20 @@ impl Store for Sqlite {
                 .await
                 .map_err(failed(attempted))?;
             let all: i64 = sqlx::query_scalar(
-                "SELECT (SELECT COUNT(*) FROM kek) + (SELECT COUNT(*) FROM audit_key)",
+                "SELECT (SELECT COUNT(*) FROM kek WHERE length(wrapped) > 0) + (SELECT COUNT(*) FROM signing_key)",
             )
             .fetch_one(&mut *transaction)
             .await
             .map_err(failed(attempted))?;
             let mut as_read = removed.rows_affected() == 1
-                && usize::try_from(all).is_ok_and(|all| all == keks.len() + audit_keys.len())
+                && usize::try_from(all).is_ok_and(|all| all == keks.len() + signing_keys.len())
                 && put_root(&mut transaction, &root).await?;
             for kek in &keks {
                 as_read = as_read && replace_kek(&mut transaction, kek).await?;
             }
-            for Replaced { old, new } in &audit_keys {
+            for Replaced { old, new } in &signing_keys {
                 let done = sqlx::query(
-                    "UPDATE audit_key SET root_version = ?, wrapped = ? WHERE public = ? AND wrapped = ?",
+                    "UPDATE signing_key SET root_version = ?, wrapped = ? WHERE public = ? AND wrapped = ?",
                 )
                 .bind(new.root_version)
                 .bind(new.wrapped.as_bytes())
@@ -266,19 +268,20 @@ impl Store for Sqlite {
         })
     }
 
-    fn audit_key(&self) -> Stored<'_, Option<AuditKeyRow>> {
-        Box::pin(async { audit_key(&mut *self.reader().await).await })
+    fn signing_keys(&self) -> Stored<'_, Vec<SigningKeyRow>> {
+        Box::pin(async { signing_keys(&mut *self.reader().await).await })
     }
 
-    fn put_audit_key(&self, key: AuditKeyRow) -> Stored<'_, Option<AuditKeyRow>> {
+    fn put_signing_key(&self, key: SigningKeyRow) -> Stored<'_, Option<SigningKeyRow>> {
         Box::pin(async move {
-            let attempted = "keep the audit key";
+            let attempted = "keep a signing key";
             let mut writer = self.writer.lock().await;
             let mut transaction = begin(&mut writer, attempted).await?;
             let done = sqlx::query(
-                "INSERT INTO audit_key (one, public, root_version, wrapped, created) \
-                 SELECT 1, ?1, ?2, ?3, ?4 WHERE ?2 = (SELECT version FROM root) ON CONFLICT DO NOTHING",
+                "INSERT INTO signing_key (purpose, public, root_version, wrapped, created) \
+                 SELECT ?1, ?2, ?3, ?4, ?5 WHERE ?3 = (SELECT version FROM root) ON CONFLICT DO NOTHING",
             )
+            .bind(key.signs.as_str())
             .bind(key.public.as_slice())
             .bind(key.root_version)
             .bind(key.wrapped.as_bytes())
@@ -286,9 +289,9 @@ impl Store for Sqlite {
             .execute(&mut *transaction)
             .await
             .map_err(failed(attempted))?;
-            let standing = audit_key(&mut transaction).await?;
+            let standing = signing_keys(&mut transaction).await?;
             finish(transaction, done.rows_affected() > 0, attempted).await?;
-            Ok(standing)
+            Ok(standing.into_iter().find(|row| row.signs == key.signs))
         })
     }
 
@@ -501,6 +504,54 @@ impl Store for Sqlite {
         })
     }
 
+    fn destroy_tenant<'a>(&'a self, tenant: &'a str, at: u64) -> Stored<'a, ()> {
+        Box::pin(async move {
+            let attempted = "destroy a tenant";
+            let mut writer = self.writer.lock().await;
+            let mut transaction = begin(&mut writer, attempted).await?;
+            for statement in [
+                "UPDATE content_key SET wrapped = NULL, destroyed = ?2 WHERE tenant = ?1 AND destroyed IS NULL",
+                // A tenant that never had a KEK gets one without its body, so that it never will.
+                "INSERT INTO kek (tenant, version, wrapped, created) VALUES (?1, 1, x'', ?2) ON CONFLICT DO NOTHING",
+            ] {
+                sqlx::query(statement)
+                    .bind(tenant)
+                    .bind(seconds(at))
+                    .execute(&mut *transaction)
+                    .await
+                    .map_err(failed(attempted))?;
+            }
+            sqlx::query("UPDATE kek SET wrapped = x'' WHERE tenant = ?")
+                .bind(tenant)
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed(attempted))?;
+            finish(transaction, true, attempted).await?;
+            self.empty_log(&mut writer).await
+        })
+    }
+
+    fn tombstones(&self) -> Stored<'_, u64> {
+        Box::pin(async {
+            let row = sqlx::query("SELECT tombstones FROM marks")
+                .fetch_one(&mut *self.reader().await)
+                .await
+                .map_err(failed("count tombstones"))?;
+            number(&row, "tombstones")
+        })
+    }
+
+    fn put_tombstones(&self, count: u64) -> Stored<'_, ()> {
+        Box::pin(async move {
+            sqlx::query("UPDATE marks SET tombstones = ?")
+                .bind(seconds(count))
+                .execute(&mut *self.writer.lock().await)
+                .await
+                .map_err(failed("count tombstones"))?;
+            Ok(())
+        })
+    }
+
     fn wipe(&self) -> Stored<'_, ()> {
         Box::pin(async {
             let mut writer = self.writer.lock().await;
@@ -523,11 +574,11 @@ impl Store for Sqlite {
 
     fn writes(&self) -> Stored<'_, u64> {
         Box::pin(async {
-            let row = sqlx::query("SELECT count FROM writes")
+            let row = sqlx::query("SELECT writes FROM marks")
                 .fetch_one(&mut *self.reader().await)
                 .await
                 .map_err(failed("count writes"))?;
-            number(&row, "count")
+            number(&row, "writes")
         })
     }
 
@@ -586,6 +637,30 @@ impl Store for Sqlite {
             Ok(())
         })
     }
+
+    fn resume(&self, writes: u64, anchor: Head) -> Stored<'_, ()> {
+        Box::pin(async move {
+            let attempted = "go on from here";
+            let mut writer = self.writer.lock().await;
+            let mut transaction = begin(&mut writer, attempted).await?;
+            sqlx::query("UPDATE marks SET writes = ?, tombstones = 0")
+                .bind(seconds(writes))
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed(attempted))?;
+            sqlx::query(
+                "INSERT INTO audit_anchor (one, seq, hash, bytes) VALUES (1, ?, ?, ?) \
+                 ON CONFLICT DO UPDATE SET seq = excluded.seq, hash = excluded.hash, bytes = excluded.bytes",
+            )
+            .bind(seconds(anchor.seq))
+            .bind(anchor.hash.as_slice())
+            .bind(seconds(anchor.bytes))
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed(attempted))?;
+            finish(transaction, true, attempted).await
+        })
+    }
 }
 
 type Transaction<'c> = sqlx::Transaction<'c, sqlx::Sqlite>;
@@ -605,7 +680,7 @@ async fn finish(
     attempted: &'static str,
 ) -> Result<(), Error> {
     if changed {
-        sqlx::query("UPDATE writes SET count = count + 1")
+        sqlx::query("UPDATE marks SET writes = writes + 1")
             .execute(&mut *transaction)
             .await
             .map_err(failed(attempted))?;
@@ -613,20 +688,25 @@ async fn finish(
     (transaction.commit().await).map_err(failed(attempted))
 }
 
-async fn audit_key(connection: &mut SqliteConnection) -> Result<Option<AuditKeyRow>, Error> {
-    let row = sqlx::query("SELECT public, root_version, wrapped, created FROM audit_key")
-        .fetch_optional(connection)
+async fn signing_keys(connection: &mut SqliteConnection) -> Result<Vec<SigningKeyRow>, Error> {
+    sqlx::query("SELECT purpose, public, root_version, wrapped, created FROM signing_key")
+        .fetch_all(connection)
         .await
-        .map_err(failed("read the audit key"))?;
-    row.map(|row| {
-        Ok(AuditKeyRow {
-            public: bytes(&row, "public")?,
-            root_version: number(&row, "root_version")?,
-            wrapped: Wrapped::from_stored(column(&row, "wrapped")?),
-            created: number(&row, "created")?,
+        .map_err(failed("read the signing keys"))?
+        .iter()
+        .map(|row| {
+            let purpose: String = column(row, "purpose")?;
+            Ok(SigningKeyRow {
+                signs: (Signed::ALL.into_iter())
+                    .find(|signed| signed.as_str() == purpose)
+                    .ok_or_else(|| unreadable("purpose"))?,
+                public: bytes(row, "public")?,
+                root_version: number(row, "root_version")?,
+                wrapped: Wrapped::from_stored(column(row, "wrapped")?),
+                created: number(row, "created")?,
+            })
         })
-    })
-    .transpose()
+        .collect()
 }
 
 async fn put_root(connection: &mut SqliteConnection, root: &RootRow) -> Result<bool, Error> {

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use keystore::audit::{self, Checkpoint};
 use keystore_client::SealState;
-use keystore_client::admin::{Admin, CheckpointText, Finding, KekVersion, Report, Status};
+use keystore_client::admin::{
+    Act, Acted, Admin, Approval, CheckpointText, Finding, KekVersion, Report, Status,
+};
 use keystore_client::socket::AdminSocket;
 use secrecy::SecretString;
 use serde::Serialize;
@@ -59,6 +61,56 @@ enum Verb {
     /// Say how the keystore stands
     #[command(after_help = "Example:\n  castellum keystore status --json")]
     Status,
+    /// Say what waits for a second operator
+    #[command(after_help = "Example:\n  castellum keystore approvals")]
+    Approvals,
+    /// Agree with what another operator wants
+    #[command(after_help = "Example:\n  castellum keystore approve 7f3a91c2")]
+    Approve {
+        /// The request, as `approvals` names it
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+    /// Withdraw a request
+    #[command(after_help = "Example:\n  castellum keystore cancel 7f3a91c2")]
+    Cancel {
+        /// The request, as `approvals` names it
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+    /// Set the audit log's file aside and go on in a new one; needs two operators
+    #[command(
+        after_help = "Say it, let another operator `castellum keystore approve` it, and say it again.\n\n\
+                      Example:\n  castellum keystore set-aside-log"
+    )]
+    SetAsideLog,
+    /// Take keys under older key-encrypting keys in again; needs two operators
+    #[command(
+        after_help = "For records out of an old copy of the store. They are wrapped anew, and then the floor is raised \
+                      again.\n\n\
+                      Example:\n  castellum keystore lower-floor --tenant default --to 1"
+    )]
+    LowerFloor {
+        /// The tenant
+        #[arg(long, value_name = "NAME")]
+        tenant: String,
+        /// The oldest version to take in
+        #[arg(long = "to", value_name = "VERSION")]
+        version: u32,
+    },
+    /// Go on with a store or a log that was put back; needs two operators
+    #[command(after_help = "Example:\n  castellum keystore accept-rollback")]
+    AcceptRollback,
+    /// Destroy a tenant and all its keys, for ever; needs two operators
+    #[command(after_help = "Example:\n  castellum keystore destroy-tenant gone --yes")]
+    DestroyTenant {
+        /// The tenant
+        #[arg(value_name = "NAME")]
+        tenant: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
     /// Sign how far the audit log has come: kept elsewhere, it finds out a log or a store that was put back
     #[command(after_help = "Example:\n  castellum keystore checkpoint > checkpoint.json")]
     Checkpoint {
@@ -154,6 +206,23 @@ pub(crate) fn run(args: Args, output: Output) -> Result<(), Failure> {
                 output.say(&rotated, rotated_text)
             }
             Verb::Status => output.say(&keystore.status().await?, status_text),
+            Verb::Approvals => {
+                let approvals = keystore.approvals().await?;
+                output.say(&Pending { approvals }, pending_text)
+            }
+            Verb::Approve { id } => output.say(&keystore.approve(id).await?, approval_text),
+            Verb::Cancel { id } => output.say(&keystore.cancel(id).await?, approval_text),
+            Verb::SetAsideLog => act(&keystore, Act::SetAsideLog {}, output).await,
+            Verb::LowerFloor { tenant, version } => {
+                act(&keystore, Act::LowerFloor { tenant, version }, output).await
+            }
+            Verb::AcceptRollback => act(&keystore, Act::AcceptRollback {}, output).await,
+            Verb::DestroyTenant { tenant, yes: true } => {
+                act(&keystore, Act::DestroyTenant { tenant }, output).await
+            }
+            Verb::DestroyTenant { yes: false, .. } => Err(Failure::usage(
+                "what the tenant's keys encrypted can never be decrypted again; say --yes to destroy it",
+            )),
             Verb::Checkpoint { public_key } => {
                 let checkpoint = keystore.checkpoint().await?;
                 match public_key {
@@ -187,6 +256,59 @@ pub(crate) fn run(args: Args, output: Output) -> Result<(), Failure> {
             }
         }
     })
+}
+
+#[derive(Serialize)]
+struct Pending {
+    approvals: Vec<Approval>,
+}
+
+/// Does what needs two operators, or says what it waits for.
+async fn act(keystore: &AdminSocket, act: Act, output: Output) -> Result<(), Failure> {
+    let acted = keystore.act(act).await?;
+    output.say(&acted, |acted| match acted {
+        Acted::Waits(approval) => approval_text(approval),
+        Acted::Done(what) => what.clone(),
+    })?;
+    match acted {
+        Acted::Done(_) => Ok(()),
+        Acted::Waits(approval) => Err(Failure::with_help(
+            Exit::NotAllowed,
+            "this needs a second operator",
+            format!(
+                "let another operator say `castellum keystore approve {}`, then say this again",
+                approval.id
+            ),
+        )),
+    }
+}
+
+fn pending_text(pending: &Pending) -> String {
+    match pending.approvals.is_empty() {
+        true => "nothing waits".to_owned(),
+        false => {
+            let lines: Vec<String> = pending.approvals.iter().map(approval_text).collect();
+            lines.join("\n")
+        }
+    }
+}
+
+fn approval_text(approval: &Approval) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let left = approval
+        .expires
+        .saturating_sub(now.unwrap_or_default().as_secs());
+    let state = match &approval.approved_by {
+        Some(by) => format!("agreed by {by}"),
+        None => "waits for another operator".to_owned(),
+    };
+    format!(
+        "{}  {}; asked by {}; {state}; void in {} minutes",
+        approval.id,
+        approval.act,
+        approval.requested_by,
+        left / 60
+    )
 }
 
 #[derive(Serialize)]
