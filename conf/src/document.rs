@@ -293,6 +293,8 @@ pub struct KeystoreDocument {
     pub argon2: Argon2Document,
     /// Room for the audit log. Without a record no key leaves: from 80 % on there is an alarm, in the reserve no key is made any more, in its second half none is handed out, and the rest is for what operators do.
     pub audit: AuditDocument,
+    /// How much of a minute's work is still ordinary, for each caller. Beyond it nothing is handed out to that caller until the minute is over, the audit log says so, and `castellum_keystore_budget_exceeded_total` counts it.
+    pub budget: BudgetDocument,
     /// Who may do what, by name. The roles of one process are the callers `origin` and `license`. A file that has any caller has only its own.
     pub callers: BTreeMap<String, CallerDocument>,
 }
@@ -305,6 +307,16 @@ pub struct AuditDocument {
     pub capacity: Size,
     /// What is taken from the disk ahead of the log. At most a quarter of the capacity. Default `"16MiB"`.
     pub reserve: Size,
+}
+
+/// What a caller may use in a minute.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BudgetDocument {
+    /// Keys leased and exported, each as often as it is. Default `600000`.
+    pub uses: u32,
+    /// Different keys: whoever goes through the catalogue asks for many. Default `10000`.
+    pub keys: u32,
 }
 
 /// The cost of Argon2id (RFC 9106).
@@ -586,6 +598,7 @@ impl Default for KeystoreDocument {
             approval_term: Span::seconds(3600),
             argon2: Argon2Document::default(),
             audit: AuditDocument::default(),
+            budget: BudgetDocument::default(),
             callers: named([
                 ("origin", caller("castellum-origin", &[CallerRight::Lease])),
                 (
@@ -606,6 +619,15 @@ impl Default for AuditDocument {
         Self {
             capacity: Size::mebibytes(1024),
             reserve: Size::mebibytes(16),
+        }
+    }
+}
+
+impl Default for BudgetDocument {
+    fn default() -> Self {
+        Self {
+            uses: 600_000,
+            keys: 10_000,
         }
     }
 }

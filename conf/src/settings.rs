@@ -166,6 +166,8 @@ pub struct KeystoreSettings {
     pub argon2: Argon2Settings,
     /// Room for the audit log.
     pub audit: AuditSettings,
+    /// What a caller may use in a minute.
+    pub budget: BudgetSettings,
     /// Refuses to start where key memory cannot be locked; otherwise says so and goes on.
     pub require_locked_memory: bool,
     /// The record of what was destroyed; none: `tombstones.log` in the state folder.
@@ -183,6 +185,15 @@ pub struct AuditSettings {
     pub capacity: u64,
     /// What is taken from the disk ahead of the log; at most a quarter of the capacity.
     pub reserve: u64,
+}
+
+/// What a caller may use in a minute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BudgetSettings {
+    /// Keys leased and exported, each as often as it is.
+    pub uses: u32,
+    /// Different keys.
+    pub keys: u32,
 }
 
 /// One caller of the keystore.

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use keystore_client::admin::{Act, Acted};
 
 use crate::audit::Event;
-use crate::keyring::floor;
+use crate::backup::check_recipients;
+use crate::keyring::{floor, not_destroyed};
 use crate::local::{Inner, Refusal, refused};
 use crate::store::KekRow;
 
@@ -21,11 +24,28 @@ impl Inner {
                 self.lowered(tenant, *version).await?;
             }
             Act::AcceptRollback {} => drop(self.acceptable().await?),
+            Act::ExportKeks { tenant, recipients } => {
+                self.unsealed().map_err(|_| Refusal::Sealed)?;
+                check_recipients(recipients)?;
+                let kek = self.store.kek(tenant, None).await?;
+                if kek.is_none_or(|kek| not_destroyed(&kek).is_err()) {
+                    return Err(refused(format!("tenant {tenant} has no KEK")));
+                }
+            }
+            Act::Restore { backup, .. } => self.restorable(backup).await?,
         }
         if let Some(approval) = self.claim(caller, &act).await? {
             return Ok(Acted::Waits(approval));
         }
         let done = match &act {
+            Act::ExportKeks { tenant, recipients } => {
+                let file = self.export_keks(caller, tenant, recipients).await?;
+                return Ok(Acted::File(STANDARD.encode(file)));
+            }
+            Act::Restore {
+                backup,
+                without_tombstones,
+            } => (self.begin_restore(caller, backup, *without_tombstones)).await?,
             Act::SetAsideLog {} => self.set_log_aside(caller).await?,
             Act::LowerFloor { tenant, version } => {
                 self.lower_floor(caller, tenant, *version).await?

@@ -10,7 +10,7 @@ use keystore_types::KeyId;
 
 use crate::audit::Event;
 use crate::error::Error;
-use crate::keyring::Keyring;
+use crate::keyring::{Keyring, not_destroyed};
 use crate::local::{Inner, Refusal, blocking};
 use crate::store::{KeyBody, KeyRow, Signed};
 use crate::tombstone::Grave;
@@ -95,7 +95,7 @@ impl Inner {
                 Grave::Key(id) => ids.push(id),
                 Grave::Tenant(tenant) => {
                     let newest = self.store.kek(&tenant, None).await?;
-                    if newest.is_some_and(|kek| crate::keyring::not_destroyed(&kek).is_err()) {
+                    if newest.is_some_and(|kek| not_destroyed(&kek).is_err()) {
                         continue;
                     }
                     let event = Event::DestroyTenant {

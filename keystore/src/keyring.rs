@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use keystore_types::{ConstantIv, ContentKey, KeyContext, KeyId};
 use ring::rand::SystemRandom;
+use zeroize::Zeroizing;
 
 use crate::audit::Signer;
 use crate::error::{Error, ErrorKind};
@@ -341,6 +342,33 @@ impl Keyring {
     fn unwrap_signing_key(&self, row: &SigningKeyRow) -> Result<KeyBytes, Error> {
         let root = self.known_root(row.root_version)?;
         root.unwrap(&row.wrapped, &signing_purpose(row))
+    }
+
+    /// A tenant's KEKs in the open, as a document that is wiped.
+    pub(crate) fn document(
+        &self,
+        tenant: &str,
+        keks: &[KekRow],
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        // Reserved at once: a vector that grows leaves unwiped copies behind.
+        let name = serde_json::Value::from(tenant).to_string();
+        let mut text = Zeroizing::new(String::with_capacity(128 + name.len() + keks.len() * 128));
+        text.push_str(r#"{"format":"castellum KEKs","version":1,"tenant":"#);
+        text.push_str(&name);
+        text.push_str(r#","keks":["#);
+        for (at, row) in keks.iter().enumerate() {
+            let kek = self.unwrap_kek(row)?;
+            let comma = if at == 0 { "" } else { "," };
+            text.push_str(&format!(r#"{comma}{{"version":{},"key":""#, row.version));
+            for byte in kek.iter() {
+                text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+                text.push(char::from(DIGITS[usize::from(byte & 0x0f)]));
+            }
+            text.push_str("\"}");
+        }
+        text.push_str("]}\n");
+        Ok(Zeroizing::new(std::mem::take(&mut *text).into_bytes()))
     }
 
     /// Lets go of a tenant that was destroyed.

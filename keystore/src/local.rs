@@ -28,11 +28,14 @@ use tokio::sync::watch;
 
 use crate::approval::Approvals;
 use crate::audit::{self, Checkpoint, Event, Log, Room, Signer};
+use crate::backup::Backup;
+use crate::budget::{Budget, Exceeded, Fingerprint};
 use crate::capability::{Caller, Capability};
 use crate::clock::{Clock, unix_ms};
 use crate::error::{Error, ErrorKind};
 use crate::folder::{Folder, private, sync_parent};
 use crate::keyring::Keyring;
+use crate::restore::Restore;
 use crate::seal::{KeyBytes, WrappingKey, random_key};
 use crate::store::sqlite::Sqlite;
 use crate::store::{KeyBody, KeyRow, RootRow, Signed, Store};
@@ -81,7 +84,12 @@ pub(crate) struct Inner {
     pub(crate) administration: tokio::sync::Mutex<()>,
     /// Held by the one task that wraps keys anew.
     pub(crate) rewrapping: tokio::sync::Mutex<()>,
+    budget: Budget,
     pub(crate) approvals: Approvals,
+    /// The one that is being made.
+    pub(crate) backup: tokio::sync::Mutex<Option<Backup>>,
+    /// The one that is under way.
+    pub(crate) restore: tokio::sync::Mutex<Option<Restore>>,
     pub(crate) tombstones: Arc<Tombstones>,
     /// Keeps other processes out of the state folder; `None` in memory.
     _folder: Option<Folder>,
@@ -156,7 +164,10 @@ impl Local {
             state: watch::Sender::new(state),
             administration: tokio::sync::Mutex::default(),
             rewrapping: tokio::sync::Mutex::default(),
+            budget: Budget::new(settings.budget),
             approvals: Approvals::new(settings.approval_term),
+            backup: tokio::sync::Mutex::default(),
+            restore: tokio::sync::Mutex::default(),
             tombstones: Arc::new(tombstones),
             _folder: folder,
         };
@@ -346,6 +357,27 @@ impl Admin for Handle {
         })
     }
 
+    fn backup(&self, recipients: Vec<String>) -> Outcome<'_, String> {
+        Box::pin(async move {
+            self.check(Capability::Operate).await?;
+            Ok(self.inner.backup(self.caller.name(), &recipients).await?)
+        })
+    }
+
+    fn backup_chunk(&self, id: String) -> Outcome<'_, Option<Vec<u8>>> {
+        Box::pin(async move {
+            self.check(Capability::Operate).await?;
+            Ok(self.inner.backup_chunk(&id).await?)
+        })
+    }
+
+    fn restore(&self, lines: String) -> Outcome<'_, Option<String>> {
+        Box::pin(async move {
+            self.check(Capability::Operate).await?;
+            Ok(self.inner.restore_lines(&lines).await?)
+        })
+    }
+
     fn key_list(&self, filter: KeyFilter) -> Outcome<'_, KeyPage> {
         Box::pin(async move {
             self.check(Capability::Operate).await?;
@@ -430,6 +462,8 @@ impl Inner {
             }
         }
         let unsealed = self.unsealed()?;
+        let spent = contexts.iter().map(Fingerprint::of_context);
+        self.spend(caller, spent).await?;
         let (rows, made) = self.find_or_make(&unsealed, &contexts).await?;
         let mut keys = Vec::with_capacity(rows.len());
         for (row, context) in rows.iter().zip(contexts) {
@@ -536,6 +570,9 @@ impl Inner {
             return Err(self.deny(caller, Capability::Export, Some(&asset)).await);
         }
         let unsealed = self.unsealed()?;
+        // Those that are not there too: guesses are uses.
+        let spent = key_ids.iter().map(Fingerprint::of_id);
+        self.spend(caller, spent).await?;
         let mut rows = self.store.keys_by_id(&key_ids).await?;
         rows.retain(|row| {
             row.context.asset == asset
@@ -584,6 +621,9 @@ impl Inner {
             move || SealedRoot::seal(&root, &passphrase, cost, &SystemRandom::new())
         })
         .await?;
+        if !self.store.clear().await? {
+            return Err(refused("this keystore has a root already"));
+        }
         // Made ready first: where key memory must be locked and cannot be, nothing is kept.
         let unsealed = Keyring::new(1, self.ready(&root)?);
         let row = RootRow {
@@ -668,7 +708,7 @@ impl Inner {
         recorded.and(anchored)
     }
 
-    fn set(&self, unsealed: Option<Keyring>, state: SealState) {
+    pub(crate) fn set(&self, unsealed: Option<Keyring>, state: SealState) {
         metrics::gauge!("castellum_keystore_unsealed").set(match &unsealed {
             Some(_) => 1.0,
             None => 0.0,
@@ -719,6 +759,35 @@ impl Inner {
     pub(crate) fn unsealed(&self) -> Result<Arc<Keyring>, CallError> {
         let place = self.unsealed.read().unwrap_or_else(PoisonError::into_inner);
         place.clone().ok_or(CallError::Sealed)
+    }
+
+    /// Takes uses off a caller's budget for this minute.
+    async fn spend(
+        &self,
+        caller: &Caller,
+        keys: impl ExactSizeIterator<Item = Fingerprint> + Clone,
+    ) -> Result<(), CallError> {
+        let Err(exceeded) = self.budget.spend(caller.name(), self.now(), keys) else {
+            return Ok(());
+        };
+        let Exceeded { limit, of, first } = exceeded;
+        let name = caller.name().to_owned();
+        metrics::counter!("castellum_keystore_budget_exceeded_total", "caller" => name, "limit" => limit)
+            .increment(1);
+        if first {
+            tracing::error!(
+                caller = caller.name(),
+                limit,
+                of,
+                "a caller is over its budget"
+            );
+            self.record(caller.name(), Event::Budget { limit, of })
+                .await?;
+        }
+        Err(CallError::Unavailable(format!(
+            "{} has used up its {of} {limit} of this minute (keystore.budget.{limit})",
+            caller.name()
+        )))
     }
 
     /// Records that a caller lacks a capability; returns what it is told.

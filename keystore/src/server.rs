@@ -156,6 +156,7 @@ impl Session for ControlSession {
 
     async fn answer(&self, call: AdminCall, secret: Secret) -> Result<Frame<AdminReply>, Fault> {
         let admin = &self.0;
+        let mut bytes = Secret::default();
         let reply: Result<_, AdminError> = async {
             Ok(match call {
                 AdminCall::Init => {
@@ -180,6 +181,16 @@ impl Session for ControlSession {
                 AdminCall::Checkpoint => AdminReply::Checkpoint(admin.checkpoint().await?),
                 AdminCall::Verify(against) => AdminReply::Report(admin.verify(against).await?),
                 AdminCall::Act(act) => AdminReply::Acted(admin.act(act).await?),
+                AdminCall::Backup(recipients) => {
+                    AdminReply::Backup(admin.backup(recipients).await?)
+                }
+                AdminCall::BackupChunk(id) => {
+                    let chunk = admin.backup_chunk(id).await?;
+                    let end = chunk.is_none();
+                    bytes = Secret::new(chunk.unwrap_or_default());
+                    AdminReply::BackupChunk { end }
+                }
+                AdminCall::Restore(lines) => AdminReply::Restored(admin.restore(lines).await?),
                 AdminCall::Approvals => AdminReply::Approvals(admin.approvals().await?),
                 AdminCall::Approve(id) => AdminReply::Approval(admin.approve(id).await?),
                 AdminCall::Cancel(id) => AdminReply::Approval(admin.cancel(id).await?),
@@ -189,7 +200,10 @@ impl Session for ControlSession {
             })
         }
         .await;
-        Ok(Frame::open(reply?))
+        Ok(Frame {
+            header: reply?,
+            secret: bytes,
+        })
     }
 }
 

@@ -6,7 +6,10 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
-use conf::{Argon2Settings, AuditSettings, CallerRight, CallerSettings, Drain, KeystoreSettings};
+use conf::{
+    Argon2Settings, AuditSettings, BudgetSettings, CallerRight, CallerSettings, Drain,
+    KeystoreSettings,
+};
 use keystore_client::Keystore;
 use keystore_client::admin::Admin;
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -48,6 +51,10 @@ pub fn settings(folder: &std::path::Path) -> KeystoreSettings {
         audit: AuditSettings {
             capacity: 64 << 20,
             reserve: 1 << 20,
+        },
+        budget: BudgetSettings {
+            uses: u32::MAX,
+            keys: u32::MAX,
         },
         require_locked_memory: false,
         tombstone_file: None,

@@ -81,6 +81,21 @@ impl Inner {
                 format!("it was put back: it was written to {writes} times, and once had been {known} times"),
             ));
         }
+        let stated = against.map_or(0, |checkpoint| checkpoint.statement.tombstones);
+        let known = (self.log.tombstones_seen())
+            .max(walk.tombstones)
+            .max(stated);
+        let count = self.tombstones.count();
+        if count < known {
+            report.faults.push(finding(
+                "tombstones",
+                format!("they were put back: there are {count}, and once were {known}"),
+            ));
+        }
+        let foreign = self.foreign_tombstones().await?;
+        report
+            .faults
+            .extend(foreign.map(|what| finding("tombstones", what)));
         Ok(())
     }
 

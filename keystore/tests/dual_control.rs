@@ -108,7 +108,7 @@ impl Opened {
         self.berta.approve(waits.id).await.unwrap();
         match self.anna.act(act).await.unwrap() {
             Acted::Done(what) => what,
-            Acted::Waits(approval) => panic!("{approval:?}"),
+            other @ (Acted::Waits(_) | Acted::File(_)) => panic!("{other:?}"),
         }
     }
 }
@@ -116,7 +116,9 @@ impl Opened {
 fn waits(acted: Acted) -> Approval {
     match acted {
         Acted::Waits(approval) => approval,
-        Acted::Done(what) => panic!("done by one operator alone: {what}"),
+        other @ (Acted::Done(_) | Acted::File(_)) => {
+            panic!("done by one operator alone: {other:?}")
+        }
     }
 }
 

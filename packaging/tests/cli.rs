@@ -72,7 +72,7 @@ fn configured(folder: &Path, more: &str) -> PathBuf {
     path
 }
 
-const VERBS: [&[&str]; 29] = [
+const VERBS: [&[&str]; 32] = [
     &["demo"],
     &["serve"],
     &["ingest"],
@@ -89,6 +89,9 @@ const VERBS: [&[&str]; 29] = [
     &["keystore", "lower-floor"],
     &["keystore", "accept-rollback"],
     &["keystore", "destroy-tenant"],
+    &["keystore", "backup"],
+    &["keystore", "restore"],
+    &["keystore", "export-keks"],
     &["keystore", "checkpoint"],
     &["keystore", "status"],
     &["keystore", "verify"],

@@ -17,9 +17,9 @@ use crate::document::{
 };
 use crate::fault::Fault;
 use crate::settings::{
-    AdminSettings, AuditSettings, CacheLimits, Drain, KeystoreSettings, LicensePolicySettings,
-    LicenseSettings, LogSettings, OriginSettings, PackSettings, PolicySettings, RequestLimits,
-    Settings, StorageSettings, TenantSettings, Transport,
+    AdminSettings, AuditSettings, BudgetSettings, CacheLimits, Drain, KeystoreSettings,
+    LicensePolicySettings, LicenseSettings, LogSettings, OriginSettings, PackSettings,
+    PolicySettings, RequestLimits, Settings, StorageSettings, TenantSettings, Transport,
 };
 use crate::units::{Size, Span};
 use crate::written::{Places, Written};
@@ -301,6 +301,7 @@ impl Check<'_> {
             init_at_start: keystore.init_at_start,
             argon2: self.argon2(keystore.argon2),
             audit: self.audit(keystore.audit),
+            budget: self.budget(&keystore.budget),
             require_locked_memory: keystore.require_locked_memory,
             tombstone_file,
             approval_term: keystore.approval_term.0,
@@ -332,6 +333,28 @@ impl Check<'_> {
         AuditSettings {
             capacity: capacity as u64,
             reserve: reserve as u64,
+        }
+    }
+
+    /// A request has up to 64 keys; and what is remembered of a minute must fit in memory.
+    fn budget(&mut self, budget: &BudgetDocument) -> BudgetSettings {
+        if budget.uses < 64 {
+            self.fault(
+                "keystore.budget.uses",
+                "is below 64, which would refuse whole requests",
+                "set it to 600000",
+            );
+        }
+        if !(64..=1_000_000).contains(&budget.keys) {
+            self.fault(
+                "keystore.budget.keys",
+                "is not within 64 to 1000000",
+                "set it to 10000",
+            );
+        }
+        BudgetSettings {
+            uses: budget.uses,
+            keys: budget.keys,
         }
     }
 

@@ -84,6 +84,25 @@ pub trait Admin: Send + Sync {
     /// [`AdminError::Refused`] where it cannot be done as things stand.
     fn act(&self, act: Act) -> Outcome<'_, Acted>;
 
+    /// Begins a backup to these age recipients; returns its number. Keys are served all the while.
+    ///
+    /// # Errors
+    /// [`AdminError::Refused`] where a recipient is none, or a rotation is under way.
+    fn backup(&self, recipients: Vec<String>) -> Outcome<'_, String>;
+
+    /// The next bytes of the backup's file; `None` after the last.
+    ///
+    /// # Errors
+    /// [`AdminError::Refused`] where a rotation has spoilt it, or another was begun since.
+    fn backup_chunk(&self, id: String) -> Outcome<'_, Option<Vec<u8>>>;
+
+    /// Takes whole lines of the backup that was agreed on ([`Act::Restore`]), in their order. Returns what was restored
+    /// when the last of all is among them; the keystore is sealed then.
+    ///
+    /// # Errors
+    /// [`AdminError::Refused`] where they are not what was agreed on; nothing is restored then.
+    fn restore(&self, lines: String) -> Outcome<'_, Option<String>>;
+
     /// What waits for a second operator, or to be done.
     ///
     /// # Errors
@@ -222,6 +241,20 @@ pub enum Act {
         /// The tenant.
         tenant: String,
     },
+    /// Hand out a tenant's KEKs, encrypted.
+    ExportKeks {
+        /// The tenant.
+        tenant: String,
+        /// To these age recipients.
+        recipients: Vec<String>,
+    },
+    /// Put a backup back into an empty keystore. Its lines come after it, by [`Admin::restore`].
+    Restore {
+        /// SHA-256 of its lines before the last, in hexadecimal.
+        backup: String,
+        /// Whether to go on where there are no tombstones: what was destroyed since the backup comes back.
+        without_tombstones: bool,
+    },
 }
 
 impl fmt::Display for Act {
@@ -238,6 +271,24 @@ impl fmt::Display for Act {
             Self::DestroyTenant { tenant } => {
                 write!(f, "destroy tenant {tenant} and all its keys for ever")
             }
+            Self::ExportKeks { tenant, recipients } => {
+                write!(
+                    f,
+                    "hand out the KEKs of tenant {tenant} to {}",
+                    recipients.join(", ")
+                )
+            }
+            Self::Restore {
+                backup,
+                without_tombstones: false,
+            } => write!(f, "put back the backup {backup}"),
+            Self::Restore {
+                backup,
+                without_tombstones: true,
+            } => write!(
+                f,
+                "put back the backup {backup}, and with it keys that were DESTROYED since"
+            ),
         }
     }
 }
@@ -265,6 +316,8 @@ pub enum Acted {
     Waits(Approval),
     /// It is done; what there is to say of it.
     Done(String),
+    /// It is done, and this file, in base64, came of it.
+    File(String),
 }
 
 /// Which key records to list.

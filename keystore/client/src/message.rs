@@ -103,6 +103,12 @@ pub enum AdminCall {
     Verify(Option<CheckpointText>),
     /// [`crate::admin::Admin::act`].
     Act(Act),
+    /// [`crate::admin::Admin::backup`].
+    Backup(Vec<String>),
+    /// [`crate::admin::Admin::backup_chunk`].
+    BackupChunk(String),
+    /// [`crate::admin::Admin::restore`].
+    Restore(String),
     /// [`crate::admin::Admin::approvals`].
     Approvals,
     /// [`crate::admin::Admin::approve`].
@@ -192,6 +198,15 @@ pub enum AdminReply {
     Report(Report),
     /// To [`AdminCall::Act`].
     Acted(Acted),
+    /// To [`AdminCall::Backup`].
+    Backup(String),
+    /// To [`AdminCall::BackupChunk`]; the bytes stand in the frame's secret bytes.
+    BackupChunk {
+        /// Whether there are none any more.
+        end: bool,
+    },
+    /// To [`AdminCall::Restore`].
+    Restored(Option<String>),
     /// To [`AdminCall::Approvals`].
     Approvals(Vec<Approval>),
     /// To [`AdminCall::Approve`] and [`AdminCall::Cancel`].

@@ -167,6 +167,42 @@ impl Admin for AdminSocket {
         })
     }
 
+    fn backup(&self, recipients: Vec<String>) -> Outcome<'_, String> {
+        Box::pin(async {
+            match self.ask(AdminCall::Backup(recipients)).await? {
+                AdminReply::Backup(id) => Ok(id),
+                other => Err(unlike(&other)),
+            }
+        })
+    }
+
+    fn backup_chunk(&self, id: String) -> Outcome<'_, Option<Vec<u8>>> {
+        Box::pin(async {
+            let call = AdminCall::BackupChunk(id);
+            let reply = self
+                .0
+                .call(&call, Secret::default(), ADMIN_PATIENCE)
+                .await?;
+            let mut frame: Frame<AdminReply> = typed(reply?)?;
+            match frame.header {
+                AdminReply::BackupChunk { end: true } => Ok(None),
+                AdminReply::BackupChunk { end: false } => {
+                    Ok(Some(std::mem::take(&mut *frame.secret)))
+                }
+                other => Err(unlike(&other)),
+            }
+        })
+    }
+
+    fn restore(&self, lines: String) -> Outcome<'_, Option<String>> {
+        Box::pin(async {
+            match self.ask(AdminCall::Restore(lines)).await? {
+                AdminReply::Restored(restored) => Ok(restored),
+                other => Err(unlike(&other)),
+            }
+        })
+    }
+
     fn approvals(&self) -> Outcome<'_, Vec<Approval>> {
         Box::pin(async {
             match self.ask(AdminCall::Approvals).await? {

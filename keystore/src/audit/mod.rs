@@ -144,6 +144,29 @@ pub enum Event {
         /// The step.
         step: Step,
     },
+    /// All of the store, wrapped, was begun to be handed out.
+    Backup {
+        /// To these age recipients.
+        recipients: Vec<String>,
+    },
+    /// A backup was put back.
+    Restore {
+        /// Which.
+        backup: String,
+        /// How many keys it holds.
+        keys: u64,
+        /// What was destroyed since then came back.
+        without_tombstones: bool,
+    },
+    /// A tenant's KEKs were handed out.
+    ExportKeks {
+        /// The tenant.
+        tenant: String,
+        /// Their versions.
+        versions: Vec<u32>,
+        /// To these age recipients.
+        recipients: Vec<String>,
+    },
     /// The log goes on in a new file, by this name the old one.
     SetAside {
         /// The old file's new name.
@@ -157,6 +180,13 @@ pub enum Event {
         store: u64,
         /// How many tombstones there are from here on.
         tombstones: u64,
+    },
+    /// A caller has used up what it may use in a minute: the first time in that minute.
+    Budget {
+        /// What of: `uses` or `keys`.
+        limit: &'static str,
+        /// How much that is.
+        of: u32,
     },
     /// Somebody asked for what they are not granted.
     Denied {
@@ -188,7 +218,7 @@ impl Event {
     fn by_caller(&self) -> bool {
         matches!(
             self,
-            Self::Lease { .. } | Self::Export { .. } | Self::Denied { .. }
+            Self::Lease { .. } | Self::Export { .. } | Self::Budget { .. } | Self::Denied { .. }
         )
     }
 }
@@ -259,6 +289,8 @@ struct Shared {
     store: AtomicU64,
     /// How many tombstones there are.
     tombstones: AtomicU64,
+    /// Who has signed the last checkpoint, when the log was opened.
+    signed_by: Option<PublicKey>,
 }
 
 /// How much of the file is on disk.
@@ -307,6 +339,7 @@ impl Log {
             signer: Mutex::default(),
             store: AtomicU64::new(known.store),
             tombstones: AtomicU64::new(known.tombstones),
+            signed_by: known.key,
         });
         let (requests, queue) = mpsc::channel(QUEUE);
         let writer = Writer::new(folder.map(Path::to_owned), shared.clone(), known.unsigned);
@@ -373,6 +406,11 @@ impl Log {
     /// Whose signatures the log bears, while there is something to sign with.
     pub fn public_key(&self) -> Option<PublicKey> {
         self.shared.signer().map(|signer| signer.public_key())
+    }
+
+    /// Who has signed the last checkpoint, as the log was when it was opened.
+    pub(crate) fn signed_by(&self) -> Option<PublicKey> {
+        self.shared.signed_by
     }
 
     /// Whether what signs lies in locked memory; so does what is not there.

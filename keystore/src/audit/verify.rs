@@ -266,6 +266,8 @@ pub(super) struct Claims {
     pub tombstones: u64,
     /// Records since the last checkpoint.
     pub unsigned: u64,
+    /// Who has signed that.
+    pub key: Option<PublicKey>,
 }
 
 /// What the records from the last checkpoint on say; all records, where there is none.
@@ -292,6 +294,7 @@ pub(super) fn newest_claims(file: &File, end: u64) -> Result<Claims, Error> {
             if record.op == "checkpoint" {
                 signed = true;
                 claims.unsigned = 0;
+                claims.key = record.key.as_deref().and_then(unhex).map(PublicKey::new);
             }
             if record.op == "rollback_accepted" {
                 (claims.store, claims.tombstones) = (0, 0);

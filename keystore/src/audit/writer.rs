@@ -326,6 +326,7 @@ mod tests {
             signer: Mutex::default(),
             store: AtomicU64::new(0),
             tombstones: AtomicU64::new(0),
+            signed_by: None,
         });
         let mut writer = Writer::new(None, shared, 0);
         let mut group = Group::after(before, 0);

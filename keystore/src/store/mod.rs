@@ -90,6 +90,22 @@ pub trait Store: Send + Sync {
     /// Erases all KEKs and keys of a tenant, and lets it have none any more.
     fn destroy_tenant<'a>(&'a self, tenant: &'a str, at: u64) -> Stored<'a, ()>;
 
+    /// All but the keys, as it is at one moment.
+    fn snapshot(&self) -> Stored<'_, Snapshot>;
+
+    /// Removes what a restore has left that did not finish; says whether it did. It does not where there is a root.
+    fn clear(&self) -> Stored<'_, bool>;
+
+    /// Keeps KEKs as they are: before the keys that they wrap.
+    fn restore_keks(&self, keks: Vec<KekRow>) -> Stored<'_, ()>;
+
+    /// Keeps keys as they are, destroyed ones too.
+    fn restore_keys(&self, keys: Vec<KeyRow>) -> Stored<'_, ()>;
+
+    /// Keeps the rest, which makes the store whole: no tombstone counts as carried out. Says whether it did; it does not
+    /// where there is a root.
+    fn finish_restore(&self, rest: Restored) -> Stored<'_, bool>;
+
     /// How many tombstones were carried out.
     fn tombstones(&self) -> Stored<'_, u64>;
 
@@ -181,6 +197,32 @@ pub struct SigningKeyRow {
     pub wrapped: Wrapped,
     /// In seconds of Unix time.
     pub created: u64,
+}
+
+/// All of a store but the keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The root, if one was made.
+    pub root: Option<RootRow>,
+    /// Every KEK, of destroyed tenants too.
+    pub keks: Vec<KekRow>,
+    /// What this node signs with.
+    pub signing_keys: Vec<SigningKeyRow>,
+    /// See [`Store::writes`].
+    pub writes: u64,
+}
+
+/// What makes a restored store whole.
+#[derive(Clone, Debug)]
+pub struct Restored {
+    /// The root.
+    pub root: RootRow,
+    /// What this node signs with.
+    pub signing_keys: Vec<SigningKeyRow>,
+    /// See [`Store::writes`].
+    pub writes: u64,
+    /// See [`Store::anchor`].
+    pub anchor: Head,
 }
 
 /// A tenant's KEK at rest.

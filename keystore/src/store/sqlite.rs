@@ -9,13 +9,15 @@ use conf::Argon2Settings;
 use keystore_client::admin::KeyFilter;
 use keystore_types::{ConstantIv, Generation, KeyContext, KeyId, Label, Scheme};
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous,
+    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow,
+    SqliteSynchronous,
 };
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::{
-    KekRow, KeyBody, KeyRow, Replaced, RootRotation, RootRow, Signed, SigningKeyRow, Store, Stored,
+    KekRow, KeyBody, KeyRow, Replaced, Restored, RootRotation, RootRow, Signed, SigningKeyRow,
+    Snapshot, Store, Stored,
 };
 use crate::audit::Head;
 use crate::error::{Error, ErrorKind};
@@ -62,6 +64,9 @@ const PUT_KEY: &str = "INSERT INTO content_key (key_id, tenant, asset, label, sc
     number, iv, kek_version, wrapped, created) SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12 \
     WHERE ?10 = (SELECT MAX(version) FROM kek WHERE tenant = ?2 AND length(wrapped) > 0) ON CONFLICT DO NOTHING";
 
+const RESTORE_KEY: &str = "INSERT INTO content_key (key_id, tenant, asset, label, scheme, subsample_rule, sources, \
+    number, iv, kek_version, wrapped, created, destroyed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+
 /// The columns that [`kek_row`] reads.
 macro_rules! select_keks {
     ($rest:literal) => {
@@ -77,6 +82,8 @@ const KEK: &str = select_keks!(
 );
 
 const KEKS: &str = select_keks!("WHERE length(wrapped) > 0 ORDER BY tenant, version");
+
+const ALL_KEKS: &str = select_keks!("ORDER BY tenant, version");
 
 const REPLACE_KEK: &str = "UPDATE kek SET floor = ?1, root_version = ?2, wrapped = ?3 \
     WHERE tenant = ?4 AND version = ?5 AND wrapped = ?6";
@@ -184,30 +191,7 @@ async fn migrate(connection: &mut SqliteConnection) -> Result<(), Error> {
 
 impl Store for Sqlite {
     fn root(&self) -> Stored<'_, Option<RootRow>> {
-        Box::pin(async {
-            let row = sqlx::query(
-                "SELECT version, salt, memory_kib, passes, lanes, wrapped, created FROM root",
-            )
-            .fetch_optional(&mut *self.reader().await)
-            .await
-            .map_err(failed("read the root"))?;
-            row.map(|row| {
-                Ok(RootRow {
-                    version: number(&row, "version")?,
-                    sealed: SealedRoot {
-                        salt: bytes(&row, "salt")?,
-                        cost: Argon2Settings {
-                            memory_kib: number(&row, "memory_kib")?,
-                            passes: number(&row, "passes")?,
-                            lanes: number(&row, "lanes")?,
-                        },
-                        wrapped: Wrapped::from_stored(column(&row, "wrapped")?),
-                    },
-                    created: number(&row, "created")?,
-                })
-            })
-            .transpose()
-        })
+        Box::pin(async { root(&mut *self.reader().await).await })
     }
 
     fn put_root(&self, root: RootRow) -> Stored<'_, bool> {
@@ -531,6 +515,117 @@ impl Store for Sqlite {
         })
     }
 
+    fn snapshot(&self) -> Stored<'_, Snapshot> {
+        Box::pin(async {
+            let attempted = "read all but the keys";
+            let mut reader = self.reader().await;
+            let mut transaction = (reader.begin().await).map_err(failed(attempted))?;
+            let root = root(&mut transaction).await?;
+            let keks = (sqlx::query(ALL_KEKS).fetch_all(&mut *transaction).await)
+                .map_err(failed(attempted))?
+                .iter()
+                .map(kek_row)
+                .collect::<Result<_, _>>()?;
+            let signing_keys = signing_keys(&mut transaction).await?;
+            let writes = writes(&mut transaction).await?;
+            Ok(Snapshot {
+                root,
+                keks,
+                signing_keys,
+                writes,
+            })
+        })
+    }
+
+    fn clear(&self) -> Stored<'_, bool> {
+        Box::pin(async {
+            let attempted = "clear the store";
+            let mut writer = self.writer.lock().await;
+            let mut transaction = begin(&mut writer, attempted).await?;
+            if root(&mut transaction).await?.is_some() {
+                return Ok(false);
+            }
+            (sqlx::raw_sql("DELETE FROM content_key; DELETE FROM kek; DELETE FROM signing_key")
+                .execute(&mut *transaction)
+                .await)
+                .map_err(failed(attempted))?;
+            finish(transaction, false, attempted).await?;
+            Ok(true)
+        })
+    }
+
+    fn restore_keks(&self, keks: Vec<KekRow>) -> Stored<'_, ()> {
+        Box::pin(async move {
+            let attempted = "restore KEKs";
+            let mut writer = self.writer.lock().await;
+            let mut transaction = begin(&mut writer, attempted).await?;
+            for kek in &keks {
+                sqlx::query(
+                    "INSERT INTO kek (tenant, version, floor, root_version, wrapped, created) \
+                     VALUES (?, ?, ?, ?, ?, ?)",
+                )
+                .bind(&kek.tenant)
+                .bind(kek.version)
+                .bind(kek.floor)
+                .bind(kek.root_version)
+                .bind(kek.wrapped.as_bytes())
+                .bind(seconds(kek.created))
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed(attempted))?;
+            }
+            finish(transaction, false, attempted).await
+        })
+    }
+
+    fn restore_keys(&self, keys: Vec<KeyRow>) -> Stored<'_, ()> {
+        Box::pin(async move {
+            let attempted = "restore keys";
+            let mut writer = self.writer.lock().await;
+            let mut transaction = begin(&mut writer, attempted).await?;
+            for key in &keys {
+                let (wrapped, destroyed) = match &key.body {
+                    KeyBody::Wrapped(wrapped) => (Some(wrapped.as_bytes()), None),
+                    KeyBody::Destroyed(at) => (None, Some(seconds(*at))),
+                };
+                bind_key(sqlx::query(RESTORE_KEY), key, wrapped)
+                    .bind(destroyed)
+                    .execute(&mut *transaction)
+                    .await
+                    .map_err(failed(attempted))?;
+            }
+            finish(transaction, false, attempted).await
+        })
+    }
+
+    fn finish_restore(&self, rest: Restored) -> Stored<'_, bool> {
+        Box::pin(async move {
+            let attempted = "finish the restore";
+            let mut writer = self.writer.lock().await;
+            let mut transaction = begin(&mut writer, attempted).await?;
+            if !put_root(&mut transaction, &rest.root).await? {
+                return Ok(false);
+            }
+            for key in &rest.signing_keys {
+                sqlx::query(
+                    "INSERT INTO signing_key (purpose, public, root_version, wrapped, created) \
+                     VALUES (?, ?, ?, ?, ?)",
+                )
+                .bind(key.signs.as_str())
+                .bind(key.public.as_slice())
+                .bind(key.root_version)
+                .bind(key.wrapped.as_bytes())
+                .bind(seconds(key.created))
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed(attempted))?;
+            }
+            resume(&mut transaction, rest.writes, rest.anchor).await?;
+            finish(transaction, false, attempted).await?;
+            Ok(true)
+        })
+    }
+
     fn tombstones(&self) -> Stored<'_, u64> {
         Box::pin(async {
             let row = sqlx::query("SELECT tombstones FROM marks")
@@ -573,13 +668,7 @@ impl Store for Sqlite {
     }
 
     fn writes(&self) -> Stored<'_, u64> {
-        Box::pin(async {
-            let row = sqlx::query("SELECT writes FROM marks")
-                .fetch_one(&mut *self.reader().await)
-                .await
-                .map_err(failed("count writes"))?;
-            number(&row, "writes")
-        })
+        Box::pin(async { writes(&mut *self.reader().await).await })
     }
 
     fn integrity(&self) -> Stored<'_, Vec<String>> {
@@ -643,21 +732,7 @@ impl Store for Sqlite {
             let attempted = "go on from here";
             let mut writer = self.writer.lock().await;
             let mut transaction = begin(&mut writer, attempted).await?;
-            sqlx::query("UPDATE marks SET writes = ?, tombstones = 0")
-                .bind(seconds(writes))
-                .execute(&mut *transaction)
-                .await
-                .map_err(failed(attempted))?;
-            sqlx::query(
-                "INSERT INTO audit_anchor (one, seq, hash, bytes) VALUES (1, ?, ?, ?) \
-                 ON CONFLICT DO UPDATE SET seq = excluded.seq, hash = excluded.hash, bytes = excluded.bytes",
-            )
-            .bind(seconds(anchor.seq))
-            .bind(anchor.hash.as_slice())
-            .bind(seconds(anchor.bytes))
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed(attempted))?;
+            resume(&mut transaction, writes, anchor).await?;
             finish(transaction, true, attempted).await
         })
     }
@@ -707,6 +782,58 @@ async fn signing_keys(connection: &mut SqliteConnection) -> Result<Vec<SigningKe
             })
         })
         .collect()
+}
+
+async fn root(connection: &mut SqliteConnection) -> Result<Option<RootRow>, Error> {
+    let row =
+        sqlx::query("SELECT version, salt, memory_kib, passes, lanes, wrapped, created FROM root")
+            .fetch_optional(connection)
+            .await
+            .map_err(failed("read the root"))?;
+    row.map(|row| {
+        Ok(RootRow {
+            version: number(&row, "version")?,
+            sealed: SealedRoot {
+                salt: bytes(&row, "salt")?,
+                cost: Argon2Settings {
+                    memory_kib: number(&row, "memory_kib")?,
+                    passes: number(&row, "passes")?,
+                    lanes: number(&row, "lanes")?,
+                },
+                wrapped: Wrapped::from_stored(column(&row, "wrapped")?),
+            },
+            created: number(&row, "created")?,
+        })
+    })
+    .transpose()
+}
+
+async fn writes(connection: &mut SqliteConnection) -> Result<u64, Error> {
+    let row = (sqlx::query("SELECT writes FROM marks")
+        .fetch_one(connection)
+        .await)
+        .map_err(failed("count writes"))?;
+    number(&row, "writes")
+}
+
+async fn resume(connection: &mut SqliteConnection, writes: u64, anchor: Head) -> Result<(), Error> {
+    let attempted = "go on from here";
+    sqlx::query("UPDATE marks SET writes = ?, tombstones = 0")
+        .bind(seconds(writes))
+        .execute(&mut *connection)
+        .await
+        .map_err(failed(attempted))?;
+    sqlx::query(
+        "INSERT INTO audit_anchor (one, seq, hash, bytes) VALUES (1, ?, ?, ?) \
+         ON CONFLICT DO UPDATE SET seq = excluded.seq, hash = excluded.hash, bytes = excluded.bytes",
+    )
+    .bind(seconds(anchor.seq))
+    .bind(anchor.hash.as_slice())
+    .bind(seconds(anchor.bytes))
+    .execute(connection)
+    .await
+    .map_err(failed(attempted))?;
+    Ok(())
 }
 
 async fn put_root(connection: &mut SqliteConnection, root: &RootRow) -> Result<bool, Error> {
@@ -815,8 +942,19 @@ async fn put_key(connection: &mut SqliteConnection, key: &KeyRow) -> Result<bool
     let KeyBody::Wrapped(wrapped) = &key.body else {
         return Err(Error::damaged("a new key without its body"));
     };
+    let done = bind_key(sqlx::query(PUT_KEY), key, Some(wrapped.as_bytes()))
+        .execute(connection)
+        .await
+        .map_err(failed("keep a new key"))?;
+    Ok(done.rows_affected() > 0)
+}
+
+type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, SqliteArguments>;
+
+/// Binds a key's columns up to `created`.
+fn bind_key<'q>(query: Query<'q>, key: &'q KeyRow, wrapped: Option<&'q [u8]>) -> Query<'q> {
     let context = &key.context;
-    let done = sqlx::query(PUT_KEY)
+    query
         .bind(key.key_id.as_bytes().as_slice())
         .bind(&context.tenant)
         .bind(context.asset.as_str())
@@ -827,12 +965,8 @@ async fn put_key(connection: &mut SqliteConnection, key: &KeyRow) -> Result<bool
         .bind(context.generation.number)
         .bind(key.iv.as_bytes().as_slice())
         .bind(key.kek_version)
-        .bind(wrapped.as_bytes())
+        .bind(wrapped)
         .bind(seconds(key.created))
-        .execute(connection)
-        .await
-        .map_err(failed("keep a new key"))?;
-    Ok(done.rows_affected() > 0)
 }
 
 fn key_row(row: &SqliteRow) -> Result<KeyRow, Error> {

@@ -9,6 +9,7 @@ use ring::rand::SystemRandom;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::{Error, ErrorKind};
+use crate::memory::room_for;
 use crate::seal::{KeyBytes, Purpose, Wrapped, WrappingKey, fill};
 
 /// The shortest passphrase, in bytes.
@@ -108,6 +109,7 @@ fn derive(
             "an Argon2id cost of {memory_kib} KiB, {passes} passes and {lanes} lanes is beyond its bounds"
         )));
     }
+    room_for(u64::from(memory_kib) << 10)?;
     let mut key = KeyBytes::default();
     Params::new(memory_kib, passes, lanes, Some(key.len()))
         .and_then(|params| {

@@ -1,12 +1,16 @@
 //! `castellum keystore`: how the keystore stands, and opening and closing it.
 
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Read as _};
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clap::Subcommand;
 use keystore::audit::{self, Checkpoint};
+use keystore::backup::Reader;
 use keystore_client::SealState;
 use keystore_client::admin::{
     Act, Acted, Admin, Approval, CheckpointText, Finding, KekVersion, Report, Status,
@@ -110,6 +114,52 @@ enum Verb {
         /// Do not ask
         #[arg(long)]
         yes: bool,
+    },
+    /// Write all key records, still wrapped, to a file for age recipients
+    #[command(
+        after_help = "The file opens with an age identity, and the keystore in it with what unseals the root. Keep the \
+                      tombstones (keystore.tombstone_file) apart from it: a restore needs them.\n\n\
+                      Example:\n  castellum keystore backup keystore.age --recipient age1..."
+    )]
+    Backup {
+        /// The file to write
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Who can open it; may be given several times
+        #[arg(long = "recipient", value_name = "AGE", required = true)]
+        recipients: Vec<String>,
+    },
+    /// Put a backup back into an empty keystore; needs two operators
+    #[command(
+        after_help = "Copy the tombstones to their place first. Say it, let another operator `castellum keystore \
+                      approve` it, and say it again.\n\n\
+                      Example:\n  castellum keystore restore keystore.age --identity key.txt"
+    )]
+    Restore {
+        /// The backup
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// The age identity that opens it, as `age-keygen` writes it
+        #[arg(long, value_name = "FILE")]
+        identity: PathBuf,
+        /// Go on where the tombstones are lost: keys that were destroyed since the backup come back
+        #[arg(long)]
+        without_tombstones: bool,
+    },
+    /// Write a tenant's key-encrypting keys to a file for age recipients; needs two operators
+    #[command(
+        after_help = "Example:\n  castellum keystore export-keks keks.age --tenant default --recipient age1..."
+    )]
+    ExportKeks {
+        /// The file to write
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// The tenant
+        #[arg(long, value_name = "NAME")]
+        tenant: String,
+        /// Who can open it; may be given several times
+        #[arg(long = "recipient", value_name = "AGE", required = true)]
+        recipients: Vec<String>,
     },
     /// Sign how far the audit log has come: kept elsewhere, it finds out a log or a store that was put back
     #[command(after_help = "Example:\n  castellum keystore checkpoint > checkpoint.json")]
@@ -223,6 +273,28 @@ pub(crate) fn run(args: Args, output: Output) -> Result<(), Failure> {
             Verb::DestroyTenant { yes: false, .. } => Err(Failure::usage(
                 "what the tenant's keys encrypted can never be decrypted again; say --yes to destroy it",
             )),
+            Verb::Backup { file, recipients } => backup(&keystore, &file, recipients, output).await,
+            Verb::Restore {
+                file,
+                identity,
+                without_tombstones,
+            } => restore(&keystore, &file, &identity, without_tombstones, output).await,
+            Verb::ExportKeks {
+                file,
+                tenant,
+                recipients,
+            } => {
+                let wanted = Act::ExportKeks { tenant, recipients };
+                match agreed(&keystore, wanted, output).await? {
+                    Acted::File(text) => {
+                        let bytes = STANDARD.decode(text).map_err(Failure::failed)?;
+                        let mut whole = NewFile::create(&file)?;
+                        whole.write(&bytes)?;
+                        whole.finish(output)
+                    }
+                    acted @ (Acted::Waits(_) | Acted::Done(_)) => output.say(&acted, acted_text),
+                }
+            }
             Verb::Checkpoint { public_key } => {
                 let checkpoint = keystore.checkpoint().await?;
                 match public_key {
@@ -265,21 +337,145 @@ struct Pending {
 
 /// Does what needs two operators, or says what it waits for.
 async fn act(keystore: &AdminSocket, act: Act, output: Output) -> Result<(), Failure> {
+    output.say(&agreed(keystore, act, output).await?, acted_text)
+}
+
+/// What came of an act that two operators have agreed on. Fails where it waits, once that is said.
+async fn agreed(keystore: &AdminSocket, act: Act, output: Output) -> Result<Acted, Failure> {
     let acted = keystore.act(act).await?;
-    output.say(&acted, |acted| match acted {
+    let Acted::Waits(approval) = &acted else {
+        return Ok(acted);
+    };
+    output.say(&acted, acted_text)?;
+    Err(Failure::with_help(
+        Exit::NotAllowed,
+        "this needs a second operator",
+        format!(
+            "let another operator say `castellum keystore approve {}`, then say this again",
+            approval.id
+        ),
+    ))
+}
+
+fn acted_text(acted: &Acted) -> String {
+    match acted {
         Acted::Waits(approval) => approval_text(approval),
         Acted::Done(what) => what.clone(),
-    })?;
-    match acted {
-        Acted::Done(_) => Ok(()),
-        Acted::Waits(approval) => Err(Failure::with_help(
-            Exit::NotAllowed,
-            "this needs a second operator",
-            format!(
-                "let another operator say `castellum keystore approve {}`, then say this again",
-                approval.id
-            ),
-        )),
+        Acted::File(text) => text.clone(),
+    }
+}
+
+#[derive(Serialize)]
+struct Written {
+    file: PathBuf,
+    bytes: u64,
+}
+
+/// A file that only its owner reads, and that is there whole or not at all.
+struct NewFile {
+    file: File,
+    path: PathBuf,
+    bytes: u64,
+}
+
+impl NewFile {
+    fn create(path: &Path) -> Result<Self, Failure> {
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(".partial");
+        let file = (File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600))
+        .open(&partial)
+        .map_err(|error| cannot_write(path, &error))?;
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            bytes: 0,
+        })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.bytes += bytes.len() as u64;
+        (self.file.write_all(bytes)).map_err(|error| cannot_write(&self.path, &error))
+    }
+
+    fn finish(self, output: Output) -> Result<(), Failure> {
+        let mut partial = self.path.as_os_str().to_owned();
+        partial.push(".partial");
+        (self.file.sync_all())
+            .and_then(|()| std::fs::rename(&partial, &self.path))
+            .map_err(|error| cannot_write(&self.path, &error))?;
+        let written = Written {
+            file: self.path,
+            bytes: self.bytes,
+        };
+        output.say(&written, |written| {
+            format!("{} bytes are in {}", written.bytes, written.file.display())
+        })
+    }
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> Failure {
+    Failure::failed(format!("cannot write {}: {error}", path.display()))
+}
+
+async fn backup(
+    keystore: &AdminSocket,
+    path: &Path,
+    recipients: Vec<String>,
+    output: Output,
+) -> Result<(), Failure> {
+    let id = keystore.backup(recipients).await?;
+    let mut file = NewFile::create(path)?;
+    while let Some(chunk) = keystore.backup_chunk(id.clone()).await? {
+        file.write(&chunk)?;
+    }
+    file.finish(output)
+}
+
+/// The most of a backup that is sent at once, in bytes.
+const RESTORE_CHUNK: usize = 128 << 10;
+
+/// The identity is read here and never given to the keystore.
+async fn restore(
+    keystore: &AdminSocket,
+    path: &Path,
+    identity: &Path,
+    without_tombstones: bool,
+    output: Output,
+) -> Result<(), Failure> {
+    keystore::harden_process();
+    let identity = Zeroizing::new(read(identity)?);
+    let open = || {
+        let file = File::open(path)
+            .map_err(|error| Failure::failed(format!("cannot read {}: {error}", path.display())))?;
+        Reader::open(file, &identity)
+            .map_err(|what| Failure::failed(format!("{}: {what}", path.display())))
+    };
+    let broken = |what| Failure::failed(format!("{}: {what}", path.display()));
+    // Read through first, so that nothing is asked for that cannot be done.
+    let wanted = Act::Restore {
+        backup: open()?.summary().map_err(broken)?.sha256,
+        without_tombstones,
+    };
+    agreed(keystore, wanted, output).await?;
+    let mut lines = open()?;
+    let mut chunk = String::new();
+    loop {
+        let line = lines.line().map_err(broken)?;
+        let end = line.is_none();
+        chunk.push_str(line.as_deref().map_or("", String::as_str));
+        if chunk.len() < RESTORE_CHUNK && !end {
+            continue;
+        }
+        if let Some(what) = keystore.restore(std::mem::take(&mut chunk)).await? {
+            return output.say(&Acted::Done(what), acted_text);
+        }
+        if end {
+            return Err(broken("the backup has no end".to_owned()));
+        }
     }
 }
 
