@@ -51,6 +51,7 @@ pub mod capability;
 mod clock;
 mod error;
 mod folder;
+mod handle;
 mod hardening;
 mod keyring;
 pub mod local;

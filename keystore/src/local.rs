@@ -14,12 +14,11 @@ use std::time::Duration;
 
 use conf::{Argon2Settings, KeystoreSettings};
 use keystore_client::admin::{
-    Act, Acted, Admin, AdminError, Approval, CheckpointText, KekVersion, KeyFilter, KeyPage,
-    KeyRecord, Outcome, PAGE, Report, Status,
+    AdminError, CheckpointText, KeyFilter, KeyPage, KeyRecord, PAGE, Status,
 };
 use keystore_client::{
-    Answer, Error as CallError, ExportRequest, ExportedKey, Keystore, Lease, LeaseRequest,
-    LeasedKey, MAX_KEYS, SealState,
+    Error as CallError, ExportRequest, ExportedKey, Lease, LeaseRequest, LeasedKey, MAX_KEYS,
+    SealState,
 };
 use keystore_types::{AssetId, KeyContext, KeyId};
 use ring::rand::SystemRandom;
@@ -59,7 +58,7 @@ const MAX_ENTITLEMENT_FIELD: usize = 8 << 10;
 
 /// A keystore in this process. Clones are the same keystore.
 #[derive(Clone)]
-pub struct Local(Arc<Inner>);
+pub struct Local(pub(crate) Arc<Inner>);
 
 /// What of a keystore is not in the store.
 pub(crate) struct Files {
@@ -79,7 +78,7 @@ pub(crate) struct Inner {
     require_locked_memory: bool,
     /// `None` while sealed.
     unsealed: RwLock<Option<Arc<Keyring>>>,
-    state: watch::Sender<SealState>,
+    pub(crate) state: watch::Sender<SealState>,
     /// Held by the one administrative act that is under way.
     pub(crate) administration: tokio::sync::Mutex<()>,
     /// Held by the one task that wraps keys anew.
@@ -220,200 +219,9 @@ impl Local {
         }
     }
 
-    /// The keystore as this caller sees it.
-    pub fn handle(&self, caller: Caller) -> Arc<dyn Keystore> {
-        Arc::new(Handle {
-            inner: self.0.clone(),
-            caller,
-        })
-    }
-
-    /// The keystore's administration as this caller sees it.
-    pub fn admin(&self, caller: Caller) -> Arc<dyn Admin> {
-        Arc::new(Handle {
-            inner: self.0.clone(),
-            caller,
-        })
-    }
-
     /// Whether it is sealed, and each change of that.
     pub fn seal_state(&self) -> watch::Receiver<SealState> {
         self.0.state.subscribe()
-    }
-}
-
-/// A keystore, and who asks.
-struct Handle {
-    inner: Arc<Inner>,
-    caller: Caller,
-}
-
-impl Keystore for Handle {
-    fn lease(&self, request: LeaseRequest) -> Answer<'_, Lease> {
-        Box::pin(async move {
-            let result = self.inner.lease(&self.caller, request).await;
-            counted("lease", result)
-        })
-    }
-
-    fn export(&self, request: ExportRequest) -> Answer<'_, Vec<ExportedKey>> {
-        Box::pin(async move {
-            let result = self.inner.export(&self.caller, request).await;
-            counted("export", result)
-        })
-    }
-
-    fn seal_state(&self) -> watch::Receiver<SealState> {
-        self.inner.state.subscribe()
-    }
-}
-
-impl Admin for Handle {
-    fn init(&self, passphrase: SecretString) -> Outcome<'_, ()> {
-        Box::pin(async move {
-            self.check(Capability::Operate).await?;
-            Ok(Inner::init(&self.inner, self.caller.name(), &passphrase).await?)
-        })
-    }
-
-    fn unseal(&self, passphrase: SecretString) -> Outcome<'_, ()> {
-        Box::pin(async move {
-            self.check(Capability::Operate).await?;
-            Ok(Inner::unseal(&self.inner, self.caller.name(), &passphrase).await?)
-        })
-    }
-
-    fn seal(&self) -> Outcome<'_, ()> {
-        Box::pin(async {
-            self.check(Capability::Operate).await?;
-            Ok(self
-                .inner
-                .seal(self.caller.name())
-                .await
-                .map_err(CallError::from)?)
-        })
-    }
-
-    fn rotate_root(&self, passphrase: SecretString) -> Outcome<'_, u32> {
-        Box::pin(async move {
-            self.check(Capability::Operate).await?;
-            Ok((self.inner.rotate_root(self.caller.name(), &passphrase)).await?)
-        })
-    }
-
-    fn rotate_keks(&self, tenant: Option<String>) -> Outcome<'_, Vec<KekVersion>> {
-        Box::pin(async move {
-            self.check(Capability::Operate).await?;
-            Ok(Inner::rotate_keks(&self.inner, self.caller.name(), tenant.as_deref()).await?)
-        })
-    }
-
-    fn status(&self) -> Outcome<'_, Status> {
-        Box::pin(async {
-            self.check(Capability::Audit).await?;
-            Ok(self.inner.status().await.map_err(CallError::from)?)
-        })
-    }
-
-    fn checkpoint(&self) -> Outcome<'_, CheckpointText> {
-        Box::pin(async {
-            self.check(Capability::Audit).await?;
-            Ok(self.inner.checkpoint().await?)
-        })
-    }
-
-    fn verify(&self, against: Option<CheckpointText>) -> Outcome<'_, Report> {
-        Box::pin(async move {
-            self.check(Capability::Audit).await?;
-            Ok(self.inner.verify(against.as_ref()).await?)
-        })
-    }
-
-    fn act(&self, act: Act) -> Outcome<'_, Acted> {
-        Box::pin(async move {
-            self.check(Capability::Operate).await?;
-            Ok(Inner::act(&self.inner, self.caller.name(), act).await?)
-        })
-    }
-
-    fn approvals(&self) -> Outcome<'_, Vec<Approval>> {
-        Box::pin(async {
-            self.check(Capability::Operate).await?;
-            Ok(self.inner.pending().await.map_err(CallError::from)?)
-        })
-    }
-
-    fn approve(&self, id: String) -> Outcome<'_, Approval> {
-        Box::pin(async move {
-            self.check(Capability::Operate).await?;
-            Ok(self.inner.approve(self.caller.name(), &id).await?)
-        })
-    }
-
-    fn cancel(&self, id: String) -> Outcome<'_, Approval> {
-        Box::pin(async move {
-            self.check(Capability::Operate).await?;
-            Ok(self.inner.cancel(self.caller.name(), &id).await?)
-        })
-    }
-
-    fn backup(&self, recipients: Vec<String>) -> Outcome<'_, String> {
-        Box::pin(async move {
-            self.check(Capability::Operate).await?;
-            Ok(self.inner.backup(self.caller.name(), &recipients).await?)
-        })
-    }
-
-    fn backup_chunk(&self, id: String) -> Outcome<'_, Option<Vec<u8>>> {
-        Box::pin(async move {
-            self.check(Capability::Operate).await?;
-            Ok(self.inner.backup_chunk(&id).await?)
-        })
-    }
-
-    fn restore(&self, lines: String) -> Outcome<'_, Option<String>> {
-        Box::pin(async move {
-            self.check(Capability::Operate).await?;
-            Ok(self.inner.restore_lines(&lines).await?)
-        })
-    }
-
-    fn key_list(&self, filter: KeyFilter) -> Outcome<'_, KeyPage> {
-        Box::pin(async move {
-            self.check(Capability::Operate).await?;
-            Ok(self
-                .inner
-                .key_list(&filter)
-                .await
-                .map_err(CallError::from)?)
-        })
-    }
-
-    fn key_show(&self, id: KeyId) -> Outcome<'_, KeyRecord> {
-        Box::pin(async move {
-            self.check(Capability::Operate).await?;
-            let rows = (self.inner.store.keys_by_id(&[id]).await).map_err(CallError::from)?;
-            let row = rows.into_iter().next();
-            row.map(KeyRecord::from).ok_or(AdminError::NotFound(id))
-        })
-    }
-
-    fn key_destroy(&self, id: KeyId) -> Outcome<'_, KeyRecord> {
-        Box::pin(async move {
-            self.check(Capability::Operate).await?;
-            let destroyed = self.inner.destroy(self.caller.name(), id).await;
-            let row = counted("destroy", destroyed)?;
-            row.map(KeyRecord::from).ok_or(AdminError::NotFound(id))
-        })
-    }
-}
-
-impl Handle {
-    async fn check(&self, capability: Capability) -> Result<(), CallError> {
-        if self.caller.may(capability) {
-            return Ok(());
-        }
-        Err(self.inner.deny(&self.caller, capability, None).await)
     }
 }
 
@@ -447,7 +255,11 @@ impl From<Refusal> for AdminError {
 }
 
 impl Inner {
-    async fn lease(&self, caller: &Caller, request: LeaseRequest) -> Result<Lease, CallError> {
+    pub(crate) async fn lease(
+        &self,
+        caller: &Caller,
+        request: LeaseRequest,
+    ) -> Result<Lease, CallError> {
         let contexts = request.contexts;
         check_count(contexts.len())?;
         for context in &contexts {
@@ -539,7 +351,7 @@ impl Inner {
         ))
     }
 
-    async fn export(
+    pub(crate) async fn export(
         &self,
         caller: &Caller,
         request: ExportRequest,
@@ -604,7 +416,7 @@ impl Inner {
         Ok(keys)
     }
 
-    async fn init(
+    pub(crate) async fn init(
         self: &Arc<Self>,
         caller: &str,
         passphrase: &SecretString,
@@ -639,7 +451,7 @@ impl Inner {
         Ok(())
     }
 
-    async fn unseal(
+    pub(crate) async fn unseal(
         self: &Arc<Self>,
         caller: &str,
         passphrase: &SecretString,
@@ -695,7 +507,7 @@ impl Inner {
         Ok(())
     }
 
-    async fn seal(&self, caller: &str) -> Result<(), Error> {
+    pub(crate) async fn seal(&self, caller: &str) -> Result<(), Error> {
         let _administration = self.administration.lock().await;
         if *self.state.borrow() != SealState::Unsealed {
             return Ok(());
@@ -723,7 +535,7 @@ impl Inner {
             .send_if_modified(|now| std::mem::replace(now, state) != state);
     }
 
-    async fn status(&self) -> Result<Status, Error> {
+    pub(crate) async fn status(&self) -> Result<Status, Error> {
         let (keys, destroyed) = self.store.counts().await?;
         let rotating = self.rotating().await?;
         let stale = self.store.stale().await?;
@@ -745,7 +557,7 @@ impl Inner {
         })
     }
 
-    async fn key_list(&self, filter: &KeyFilter) -> Result<KeyPage, Error> {
+    pub(crate) async fn key_list(&self, filter: &KeyFilter) -> Result<KeyPage, Error> {
         let mut rows = self.store.page(filter, PAGE + 1).await?;
         let more = rows.len() > PAGE;
         rows.truncate(PAGE);
@@ -791,7 +603,7 @@ impl Inner {
     }
 
     /// Records that a caller lacks a capability; returns what it is told.
-    async fn deny(
+    pub(crate) async fn deny(
         &self,
         caller: &Caller,
         capability: Capability,
@@ -838,7 +650,7 @@ impl Inner {
         Ok(checkpoint)
     }
 
-    async fn checkpoint(&self) -> Result<CheckpointText, CallError> {
+    pub(crate) async fn checkpoint(&self) -> Result<CheckpointText, CallError> {
         let _administration = self.administration.lock().await;
         // While sealed there is nothing to sign with.
         self.unsealed()?;
@@ -900,17 +712,4 @@ pub(crate) async fn blocking<T: Send + 'static>(
 ) -> Result<T, Error> {
     (tokio::task::spawn_blocking(work).await)
         .map_err(|error| Error::unavailable("a task ended early", error))?
-}
-
-fn counted<T>(op: &'static str, result: Result<T, CallError>) -> Result<T, CallError> {
-    let label = match &result {
-        Ok(_) => "ok",
-        Err(CallError::Sealed) => "sealed",
-        Err(CallError::Denied(_)) => "denied",
-        Err(CallError::Malformed(_)) => "malformed",
-        Err(CallError::AuditUnavailable(_)) => "audit_unavailable",
-        Err(CallError::Unavailable(_)) => "unavailable",
-    };
-    metrics::counter!("castellum_keystore_ops_total", "op" => op, "result" => label).increment(1);
-    result
 }

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::local::{Inner, Refusal, blocking, refused};
 use crate::store::{KekRow, KeyRow, Restored, RootRow, Signed, SigningKeyRow};
 
-/// Keys kept in one transaction.
+/// Records kept in one transaction.
 const BATCH: usize = 500;
 
 /// A restore that is under way. There is one at a time, and a newer one takes its place.
@@ -108,16 +108,19 @@ impl Inner {
                 restore.head = Some(head);
             }
             Line::Root(root) => restore.root = Some(root.row().map_err(refused)?),
-            Line::SigningKey(key) => restore.signing_keys.push(key.row().map_err(refused)?),
+            Line::SigningKey(key) if restore.signing_keys.len() < Signed::ALL.len() => {
+                restore.signing_keys.push(key.row().map_err(refused)?);
+            }
+            Line::SigningKey(_) => return Err(refused("the backup has too many signing keys")),
             Line::Kek(kek) => restore.keks.push(kek.row()),
             Line::Key(key) => {
                 restore.count += 1;
                 restore.keys.push(key.row().map_err(refused)?);
-                if restore.keys.len() >= BATCH {
-                    self.keep(restore).await?;
-                }
             }
             Line::End(_) => {}
+        }
+        if restore.keks.len() + restore.keys.len() >= BATCH {
+            self.keep(restore).await?;
         }
         Ok(None)
     }

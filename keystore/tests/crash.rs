@@ -1,7 +1,7 @@
 //! A keystore that is killed at any write, sync, rename or truncation loses nothing that it acknowledged and leaves
 //! nothing half-done.
 //!
-//! A child process makes or rotates keys under `strace`, which kills it at the n-th call of one kind on one file, for n = 1, 2, ...
+//! A child process makes, rotates, destroys or restores keys under `strace`, which kills it at the n-th call of one kind on one file, for n = 1, 2, ...
 //! until it comes through unharmed (in long work not at every one); then the folder that it left is opened and looked through. The kernel lives on, so this
 //! cannot show what a power cut does to writes that were not synced; that syncs come in the right order is
 //! argued in `local.rs`.
@@ -28,6 +28,9 @@ const FOLDER: &str = "CASTELLUM_CRASH_FOLDER";
 const WORK: &str = "CASTELLUM_CRASH_WORK";
 
 const PASSPHRASE: &str = "correct horse";
+
+/// Where the lines of a backup lie, for [`Work::Restore`].
+const LINES: &str = "lines";
 
 /// Assets for which the child leases keys, one after another; each makes two keys.
 const ASSETS: u32 = 3;
@@ -76,6 +79,8 @@ enum Work {
     Rotation,
     /// Destroys a key and a tenant and sets the log aside. It is killed at every call.
     Acts,
+    /// Puts a backup back, then makes keys. It is killed at every call.
+    Restore,
 }
 
 /// See [`Work::Rotation`].
@@ -87,12 +92,13 @@ impl Work {
             Self::Keys => "keys",
             Self::Rotation => "rotation",
             Self::Acts => "acts",
+            Self::Restore => "restore",
         }
     }
 
     fn after(self, nth: u32) -> u32 {
         match self {
-            Self::Keys | Self::Acts => nth + 1,
+            Self::Keys | Self::Acts | Self::Restore => nth + 1,
             Self::Rotation => nth + 1 + nth / STRIDE,
         }
     }
@@ -141,6 +147,44 @@ fn killed_at_any_point_of_destroying_and_setting_aside() {
     });
 }
 
+#[test]
+fn killed_at_any_point_of_a_restore() {
+    sweep(Work::Restore, |folder| {
+        block_on(async {
+            let lost = tempfile::tempdir().unwrap();
+            let local = open(lost.path()).await;
+            let operator = local.admin(Caller::operator("operator"));
+            operator.init(PASSPHRASE.into()).await.unwrap();
+            for number in 0..ASSETS {
+                lease(&local, number).await;
+            }
+            let identity = age::x25519::Identity::generate();
+            let recipients = vec![identity.to_public().to_string()];
+            let id = operator.backup(recipients).await.unwrap();
+            let mut file = Vec::new();
+            while let Some(chunk) = operator.backup_chunk(id.clone()).await.unwrap() {
+                file.extend_from_slice(&chunk);
+            }
+            let lines = age::decrypt(&identity, &file).unwrap();
+            std::fs::write(folder.join(LINES), lines).unwrap();
+        });
+    });
+}
+
+/// Puts the backup back whose lines lie in the folder.
+async fn restore(local: &Local, folder: &Path) {
+    let lines = std::fs::read_to_string(folder.join(LINES)).unwrap();
+    let end = lines.lines().last().unwrap();
+    let end: serde_json::Value = serde_json::from_str(end).unwrap();
+    let act = Act::Restore {
+        backup: end["end"]["sha256"].as_str().unwrap().to_owned(),
+        without_tombstones: true,
+    };
+    agreed(local, act).await;
+    let operator = local.admin(Caller::operator("operator"));
+    assert!(operator.restore(lines).await.unwrap().is_some());
+}
+
 /// Kills the child at each point; `prepare` makes what it finds.
 fn sweep(work: Work, prepare: impl Fn(&Path)) {
     if !strace_works() {
@@ -149,7 +193,6 @@ fn sweep(work: Work, prepare: impl Fn(&Path)) {
     }
     let prepared = tempfile::tempdir().unwrap();
     prepare(prepared.path());
-    let prepared = prepared.path().join("state");
     for (file, call) in FILES
         .into_iter()
         .flat_map(|file| CALLS.map(|call| (file, call)))
@@ -158,7 +201,7 @@ fn sweep(work: Work, prepare: impl Fn(&Path)) {
         let mut nth = 1;
         loop {
             let folder = tempfile::tempdir().unwrap();
-            copy(&prepared, folder.path());
+            copy(prepared.path(), folder.path());
             let (killed, acknowledged) = run_child(folder.path(), work, file, call, nth);
             check(
                 folder.path(),
@@ -184,15 +227,16 @@ fn sweep(work: Work, prepare: impl Fn(&Path)) {
     }
 }
 
-/// Copies the state, if there is any, into a folder.
-fn copy(state: &Path, folder: &Path) {
-    if !state.exists() {
-        return;
-    }
-    std::fs::create_dir(folder.join("state")).unwrap();
-    for file in std::fs::read_dir(state).unwrap() {
+/// Copies a folder with all that is in it.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for file in std::fs::read_dir(from).unwrap() {
         let file = file.unwrap();
-        std::fs::copy(file.path(), folder.join("state").join(file.file_name())).unwrap();
+        let to = to.join(file.file_name());
+        match file.file_type().unwrap().is_dir() {
+            true => copy(&file.path(), &to),
+            false => drop(std::fs::copy(file.path(), to).unwrap()),
+        }
     }
 }
 
@@ -271,6 +315,10 @@ fn child() {
     block_on(async {
         let local = open(Path::new(&folder)).await;
         let operator = local.admin(Caller::operator("operator"));
+        let work = std::env::var(WORK).unwrap();
+        if work == Work::Restore.as_str() {
+            restore(&local, Path::new(&folder)).await;
+        }
         let state = *local.seal_state().borrow();
         match state {
             SealState::Uninitialised => operator.init(PASSPHRASE.into()).await.unwrap(),
@@ -284,12 +332,12 @@ fn child() {
                 println!("KEY {id} {digest} .");
             }
         }
-        if std::env::var(WORK).unwrap() == Work::Rotation.as_str() {
+        if work == Work::Rotation.as_str() {
             operator.rotate_keks(None).await.unwrap();
             operator.rotate_root(PASSPHRASE.into()).await.unwrap();
             rewrapped(&local).await;
         }
-        if std::env::var(WORK).unwrap() == Work::Acts.as_str() {
+        if work == Work::Acts.as_str() {
             let series = series(&operator).await;
             operator.key_destroy(series[0]).await.unwrap();
             println!("GONE {} .", series[0]);

@@ -356,12 +356,18 @@ async fn a_log_that_was_set_aside_goes_on_in_a_new_file_and_both_are_verified() 
     keystore.in_order().await;
     let head = keystore.anna.status().await.unwrap();
     assert!(head.audit_records > second.head.seq);
-    // What a crash leaves of a file that was begun is swept up.
+    // What a crash leaves of a file that was begun is swept up, and a new name that came too early.
     std::fs::write(state.join("audit.log.new"), "half").unwrap();
+    std::fs::hard_link(
+        state.join("audit.log"),
+        state.join("audit-000000000099.log"),
+    )
+    .unwrap();
     let settings = keystore.settings.clone();
     drop(keystore);
     open(settings).await.in_order().await;
     assert!(!state.join("audit.log.new").exists());
+    assert!(!state.join("audit-000000000099.log").exists());
 }
 
 /// Copies the store's files, and nothing else.

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use self::served::licensed;
 use crate::document::{
-    AuditDocument, Document, KeystoreDocument, LicenseDocument, LogDocument, OriginDocument,
+    AuditDocument, BudgetDocument, Document, KeystoreDocument, LicenseDocument, LogDocument,
+    OriginDocument,
 };
 use crate::fault::Fault;
 use crate::settings::{

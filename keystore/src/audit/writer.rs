@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -130,6 +130,9 @@ impl Writer {
     /// The new file is whole, and the old one has its new name besides the old, before the new one takes the old name in
     /// one step. So at any time [`FILE`] is one of the two, whole, and no record is in neither.
     fn set_aside(&mut self, unix_ms: u64) -> Result<String, String> {
+        if let Some(why) = &self.broken {
+            return Err(why.clone());
+        }
         let failed = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
         let folder = self.folder.clone().ok_or("this log is in no folder")?;
         let old = self.shared.committed();
@@ -224,12 +227,23 @@ impl Writer {
     }
 }
 
-/// Puts aside what a crash left of [`Writer::set_aside`].
+/// Removes what a crash left of [`Writer::set_aside`]: a new file that was not yet in place, and the old one's new name
+/// while it still has its old one.
 pub(super) fn sweep(folder: &Path) -> io::Result<()> {
     match std::fs::remove_file(folder.join(NEW)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
     }
+    let current = folder.join(FILE).metadata()?;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let other = entry.metadata()?;
+        let same = (other.dev(), other.ino()) == (current.dev(), current.ino());
+        if same && entry.file_name() != FILE {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn new_file(path: &Path) -> io::Result<File> {
@@ -285,7 +299,11 @@ impl Group {
         let len = self.end.len + line.len() as u64;
         self.end.space.provide(&self.end.file, len);
         if !self.end.space.admits(len, event.by_caller()) {
-            return Err("there is no room left in the audit log: set it aside".to_owned());
+            return Err(
+                "there is no room left in the audit log: set it aside (`castellum keystore set-aside-log`), \
+                 or raise keystore.audit.capacity"
+                    .to_owned(),
+            );
         }
         self.bytes.extend_from_slice(&line);
         self.end.head = head;

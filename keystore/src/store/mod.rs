@@ -96,10 +96,10 @@ pub trait Store: Send + Sync {
     /// Removes what a restore has left that did not finish; says whether it did. It does not where there is a root.
     fn clear(&self) -> Stored<'_, bool>;
 
-    /// Keeps KEKs as they are: before the keys that they wrap.
+    /// Keeps KEKs as they are, before the keys that they wrap; fails where there is a root.
     fn restore_keks(&self, keks: Vec<KekRow>) -> Stored<'_, ()>;
 
-    /// Keeps keys as they are, destroyed ones too.
+    /// Keeps keys as they are, destroyed ones too; fails where there is a root.
     fn restore_keys(&self, keys: Vec<KeyRow>) -> Stored<'_, ()>;
 
     /// Keeps the rest, which makes the store whole: no tombstone counts as carried out. Says whether it did; it does not

@@ -5,88 +5,32 @@
 
 use std::path::Path;
 
-use conf::Argon2Settings;
 use keystore_client::admin::KeyFilter;
-use keystore_types::{ConstantIv, Generation, KeyContext, KeyId, Label, Scheme};
-use sqlx::sqlite::{
-    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow,
-    SqliteSynchronous,
-};
+use keystore_types::{KeyContext, KeyId};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tokio::sync::{Mutex, MutexGuard};
 
+use self::rows::{
+    ALL_KEKS, KEKS, KEYS_BELOW, PAGE, RESTORE_KEY, begin, bind_key, bytes, failed, finish, kek,
+    kek_row, key_by_id, key_of, key_row, number, put_key, put_root, replace_kek, resume, root,
+    rootless, seconds, signing_keys, writes,
+};
 use super::{
-    KekRow, KeyBody, KeyRow, Replaced, Restored, RootRotation, RootRow, Signed, SigningKeyRow,
-    Snapshot, Store, Stored,
+    KekRow, KeyBody, KeyRow, Replaced, Restored, RootRotation, RootRow, SigningKeyRow, Snapshot,
+    Store, Stored,
 };
 use crate::audit::Head;
 use crate::error::{Error, ErrorKind};
-use crate::seal::Wrapped;
-use crate::unlock::passphrase::SealedRoot;
+
+mod rows;
 
 /// Each brings the schema from one version to the next; `PRAGMA user_version` counts those done.
 const MIGRATIONS: [&str; 3] = [
-    include_str!("migrations/0001_initial.sql"),
-    include_str!("migrations/0002_versions.sql"),
-    include_str!("migrations/0003_audit.sql"),
+    include_str!("../migrations/0001_initial.sql"),
+    include_str!("../migrations/0002_versions.sql"),
+    include_str!("../migrations/0003_audit.sql"),
 ];
-
-/// The columns that [`key_row`] reads.
-macro_rules! select_keys {
-    ($rest:literal) => {
-        concat!(
-            "SELECT key_id, tenant, asset, label, scheme, subsample_rule, sources, number, iv, kek_version, \
-             wrapped, created, destroyed FROM content_key ",
-            $rest
-        )
-    };
-}
-
-const KEY_OF: &str = select_keys!(
-    "WHERE tenant = ? AND asset = ? AND label = ? AND scheme = ? AND subsample_rule = ? AND sources = ? \
-     AND number = ? AND destroyed IS NULL"
-);
-
-const KEY_BY_ID: &str = select_keys!("WHERE key_id = ?");
-
-const PAGE: &str = select_keys!(
-    "WHERE key_id > ?1 AND (?2 IS NULL OR asset = ?2) AND (destroyed IS NULL OR NOT ?3) \
-     ORDER BY key_id LIMIT ?4"
-);
-
-const KEYS_BELOW: &str = select_keys!(
-    "WHERE tenant = ? AND kek_version < ? AND (kek_version, key_id) > (?, ?) AND destroyed IS NULL \
-     ORDER BY kek_version, key_id LIMIT ?"
-);
-
-/// Under the tenant's newest KEK only: what is put under an older one would be missed by the rotation under way.
-const PUT_KEY: &str = "INSERT INTO content_key (key_id, tenant, asset, label, scheme, subsample_rule, sources, \
-    number, iv, kek_version, wrapped, created) SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12 \
-    WHERE ?10 = (SELECT MAX(version) FROM kek WHERE tenant = ?2 AND length(wrapped) > 0) ON CONFLICT DO NOTHING";
-
-const RESTORE_KEY: &str = "INSERT INTO content_key (key_id, tenant, asset, label, scheme, subsample_rule, sources, \
-    number, iv, kek_version, wrapped, created, destroyed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
-
-/// The columns that [`kek_row`] reads.
-macro_rules! select_keks {
-    ($rest:literal) => {
-        concat!(
-            "SELECT tenant, version, floor, root_version, wrapped, created FROM kek ",
-            $rest
-        )
-    };
-}
-
-const KEK: &str = select_keks!(
-    "WHERE tenant = ?1 AND (?2 IS NULL OR version = ?2) ORDER BY version DESC LIMIT 1"
-);
-
-const KEKS: &str = select_keks!("WHERE length(wrapped) > 0 ORDER BY tenant, version");
-
-const ALL_KEKS: &str = select_keks!("ORDER BY tenant, version");
-
-const REPLACE_KEK: &str = "UPDATE kek SET floor = ?1, root_version = ?2, wrapped = ?3 \
-    WHERE tenant = ?4 AND version = ?5 AND wrapped = ?6";
 
 /// A SQLite database.
 pub struct Sqlite {
@@ -559,6 +503,7 @@ impl Store for Sqlite {
             let attempted = "restore KEKs";
             let mut writer = self.writer.lock().await;
             let mut transaction = begin(&mut writer, attempted).await?;
+            rootless(&mut transaction).await?;
             for kek in &keks {
                 sqlx::query(
                     "INSERT INTO kek (tenant, version, floor, root_version, wrapped, created) \
@@ -583,6 +528,7 @@ impl Store for Sqlite {
             let attempted = "restore keys";
             let mut writer = self.writer.lock().await;
             let mut transaction = begin(&mut writer, attempted).await?;
+            rootless(&mut transaction).await?;
             for key in &keys {
                 let (wrapped, destroyed) = match &key.body {
                     KeyBody::Wrapped(wrapped) => (Some(wrapped.as_bytes()), None),
@@ -736,299 +682,4 @@ impl Store for Sqlite {
             finish(transaction, true, attempted).await
         })
     }
-}
-
-type Transaction<'c> = sqlx::Transaction<'c, sqlx::Sqlite>;
-
-/// Begins by taking the one write lock, so that what is read is still so when it is written.
-async fn begin<'c>(
-    writer: &'c mut SqliteConnection,
-    attempted: &'static str,
-) -> Result<Transaction<'c>, Error> {
-    (writer.begin_with("BEGIN IMMEDIATE").await).map_err(failed(attempted))
-}
-
-/// Commits. A transaction that has changed key records counts as a write.
-async fn finish(
-    mut transaction: Transaction<'_>,
-    changed: bool,
-    attempted: &'static str,
-) -> Result<(), Error> {
-    if changed {
-        sqlx::query("UPDATE marks SET writes = writes + 1")
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed(attempted))?;
-    }
-    (transaction.commit().await).map_err(failed(attempted))
-}
-
-async fn signing_keys(connection: &mut SqliteConnection) -> Result<Vec<SigningKeyRow>, Error> {
-    sqlx::query("SELECT purpose, public, root_version, wrapped, created FROM signing_key")
-        .fetch_all(connection)
-        .await
-        .map_err(failed("read the signing keys"))?
-        .iter()
-        .map(|row| {
-            let purpose: String = column(row, "purpose")?;
-            Ok(SigningKeyRow {
-                signs: (Signed::ALL.into_iter())
-                    .find(|signed| signed.as_str() == purpose)
-                    .ok_or_else(|| unreadable("purpose"))?,
-                public: bytes(row, "public")?,
-                root_version: number(row, "root_version")?,
-                wrapped: Wrapped::from_stored(column(row, "wrapped")?),
-                created: number(row, "created")?,
-            })
-        })
-        .collect()
-}
-
-async fn root(connection: &mut SqliteConnection) -> Result<Option<RootRow>, Error> {
-    let row =
-        sqlx::query("SELECT version, salt, memory_kib, passes, lanes, wrapped, created FROM root")
-            .fetch_optional(connection)
-            .await
-            .map_err(failed("read the root"))?;
-    row.map(|row| {
-        Ok(RootRow {
-            version: number(&row, "version")?,
-            sealed: SealedRoot {
-                salt: bytes(&row, "salt")?,
-                cost: Argon2Settings {
-                    memory_kib: number(&row, "memory_kib")?,
-                    passes: number(&row, "passes")?,
-                    lanes: number(&row, "lanes")?,
-                },
-                wrapped: Wrapped::from_stored(column(&row, "wrapped")?),
-            },
-            created: number(&row, "created")?,
-        })
-    })
-    .transpose()
-}
-
-async fn writes(connection: &mut SqliteConnection) -> Result<u64, Error> {
-    let row = (sqlx::query("SELECT writes FROM marks")
-        .fetch_one(connection)
-        .await)
-        .map_err(failed("count writes"))?;
-    number(&row, "writes")
-}
-
-async fn resume(connection: &mut SqliteConnection, writes: u64, anchor: Head) -> Result<(), Error> {
-    let attempted = "go on from here";
-    sqlx::query("UPDATE marks SET writes = ?, tombstones = 0")
-        .bind(seconds(writes))
-        .execute(&mut *connection)
-        .await
-        .map_err(failed(attempted))?;
-    sqlx::query(
-        "INSERT INTO audit_anchor (one, seq, hash, bytes) VALUES (1, ?, ?, ?) \
-         ON CONFLICT DO UPDATE SET seq = excluded.seq, hash = excluded.hash, bytes = excluded.bytes",
-    )
-    .bind(seconds(anchor.seq))
-    .bind(anchor.hash.as_slice())
-    .bind(seconds(anchor.bytes))
-    .execute(connection)
-    .await
-    .map_err(failed(attempted))?;
-    Ok(())
-}
-
-async fn put_root(connection: &mut SqliteConnection, root: &RootRow) -> Result<bool, Error> {
-    let SealedRoot {
-        salt,
-        cost,
-        wrapped,
-    } = &root.sealed;
-    let done = sqlx::query(
-        "INSERT INTO root (one, method, version, salt, memory_kib, passes, lanes, wrapped, created) \
-         VALUES (1, 'argon2id', ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-    )
-    .bind(root.version)
-    .bind(salt.as_slice())
-    .bind(cost.memory_kib)
-    .bind(cost.passes)
-    .bind(cost.lanes)
-    .bind(wrapped.as_bytes())
-    .bind(seconds(root.created))
-    .execute(connection)
-    .await
-    .map_err(failed("keep the root"))?;
-    Ok(done.rows_affected() == 1)
-}
-
-async fn kek(
-    connection: &mut SqliteConnection,
-    tenant: &str,
-    version: Option<u32>,
-) -> Result<Option<KekRow>, Error> {
-    sqlx::query(KEK)
-        .bind(tenant)
-        .bind(version)
-        .fetch_optional(connection)
-        .await
-        .map_err(failed("read a KEK"))?
-        .as_ref()
-        .map(kek_row)
-        .transpose()
-}
-
-/// Whether the row was as it was read.
-async fn replace_kek(
-    connection: &mut SqliteConnection,
-    Replaced { old, new }: &Replaced<KekRow>,
-) -> Result<bool, Error> {
-    let done = sqlx::query(REPLACE_KEK)
-        .bind(new.floor)
-        .bind(new.root_version)
-        .bind(new.wrapped.as_bytes())
-        .bind(&old.tenant)
-        .bind(old.version)
-        .bind(old.wrapped.as_bytes())
-        .execute(connection)
-        .await
-        .map_err(failed("replace a KEK"))?;
-    Ok(done.rows_affected() == 1)
-}
-
-fn kek_row(row: &SqliteRow) -> Result<KekRow, Error> {
-    Ok(KekRow {
-        tenant: column(row, "tenant")?,
-        version: number(row, "version")?,
-        floor: (column::<Option<i64>>(row, "floor")?)
-            .map(|floor| u32::try_from(floor).map_err(|_| unreadable("floor")))
-            .transpose()?,
-        root_version: number(row, "root_version")?,
-        wrapped: Wrapped::from_stored(column(row, "wrapped")?),
-        created: number(row, "created")?,
-    })
-}
-
-async fn key_of(
-    connection: &mut SqliteConnection,
-    context: &KeyContext,
-) -> Result<Option<KeyRow>, Error> {
-    sqlx::query(KEY_OF)
-        .bind(&context.tenant)
-        .bind(context.asset.as_str())
-        .bind(context.label.as_str())
-        .bind(context.scheme.as_str())
-        .bind(context.subsample_rule)
-        .bind(context.generation.sources.as_slice())
-        .bind(context.generation.number)
-        .fetch_optional(connection)
-        .await
-        .map_err(failed("look for a key"))?
-        .as_ref()
-        .map(key_row)
-        .transpose()
-}
-
-async fn key_by_id(connection: &mut SqliteConnection, id: KeyId) -> Result<Option<KeyRow>, Error> {
-    sqlx::query(KEY_BY_ID)
-        .bind(id.as_bytes().as_slice())
-        .fetch_optional(connection)
-        .await
-        .map_err(failed("look for a key"))?
-        .as_ref()
-        .map(key_row)
-        .transpose()
-}
-
-/// Whether it was kept.
-async fn put_key(connection: &mut SqliteConnection, key: &KeyRow) -> Result<bool, Error> {
-    let KeyBody::Wrapped(wrapped) = &key.body else {
-        return Err(Error::damaged("a new key without its body"));
-    };
-    let done = bind_key(sqlx::query(PUT_KEY), key, Some(wrapped.as_bytes()))
-        .execute(connection)
-        .await
-        .map_err(failed("keep a new key"))?;
-    Ok(done.rows_affected() > 0)
-}
-
-type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, SqliteArguments>;
-
-/// Binds a key's columns up to `created`.
-fn bind_key<'q>(query: Query<'q>, key: &'q KeyRow, wrapped: Option<&'q [u8]>) -> Query<'q> {
-    let context = &key.context;
-    query
-        .bind(key.key_id.as_bytes().as_slice())
-        .bind(&context.tenant)
-        .bind(context.asset.as_str())
-        .bind(context.label.as_str())
-        .bind(context.scheme.as_str())
-        .bind(context.subsample_rule)
-        .bind(context.generation.sources.as_slice())
-        .bind(context.generation.number)
-        .bind(key.iv.as_bytes().as_slice())
-        .bind(key.kek_version)
-        .bind(wrapped)
-        .bind(seconds(key.created))
-}
-
-fn key_row(row: &SqliteRow) -> Result<KeyRow, Error> {
-    let text = |name| column::<String>(row, name);
-    let label = text("label")?;
-    let scheme = text("scheme")?;
-    let wrapped: Option<Vec<u8>> = column(row, "wrapped")?;
-    Ok(KeyRow {
-        key_id: KeyId::new(bytes(row, "key_id")?),
-        context: KeyContext {
-            tenant: text("tenant")?,
-            asset: (text("asset")?.try_into()).map_err(|_| unreadable("asset"))?,
-            label: (Label::ALL.into_iter())
-                .find(|known| known.as_str() == label)
-                .ok_or_else(|| unreadable("label"))?,
-            scheme: (Scheme::ALL.into_iter())
-                .find(|known| known.as_str() == scheme)
-                .ok_or_else(|| unreadable("scheme"))?,
-            subsample_rule: number(row, "subsample_rule")?,
-            generation: Generation {
-                sources: bytes(row, "sources")?,
-                number: number(row, "number")?,
-            },
-        },
-        iv: ConstantIv::new(bytes(row, "iv")?),
-        kek_version: number(row, "kek_version")?,
-        body: match wrapped {
-            Some(wrapped) => KeyBody::Wrapped(Wrapped::from_stored(wrapped)),
-            None => KeyBody::Destroyed(number(row, "destroyed")?),
-        },
-        created: number(row, "created")?,
-    })
-}
-
-fn column<'r, T>(row: &'r SqliteRow, name: &'static str) -> Result<T, Error>
-where
-    T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
-{
-    row.try_get(name).map_err(|_| unreadable(name))
-}
-
-fn number<T: TryFrom<i64>>(row: &SqliteRow, name: &'static str) -> Result<T, Error> {
-    column::<i64>(row, name)?
-        .try_into()
-        .map_err(|_| unreadable(name))
-}
-
-fn bytes<const N: usize>(row: &SqliteRow, name: &'static str) -> Result<[u8; N], Error> {
-    column::<Vec<u8>>(row, name)?
-        .try_into()
-        .map_err(|_| unreadable(name))
-}
-
-fn unreadable(name: &'static str) -> Error {
-    Error::damaged(format!("a stored record's {name} is not one"))
-}
-
-/// SQLite's integers are signed; no clock of ours reaches their end.
-fn seconds(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn failed(attempted: &'static str) -> impl Fn(sqlx::Error) -> Error {
-    move |error| Error::unavailable(format!("cannot {attempted}"), error)
 }

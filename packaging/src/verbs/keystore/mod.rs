@@ -1,28 +1,31 @@
 //! `castellum keystore`: how the keystore stands, and opening and closing it.
 
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Read as _, Write as _};
+use std::io::{self, IsTerminal as _, Read as _};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Subcommand;
-use keystore::audit::{self, Checkpoint};
-use keystore::backup::Reader;
+use keystore::audit::Checkpoint;
 use keystore_client::SealState;
-use keystore_client::admin::{
-    Act, Acted, Admin, Approval, CheckpointText, Finding, KekVersion, Report, Status,
-};
+use keystore_client::admin::{Act, Acted, Admin, KekVersion, Status};
 use keystore_client::socket::AdminSocket;
 use secrecy::SecretString;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use self::audit::{PublicKey, read_checkpoint, report_text, verify_offline};
+use self::backup::{NewFile, backup, restore};
+use self::operators::{Pending, act, acted_text, agreed, approval_text, pending_text};
 use super::{ConfigFile, converse};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
+
+mod audit;
+mod backup;
+mod operators;
 
 #[derive(Debug, clap::Args)]
 #[command(arg_required_else_help = true)]
@@ -330,240 +333,6 @@ pub(crate) fn run(args: Args, output: Output) -> Result<(), Failure> {
     })
 }
 
-#[derive(Serialize)]
-struct Pending {
-    approvals: Vec<Approval>,
-}
-
-/// Does what needs two operators, or says what it waits for.
-async fn act(keystore: &AdminSocket, act: Act, output: Output) -> Result<(), Failure> {
-    output.say(&agreed(keystore, act, output).await?, acted_text)
-}
-
-/// What came of an act that two operators have agreed on. Fails where it waits, once that is said.
-async fn agreed(keystore: &AdminSocket, act: Act, output: Output) -> Result<Acted, Failure> {
-    let acted = keystore.act(act).await?;
-    let Acted::Waits(approval) = &acted else {
-        return Ok(acted);
-    };
-    output.say(&acted, acted_text)?;
-    Err(Failure::with_help(
-        Exit::NotAllowed,
-        "this needs a second operator",
-        format!(
-            "let another operator say `castellum keystore approve {}`, then say this again",
-            approval.id
-        ),
-    ))
-}
-
-fn acted_text(acted: &Acted) -> String {
-    match acted {
-        Acted::Waits(approval) => approval_text(approval),
-        Acted::Done(what) => what.clone(),
-        Acted::File(text) => text.clone(),
-    }
-}
-
-#[derive(Serialize)]
-struct Written {
-    file: PathBuf,
-    bytes: u64,
-}
-
-/// A file that only its owner reads, and that is there whole or not at all.
-struct NewFile {
-    file: File,
-    path: PathBuf,
-    bytes: u64,
-}
-
-impl NewFile {
-    fn create(path: &Path) -> Result<Self, Failure> {
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let file = (File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600))
-        .open(&partial)
-        .map_err(|error| cannot_write(path, &error))?;
-        Ok(Self {
-            file,
-            path: path.to_owned(),
-            bytes: 0,
-        })
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.bytes += bytes.len() as u64;
-        (self.file.write_all(bytes)).map_err(|error| cannot_write(&self.path, &error))
-    }
-
-    fn finish(self, output: Output) -> Result<(), Failure> {
-        let mut partial = self.path.as_os_str().to_owned();
-        partial.push(".partial");
-        (self.file.sync_all())
-            .and_then(|()| std::fs::rename(&partial, &self.path))
-            .map_err(|error| cannot_write(&self.path, &error))?;
-        let written = Written {
-            file: self.path,
-            bytes: self.bytes,
-        };
-        output.say(&written, |written| {
-            format!("{} bytes are in {}", written.bytes, written.file.display())
-        })
-    }
-}
-
-fn cannot_write(path: &Path, error: &io::Error) -> Failure {
-    Failure::failed(format!("cannot write {}: {error}", path.display()))
-}
-
-async fn backup(
-    keystore: &AdminSocket,
-    path: &Path,
-    recipients: Vec<String>,
-    output: Output,
-) -> Result<(), Failure> {
-    let id = keystore.backup(recipients).await?;
-    let mut file = NewFile::create(path)?;
-    while let Some(chunk) = keystore.backup_chunk(id.clone()).await? {
-        file.write(&chunk)?;
-    }
-    file.finish(output)
-}
-
-/// The most of a backup that is sent at once, in bytes.
-const RESTORE_CHUNK: usize = 128 << 10;
-
-/// The identity is read here and never given to the keystore.
-async fn restore(
-    keystore: &AdminSocket,
-    path: &Path,
-    identity: &Path,
-    without_tombstones: bool,
-    output: Output,
-) -> Result<(), Failure> {
-    keystore::harden_process();
-    let identity = Zeroizing::new(read(identity)?);
-    let open = || {
-        let file = File::open(path)
-            .map_err(|error| Failure::failed(format!("cannot read {}: {error}", path.display())))?;
-        Reader::open(file, &identity)
-            .map_err(|what| Failure::failed(format!("{}: {what}", path.display())))
-    };
-    let broken = |what| Failure::failed(format!("{}: {what}", path.display()));
-    // Read through first, so that nothing is asked for that cannot be done.
-    let wanted = Act::Restore {
-        backup: open()?.summary().map_err(broken)?.sha256,
-        without_tombstones,
-    };
-    agreed(keystore, wanted, output).await?;
-    let mut lines = open()?;
-    let mut chunk = String::new();
-    loop {
-        let line = lines.line().map_err(broken)?;
-        let end = line.is_none();
-        chunk.push_str(line.as_deref().map_or("", String::as_str));
-        if chunk.len() < RESTORE_CHUNK && !end {
-            continue;
-        }
-        if let Some(what) = keystore.restore(std::mem::take(&mut chunk)).await? {
-            return output.say(&Acted::Done(what), acted_text);
-        }
-        if end {
-            return Err(broken("the backup has no end".to_owned()));
-        }
-    }
-}
-
-fn pending_text(pending: &Pending) -> String {
-    match pending.approvals.is_empty() {
-        true => "nothing waits".to_owned(),
-        false => {
-            let lines: Vec<String> = pending.approvals.iter().map(approval_text).collect();
-            lines.join("\n")
-        }
-    }
-}
-
-fn approval_text(approval: &Approval) -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let left = approval
-        .expires
-        .saturating_sub(now.unwrap_or_default().as_secs());
-    let state = match &approval.approved_by {
-        Some(by) => format!("agreed by {by}"),
-        None => "waits for another operator".to_owned(),
-    };
-    format!(
-        "{}  {}; asked by {}; {state}; void in {} minutes",
-        approval.id,
-        approval.act,
-        approval.requested_by,
-        left / 60
-    )
-}
-
-#[derive(Serialize)]
-struct PublicKey {
-    public_key: String,
-}
-
-fn read(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path)
-        .map_err(|error| Failure::failed(format!("cannot read {}: {error}", path.display())))
-}
-
-fn read_checkpoint(path: &Path) -> Result<CheckpointText, Failure> {
-    serde_json::from_str(&read(path)?)
-        .map_err(|error| Failure::failed(format!("{} is no checkpoint: {error}", path.display())))
-}
-
-/// Walks a copy of a log, of which nothing is known but whose signatures it should bear.
-fn verify_offline(
-    log: &Path,
-    key: &Path,
-    checkpoint: Option<&CheckpointText>,
-) -> Result<Report, Failure> {
-    let key = audit::PublicKey::from_pem(&read(key)?)
-        .map_err(|what| Failure::failed(format!("{}: {what}", key.display())))?;
-    let mut checkpoints = Vec::new();
-    if let Some(text) = checkpoint {
-        let checkpoint = Checkpoint::try_from(text).map_err(Failure::failed)?;
-        if !checkpoint.is_by(&key) {
-            return Err(Failure::failed(
-                "the public key's owner has not signed the checkpoint",
-            ));
-        }
-        checkpoints.push(checkpoint);
-    }
-    let cannot = |error| Failure::failed(format!("cannot read {}: {error}", log.display()));
-    let file = File::open(log).map_err(cannot)?;
-    let len = file.metadata().map_err(cannot)?.len();
-    let expected = audit::Expected {
-        key: Some(key),
-        anchor: None,
-        checkpoints: &checkpoints,
-    };
-    let walk = audit::walk(&file, len, &expected);
-    let faults = walk.fault.into_iter().map(|fault| Finding {
-        place: "audit".to_owned(),
-        sequence: Some(fault.seq),
-        offset: Some(fault.offset),
-        what: fault.what,
-    });
-    Ok(Report {
-        audit_records: walk.head.seq,
-        audit_signed: walk.signed,
-        keys: 0,
-        unwrapped: 0,
-        faults: faults.collect(),
-    })
-}
-
 fn rotated_text(rotated: &Rotated) -> String {
     let root = rotated
         .root
@@ -604,22 +373,6 @@ fn status_text(status: &Status) -> String {
         status.audit_head,
         status.audit_key.as_deref().unwrap_or("-")
     )
-}
-
-fn report_text(report: &Report) -> String {
-    let mut text = format!(
-        "{} audit records checked, signed up to {}; {} keys checked, {} unwrapped\n",
-        report.audit_records, report.audit_signed, report.keys, report.unwrapped
-    );
-    for fault in &report.faults {
-        let at = match (fault.sequence, fault.offset) {
-            (Some(record), Some(byte)) => format!(" record {record}, byte {byte}"),
-            (Some(record), None) => format!(" record {record}"),
-            (None, _) => String::new(),
-        };
-        text.push_str(&format!("FAULT {}{at}: {}\n", fault.place, fault.what));
-    }
-    text
 }
 
 impl Passphrase {
