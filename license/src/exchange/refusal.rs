@@ -44,6 +44,9 @@ pub(crate) enum Refusal {
     /// The keystore grants this server no exchange of the asset's keys.
     #[error("the keystore does not grant this server the exchange of these keys")]
     KeystoreDenied,
+    /// The keystore cannot record what it would hand out.
+    #[error("keys cannot be handed out: the keystore cannot record it")]
+    AuditUnavailable,
     /// The keystore does not answer.
     #[error("keys cannot be had at the moment")]
     Unavailable,
@@ -72,6 +75,7 @@ impl Refusal {
             Self::Conflict(_) => "key_conflict",
             Self::Sealed => "sealed",
             Self::KeystoreDenied => "keystore_denied",
+            Self::AuditUnavailable => "audit_unavailable",
             Self::Unavailable => "keystore_unavailable",
         }
     }
@@ -96,7 +100,9 @@ impl Refusal {
             Self::Incomplete => StatusCode::BAD_REQUEST,
             Self::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Conflict(_) => StatusCode::CONFLICT,
-            Self::Sealed | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Sealed | Self::AuditUnavailable | Self::Unavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -150,8 +156,13 @@ impl From<keystore_client::Error> for Refusal {
                 );
                 Self::KeystoreDenied
             }
-            error => {
-                tracing::error!(%error, "the keystore cannot answer");
+            keystore_client::Error::AuditUnavailable(reason) => {
+                tracing::error!(reason, "the keystore cannot record what it hands out");
+                Self::AuditUnavailable
+            }
+            keystore_client::Error::Malformed(reason)
+            | keystore_client::Error::Unavailable(reason) => {
+                tracing::error!(reason, "the keystore cannot answer");
                 Self::Unavailable
             }
         }
