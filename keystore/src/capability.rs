@@ -16,6 +16,10 @@ pub enum Capability {
     Lease,
     /// Take keys that a verified entitlement names.
     Export,
+    /// Have keys made under ids that other vendors chose, and hand them out.
+    Exchange,
+    /// Bring keys from outside.
+    Deposit,
     /// Initialise, unseal, seal, list and destroy; never see a key.
     Operate,
     /// Read how the keystore stands, and verify the audit log.
@@ -28,6 +32,8 @@ impl Capability {
         match self {
             Self::Lease => "lease",
             Self::Export => "export",
+            Self::Exchange => "exchange",
+            Self::Deposit => "deposit",
             Self::Operate => "operate",
             Self::Audit => "audit",
         }
@@ -39,6 +45,8 @@ impl From<CallerRight> for Capability {
         match right {
             CallerRight::Lease => Self::Lease,
             CallerRight::Export => Self::Export,
+            CallerRight::Exchange => Self::Exchange,
+            CallerRight::Deposit => Self::Deposit,
             CallerRight::Operate => Self::Operate,
             CallerRight::Audit => Self::Audit,
         }
@@ -197,7 +205,13 @@ impl Callers {
 
     /// Who a process of this user is on the keystore socket: nobody, unless configured so.
     pub fn of_keys(&self, uid: u32) -> Option<Caller> {
-        let may = |caller: &Caller| caller.may(Capability::Lease) || caller.may(Capability::Export);
+        let of_keys = [
+            Capability::Lease,
+            Capability::Export,
+            Capability::Exchange,
+            Capability::Deposit,
+        ];
+        let may = |caller: &Caller| of_keys.iter().any(|capability| caller.may(*capability));
         Caller::merged(self.of_uid(uid, may))
     }
 

@@ -7,6 +7,7 @@ use keystore_client::admin::{
     KekVersion, KeyFilter, KeyPage, KeyRecord, Outcome, Progress, Report, RotatedRoot, SharePlan,
     Status, UnlockMethod,
 };
+use keystore_client::exchange::{DepositRequest, ExchangeRequest, HandOverRequest, HandedOver};
 use keystore_client::{
     Answer, Error as CallError, ExportRequest, ExportedKey, Keystore, Lease, LeaseRequest,
     SealState,
@@ -54,6 +55,27 @@ impl Keystore for Handle {
         Box::pin(async move {
             let result = self.inner.export(&self.caller, request).await;
             counted("export", result)
+        })
+    }
+
+    fn exchange(&self, request: ExchangeRequest) -> Answer<'_, Vec<ExportedKey>> {
+        Box::pin(async move {
+            let result = self.inner.exchange(&self.caller, request).await;
+            counted("exchange", result)
+        })
+    }
+
+    fn hand_over(&self, request: HandOverRequest) -> Answer<'_, HandedOver> {
+        Box::pin(async move {
+            let result = self.inner.hand_over(&self.caller, request).await;
+            counted("hand_over", result)
+        })
+    }
+
+    fn deposit(&self, request: DepositRequest) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let result = self.inner.deposit(&self.caller, request).await;
+            counted("deposit", result)
         })
     }
 
@@ -268,6 +290,7 @@ fn counted<T>(op: &'static str, result: Result<T, CallError>) -> Result<T, CallE
         Err(CallError::Sealed) => "sealed",
         Err(CallError::Denied(_)) => "denied",
         Err(CallError::Malformed(_)) => "malformed",
+        Err(CallError::Conflict(_)) => "conflict",
         Err(CallError::AuditUnavailable(_)) => "audit_unavailable",
         Err(CallError::Unavailable(_)) => "unavailable",
     };

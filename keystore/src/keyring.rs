@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
+use keystore_client::exchange::DepositedHead;
 use keystore_types::{ConstantIv, ContentKey, KeyContext, KeyId};
 use ring::rand::SystemRandom;
 use zeroize::Zeroizing;
@@ -115,17 +116,62 @@ impl Keyring {
         context: &KeyContext,
         now: u64,
     ) -> Result<KeyRow, Error> {
-        let (kek_version, kek) = self.newest_kek(store, random, &context.tenant, now).await?;
         let mut id = [0; 16];
         fill(random, &mut id)?;
         // A version 4 UUID (RFC 9562 5.4).
         id[6] = id[6] & 0x0f | 0x40;
         id[8] = id[8] & 0x3f | 0x80;
-        let key_id = KeyId::new(id);
-        let mut iv = [0; 16];
-        fill(random, &mut iv)?;
-        let iv = ConstantIv::new(iv);
+        self.make_as(store, random, context, KeyId::new(id), None, now)
+            .await
+    }
+
+    /// The same under an id, and with an IV, that others chose.
+    pub(crate) async fn make_as(
+        &self,
+        store: &dyn Store,
+        random: &SystemRandom,
+        context: &KeyContext,
+        key_id: KeyId,
+        iv: Option<ConstantIv>,
+        now: u64,
+    ) -> Result<KeyRow, Error> {
         let key = ContentKey::build(|key| fill(random, key))?;
+        self.wrap_new(store, random, context, (key_id, iv), &key, now)
+            .await
+    }
+
+    /// A key that others made, wrapped and not yet kept.
+    pub(crate) async fn keep(
+        &self,
+        store: &dyn Store,
+        random: &SystemRandom,
+        context: &KeyContext,
+        head: &DepositedHead,
+        key: &ContentKey,
+        now: u64,
+    ) -> Result<KeyRow, Error> {
+        self.wrap_new(store, random, context, (head.key_id, head.iv), key, now)
+            .await
+    }
+
+    async fn wrap_new(
+        &self,
+        store: &dyn Store,
+        random: &SystemRandom,
+        context: &KeyContext,
+        (key_id, iv): (KeyId, Option<ConstantIv>),
+        key: &ContentKey,
+        now: u64,
+    ) -> Result<KeyRow, Error> {
+        let (kek_version, kek) = self.newest_kek(store, random, &context.tenant, now).await?;
+        let iv = match iv {
+            Some(iv) => iv,
+            None => {
+                let mut iv = [0; 16];
+                fill(random, &mut iv)?;
+                ConstantIv::new(iv)
+            }
+        };
         let purpose = Purpose::Content {
             key_id,
             context,
@@ -168,16 +214,44 @@ impl Keyring {
         row: KeyRow,
         kek_version: u32,
     ) -> Result<Replaced<KeyRow>, Error> {
+        let context = row.context.clone();
+        self.wrap_anew(store, random, row, context, kek_version)
+            .await
+    }
+
+    /// The row wrapped anew for another content of its asset, under the same KEK: a rotation that is under way finds it
+    /// where it was.
+    pub(crate) async fn move_to(
+        &self,
+        store: &dyn Store,
+        random: &SystemRandom,
+        row: KeyRow,
+        context: KeyContext,
+    ) -> Result<Replaced<KeyRow>, Error> {
+        let kek_version = row.kek_version;
+        self.wrap_anew(store, random, row, context, kek_version)
+            .await
+    }
+
+    async fn wrap_anew(
+        &self,
+        store: &dyn Store,
+        random: &SystemRandom,
+        row: KeyRow,
+        context: KeyContext,
+        kek_version: u32,
+    ) -> Result<Replaced<KeyRow>, Error> {
         let key = self.open(store, &row).await?;
-        let kek = self.kek(store, &row.context.tenant, kek_version).await?;
+        let kek = self.kek(store, &context.tenant, kek_version).await?;
         let purpose = Purpose::Content {
             key_id: row.key_id,
-            context: &row.context,
+            context: &context,
             iv: row.iv,
             kek_version,
         };
         let body = KeyBody::Wrapped(kek.wrap(random, key.expose(), &purpose)?);
         let new = KeyRow {
+            context,
             kek_version,
             body,
             ..row.clone()

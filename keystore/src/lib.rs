@@ -52,6 +52,7 @@ pub mod capability;
 mod ceremony;
 mod clock;
 mod error;
+mod exchange;
 mod folder;
 mod handle;
 mod hardening;

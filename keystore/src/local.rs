@@ -24,13 +24,14 @@ use ring::rand::SystemRandom;
 use tokio::sync::watch;
 
 use crate::approval::Approvals;
-use crate::audit::{self, Checkpoint, Event, Log, Room, Signer};
+use crate::audit::{self, Checkpoint, Event, Log, Signer};
 use crate::backup::Backup;
 use crate::budget::{Budget, Exceeded, Fingerprint};
 use crate::capability::{Caller, Capability};
 use crate::ceremony::{Ceremony, Gathered};
 use crate::clock::{Clock, unix_ms};
 use crate::error::{Error, ErrorKind};
+use crate::exchange::check_content;
 use crate::folder::{Folder, private, sync_parent};
 use crate::keyring::Keyring;
 use crate::restore::Restore;
@@ -51,7 +52,7 @@ const TOMBSTONES: &str = "tombstones.log";
 const MAX_TENANT: usize = 128;
 
 /// How often a key is made anew when a rotation has overtaken its making.
-const MAX_TRIES: usize = 10;
+pub(crate) const MAX_TRIES: usize = 10;
 
 /// The longest field of an entitlement that is taken into the log, in bytes: a whole token fits.
 const MAX_ENTITLEMENT_FIELD: usize = 8 << 10;
@@ -193,6 +194,16 @@ impl Local {
     }
 }
 
+/// The keys of a lease.
+struct Found {
+    /// One for each context.
+    rows: Vec<KeyRow>,
+    /// The ids of those that were made.
+    made: Vec<KeyId>,
+    /// The ids of those that were exchanged, and waited for this.
+    claimed: Vec<KeyId>,
+}
+
 impl Inner {
     pub(crate) async fn lease(
         &self,
@@ -202,11 +213,8 @@ impl Inner {
         let contexts = request.contexts;
         check_count(contexts.len())?;
         for context in &contexts {
-            if context.tenant.is_empty() || context.tenant.len() > MAX_TENANT {
-                return Err(CallError::Malformed(format!(
-                    "a tenant's name has 1 to {MAX_TENANT} bytes"
-                )));
-            }
+            check_tenant(&context.tenant)?;
+            check_content(context.generation)?;
             let KeyContext { tenant, asset, .. } = context;
             if !caller.may_with(Capability::Lease, tenant, asset) {
                 return Err(self.deny(caller, Capability::Lease, Some(asset)).await);
@@ -215,7 +223,11 @@ impl Inner {
         let unsealed = self.unsealed()?;
         let spent = contexts.iter().map(Fingerprint::of_context);
         self.spend(caller, spent).await?;
-        let (rows, made) = self.find_or_make(&unsealed, &contexts).await?;
+        let Found {
+            rows,
+            made,
+            claimed,
+        } = self.find_or_make(&unsealed, &contexts).await?;
         let mut keys = Vec::with_capacity(rows.len());
         for (row, context) in rows.iter().zip(contexts) {
             keys.push(LeasedKey {
@@ -225,13 +237,14 @@ impl Inner {
                 key: unsealed.content_key(self.store.as_ref(), row).await?,
             });
         }
-        let store = match made.is_empty() {
+        let store = match made.is_empty() && claimed.is_empty() {
             true => None,
             false => Some(self.saw_store().await?),
         };
         let event = Event::Lease {
             keys: rows.iter().map(audited).collect(),
             made,
+            claimed,
             store,
         };
         self.record(caller.name(), event).await?;
@@ -243,23 +256,27 @@ impl Inner {
         })
     }
 
-    /// The row of each context, and the ids of those that this call made.
+    /// The row of each context.
     async fn find_or_make(
         &self,
         unsealed: &Keyring,
         contexts: &[KeyContext],
-    ) -> Result<(Vec<KeyRow>, Vec<KeyId>), Error> {
+    ) -> Result<Found, CallError> {
         let mut found = self.store.keys_of(contexts).await?;
-        if found.iter().all(Option::is_some) {
-            return Ok((found.into_iter().flatten().collect(), vec![]));
-        }
-        if self.log.room() < Room::Plenty {
-            return Err(Error::new(
-                ErrorKind::AuditUnavailable,
-                "the audit log is down to its reserve, and no key is made any more: set the log aside",
-            ));
-        }
+        let all = |found: &[Option<KeyRow>]| found.iter().all(Option::is_some);
+        let claimed = match all(&found) {
+            true => vec![],
+            false => self.claim_exchanged(unsealed, contexts, &mut found).await?,
+        };
         let mut made = Vec::new();
+        if all(&found) {
+            return Ok(Found {
+                rows: found.into_iter().flatten().collect(),
+                made,
+                claimed,
+            });
+        }
+        self.check_room_to_make()?;
         for _ in 0..MAX_TRIES {
             let mut candidates = Vec::with_capacity(contexts.len());
             let mut drawn = Vec::new();
@@ -279,14 +296,17 @@ impl Inner {
             let stands = |id: &KeyId| standing.iter().flatten().any(|row| row.key_id == *id);
             made.extend(drawn.into_iter().filter(stands));
             found = standing;
-            if found.iter().all(Option::is_some) {
-                return Ok((found.into_iter().flatten().collect(), made));
+            if all(&found) {
+                return Ok(Found {
+                    rows: found.into_iter().flatten().collect(),
+                    made,
+                    claimed,
+                });
             }
             // A rotation has overtaken those that are not there.
         }
-        Err(Error::new(
-            ErrorKind::Unavailable,
-            "rotations overtake the making of keys",
+        Err(CallError::Unavailable(
+            "rotations overtake the making of keys".to_owned(),
         ))
     }
 
@@ -468,7 +488,7 @@ impl Inner {
     }
 
     /// Takes uses off a caller's budget for this minute.
-    async fn spend(
+    pub(crate) async fn spend(
         &self,
         caller: &Caller,
         keys: impl ExactSizeIterator<Item = Fingerprint> + Clone,
@@ -552,7 +572,7 @@ impl Inner {
     }
 
     /// How often the store has been written to; the log takes note of it.
-    async fn saw_store(&self) -> Result<u64, Error> {
+    pub(crate) async fn saw_store(&self) -> Result<u64, Error> {
         let writes = self.store.writes().await?;
         self.log.saw_store(writes);
         Ok(writes)
@@ -569,7 +589,7 @@ impl Inner {
     }
 }
 
-fn audited(row: &KeyRow) -> audit::Key {
+pub(crate) fn audited(row: &KeyRow) -> audit::Key {
     audit::Key {
         key_id: row.key_id,
         asset: row.context.asset.clone(),
@@ -578,7 +598,16 @@ fn audited(row: &KeyRow) -> audit::Key {
     }
 }
 
-fn check_count(keys: usize) -> Result<(), CallError> {
+pub(crate) fn check_tenant(tenant: &str) -> Result<(), CallError> {
+    match (1..=MAX_TENANT).contains(&tenant.len()) {
+        true => Ok(()),
+        false => Err(CallError::Malformed(format!(
+            "a tenant's name has 1 to {MAX_TENANT} bytes"
+        ))),
+    }
+}
+
+pub(crate) fn check_count(keys: usize) -> Result<(), CallError> {
     if (1..=MAX_KEYS).contains(&keys) {
         Ok(())
     } else {

@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keystore_client::admin::{Admin, AdminError, DealtShare};
+use keystore_client::exchange::DepositRequest;
 use keystore_client::frame::{self, Frame, Secret};
 use keystore_client::message::{
     AdminCall, AdminReply, Call, Fault, Greeting, Hello, KeyCall, KeyReply, MAX_OUTSTANDING,
-    Notice, export_frame, lease_frame,
+    Notice, deposited, export_frame, hand_over_frame, lease_frame,
 };
 use keystore_client::{Error as CallError, Keystore, SealState};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -140,10 +141,33 @@ impl Session for KeySession {
     type Call = KeyCall;
     type Reply = KeyReply;
 
-    async fn answer(&self, call: KeyCall, _: Secret) -> Result<Frame<KeyReply>, Fault> {
+    async fn answer(&self, call: KeyCall, secret: Secret) -> Result<Frame<KeyReply>, Fault> {
         Ok(match call {
             KeyCall::Lease(request) => lease_frame(&self.0.lease(request).await?),
             KeyCall::Export(request) => export_frame(&self.0.export(request).await?),
+            KeyCall::Exchange(request) => export_frame(&self.0.exchange(request).await?),
+            KeyCall::HandOver(request) => hand_over_frame(self.0.hand_over(request).await?),
+            KeyCall::Deposit {
+                tenant,
+                asset,
+                keys,
+                partner,
+            } => {
+                let keys = deposited(keys, &secret).ok_or_else(|| {
+                    CallError::Malformed("a deposit has 16 bytes for each of its keys".to_owned())
+                })?;
+                let request = DepositRequest {
+                    tenant,
+                    asset,
+                    keys,
+                    partner,
+                };
+                self.0.deposit(request).await?;
+                Frame {
+                    header: KeyReply::Deposited,
+                    secret: Secret::default(),
+                }
+            }
         })
     }
 }

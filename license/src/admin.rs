@@ -53,10 +53,11 @@ mod tests {
         for time in 1..=3 {
             let draft = Draft {
                 time: UnixTime::from_seconds(time),
-                system: System::Hls,
-                asset: "film".parse().unwrap(),
+                system: System::Hls.as_str(),
+                asset: Some("film".parse().unwrap()),
                 key_ids: Vec::new(),
                 bearer: None,
+                partner: None,
             };
             log.record(draft, Outcome::from(&Refusal::NoToken));
         }

@@ -306,18 +306,20 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::System;
 
     fn draft(time: u64) -> Draft {
         Draft {
             time: UnixTime::from_seconds(time),
-            system: System::ClearKey,
-            asset: "film".parse().unwrap(),
+            system: System::ClearKey.as_str(),
+            asset: Some("film".parse().unwrap()),
             key_ids: vec![KeyId::new([1; 16])],
             bearer: Some(Bearer {
                 issuer: "ott".to_owned(),
                 subject: Some("a \"quoted\"\nname".to_owned()),
                 token_id: None,
             }),
+            partner: None,
         }
     }
 

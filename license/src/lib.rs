@@ -5,6 +5,8 @@
 //!            http     entitlement             format       policy      issue      format
 //! ```
 //!
+//! Other vendors' encryptors and licence servers come by [`exchange`], which is a way of its own.
+//!
 //! A text becomes an [`entitlement::Entitlement`] only through [`entitlement::Verifier::verify`]. Keys come
 //! from the keystore and only for what was decided; they are written once, into a buffer that is wiped after it
 //! was sent.

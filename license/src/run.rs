@@ -237,6 +237,9 @@ mod tests {
     use std::time::Duration;
 
     use conf::{IssuerSettings, ListenerSettings, SecretSource, TokenAlgorithm};
+    use cpix::SystemId;
+    use cpix::signalling::{SignalledKey, Signalling};
+    use keystore_client::exchange::{DepositRequest, ExchangeRequest, HandOverRequest, HandedOver};
     use keystore_client::{Answer, ExportRequest, ExportedKey, Lease, LeaseRequest, SealState};
     use origin_front::Phase;
     use tokio::sync::watch;
@@ -258,9 +261,34 @@ mod tests {
             Box::pin(async { Err(keystore_client::Error::Sealed) })
         }
 
+        fn exchange(&self, _: ExchangeRequest) -> Answer<'_, Vec<ExportedKey>> {
+            Box::pin(async { Err(keystore_client::Error::Sealed) })
+        }
+
+        fn hand_over(&self, _: HandOverRequest) -> Answer<'_, HandedOver> {
+            Box::pin(async { Err(keystore_client::Error::Sealed) })
+        }
+
+        fn deposit(&self, _: DepositRequest) -> Answer<'_, ()> {
+            Box::pin(async { Err(keystore_client::Error::Sealed) })
+        }
+
         fn seal_state(&self) -> watch::Receiver<SealState> {
             self.0.subscribe()
         }
+    }
+
+    /// No system is signalled.
+    struct Nothing;
+
+    impl Signalling for Nothing {
+        fn signals(&self, _: SystemId, _: &SignalledKey<'_>) -> Option<cpix::signalling::Signals> {
+            None
+        }
+    }
+
+    fn nothing() -> Signals {
+        Arc::new(Nothing)
     }
 
     fn sealed() -> Arc<dyn Keystore> {
@@ -314,7 +342,7 @@ mod tests {
     #[test]
     fn settings_become_a_server_that_answers_and_drains() {
         let folder = tempfile::tempdir().unwrap();
-        let server = Server::open(&settings(folder.path()), sealed(), None).unwrap();
+        let server = Server::open(&settings(folder.path()), sealed(), None, nothing()).unwrap();
         let [(Transport::Tls { .. }, tls), (Transport::Plain, plain)] = *server.addresses() else {
             panic!("two listeners were asked for, TLS first");
         };
@@ -374,7 +402,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let settings = settings(folder.path());
         std::fs::write(settings.issuers[0].key.path(), "hunter2").unwrap();
-        let Err(error) = Server::open(&settings, sealed(), None) else {
+        let Err(error) = Server::open(&settings, sealed(), None, nothing()) else {
             panic!("seven bytes are no secret");
         };
         assert_eq!(error.kind(), ErrorKind::Malformed);

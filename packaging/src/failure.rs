@@ -102,7 +102,7 @@ impl From<KeystoreError> for Failure {
         let exit = match &error {
             KeystoreError::Sealed => Exit::Sealed,
             KeystoreError::Denied(_) => Exit::NotAllowed,
-            KeystoreError::Malformed(_) => Exit::Failed,
+            KeystoreError::Malformed(_) | KeystoreError::Conflict(_) => Exit::Failed,
             KeystoreError::AuditUnavailable(_) | KeystoreError::Unavailable(_) => Exit::Unreachable,
         };
         Self::new(exit, error)

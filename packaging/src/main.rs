@@ -8,6 +8,7 @@ mod logging;
 mod output;
 mod probe;
 mod roles;
+mod signals;
 mod verbs;
 
 use std::process::ExitCode;

@@ -25,6 +25,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::admin::Admin;
 use crate::admin::health;
 use crate::failure::{Exit, Failure};
+use crate::signals::Packager;
 
 /// Threads for what blocks: opening, digesting and copying files, and one guess at a passphrase. Few, so that a slow
 /// disk is not asked for everything at once.
@@ -129,8 +130,11 @@ impl Roles {
         settings: &LicenseSettings,
         tls: Option<Tls>,
     ) -> Result<Vec<(Transport, SocketAddr)>, Failure> {
-        let server =
-            license::Server::open(settings, self.keys.of("license")?, tls).map_err(|error| {
+        let signals = Arc::new(Packager {
+            license_url: settings.public_url.clone(),
+        });
+        let server = license::Server::open(settings, self.keys.of("license")?, tls, signals)
+            .map_err(|error| {
                 Failure::failed(format!("the licence server cannot start: {error}"))
             })?;
         let addresses = server.addresses().to_vec();

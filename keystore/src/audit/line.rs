@@ -70,7 +70,7 @@ pub(super) struct Record {
     hash: String,
     /// Of a checkpoint: see [`Event::Checkpoint`].
     pub bytes: Option<u64>,
-    /// Of a checkpoint, of a lease for which keys were made, and of a rollback that was accepted.
+    /// Of a checkpoint, of a call that has changed the store, and of a rollback that was accepted.
     pub store: Option<u64>,
     /// Of a checkpoint, and of a rollback that was accepted.
     pub tombstones: Option<u64>,

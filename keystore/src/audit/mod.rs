@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use conf::AuditSettings;
 use keystore_client::admin::Act;
+use keystore_client::exchange::Partner;
 use keystore_types::{AssetId, KeyId, Label, Scheme};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
@@ -110,6 +111,9 @@ pub enum Event {
         keys: Vec<Key>,
         /// Those of them that were made for this lease.
         made: Vec<KeyId>,
+        /// Those of them that were exchanged, and belong to this content from now on.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        claimed: Vec<KeyId>,
         /// Where any were made: how often the store had been written to by then.
         #[serde(skip_serializing_if = "Option::is_none")]
         store: Option<u64>,
@@ -130,6 +134,39 @@ pub enum Event {
         token_id: Option<String>,
         /// The licence system.
         system: String,
+    },
+    /// Keys were handed out to somebody else's encryptor.
+    Exchange {
+        /// The keys.
+        keys: Vec<Key>,
+        /// Those of them that were made for it.
+        made: Vec<KeyId>,
+        /// To whom. Without recipients they left in the clear.
+        partner: Partner,
+        /// Where any were made: how often the store had been written to by then.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        store: Option<u64>,
+    },
+    /// An asset's keys were handed out to somebody else's licence server.
+    HandOver {
+        /// The asset named.
+        asset: AssetId,
+        /// The keys.
+        keys: Vec<Key>,
+        /// To whom. Without recipients they left in the clear.
+        partner: Partner,
+    },
+    /// Keys came from outside.
+    Deposit {
+        /// The keys.
+        keys: Vec<Key>,
+        /// Those of them that were not there yet.
+        new: Vec<KeyId>,
+        /// From whom. Without recipients they came in the clear.
+        partner: Partner,
+        /// Where any were new: how often the store had been written to by then.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        store: Option<u64>,
     },
     /// A new root takes the place of the old one.
     RotateRoot {
@@ -244,7 +281,13 @@ impl Event {
     fn by_caller(&self) -> bool {
         matches!(
             self,
-            Self::Lease { .. } | Self::Export { .. } | Self::Budget { .. } | Self::Denied { .. }
+            Self::Lease { .. }
+                | Self::Export { .. }
+                | Self::Exchange { .. }
+                | Self::HandOver { .. }
+                | Self::Deposit { .. }
+                | Self::Budget { .. }
+                | Self::Denied { .. }
         )
     }
 }

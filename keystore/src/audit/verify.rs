@@ -120,7 +120,10 @@ impl Walker<'_> {
             hash,
             bytes: self.walk.head.bytes + line.len() as u64 + 1,
         };
-        self.unsigned_keys |= matches!(record.op.as_str(), "lease" | "export");
+        self.unsigned_keys |= matches!(
+            record.op.as_str(),
+            "lease" | "export" | "exchange" | "hand_over" | "deposit"
+        );
         if record.op == "rollback_accepted" {
             (self.walk.store, self.walk.tombstones) = (0, 0);
         }

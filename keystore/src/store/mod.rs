@@ -7,7 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use keystore_client::admin::{KeyFilter, KeyRecord};
-use keystore_types::{ConstantIv, KeyContext, KeyId};
+use keystore_types::{AssetId, ConstantIv, KeyContext, KeyId};
 
 use crate::audit::Head;
 use crate::error::Error;
@@ -72,11 +72,20 @@ pub trait Store: Send + Sync {
     /// How many usable keys are not under their tenant's newest KEK.
     fn stale(&self) -> Stored<'_, u64>;
 
-    /// Replaces the bodies of keys; returns how many. A key that is no longer as it was read is left as it is.
+    /// Replaces the bodies of keys, and the generations that they are wrapped for; returns how many. A key that is no
+    /// longer as it was read is left as it is.
     fn rewrap(&self, keys: Vec<Replaced<KeyRow>>) -> Stored<'_, u64>;
 
     /// The keys of these ids, destroyed ones too, in no order.
     fn keys_by_id<'a>(&'a self, ids: &'a [KeyId]) -> Stored<'a, Vec<KeyRow>>;
+
+    /// At most `limit` usable keys of a tenant's asset, by id.
+    fn keys_of_asset<'a>(
+        &'a self,
+        tenant: &'a str,
+        asset: &'a AssetId,
+        limit: usize,
+    ) -> Stored<'a, Vec<KeyRow>>;
 
     /// At most `limit` keys that the filter lets through, by id.
     fn page<'a>(&'a self, filter: &'a KeyFilter, limit: usize) -> Stored<'a, Vec<KeyRow>>;

@@ -16,9 +16,6 @@ mod refusal;
 mod speke;
 mod usage;
 
-#[cfg(test)]
-mod tests;
-
 use std::sync::Arc;
 use std::time::Instant;
 

@@ -6,15 +6,15 @@
 use std::path::Path;
 
 use keystore_client::admin::KeyFilter;
-use keystore_types::{KeyContext, KeyId};
+use keystore_types::{AssetId, KeyContext, KeyId};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tokio::sync::{Mutex, MutexGuard};
 
 use self::rows::{
-    ALL_KEKS, KEKS, KEYS_BELOW, PAGE, RESTORE_KEY, begin, bind_key, bytes, failed, finish, kek,
-    kek_row, key_by_id, key_of, key_row, number, put_key, put_root, replace_kek, resume, root,
-    rootless, seconds, signing_keys, writes,
+    ALL_KEKS, KEKS, KEYS_BELOW, KEYS_OF_ASSET, PAGE, RESTORE_KEY, begin, bind_key, bytes, failed,
+    finish, kek, kek_row, key_by_id, key_of, key_row, number, put_key, put_root, replace_kek,
+    resume, root, rootless, seconds, signing_keys, writes,
 };
 use super::{
     KekRow, KeyBody, KeyRow, Replaced, Restored, RootRotation, RootRow, SigningKeyRow, Snapshot,
@@ -364,11 +364,13 @@ impl Store for Sqlite {
                     return Err(Error::damaged("a key to wrap anew without its body"));
                 };
                 let changed = sqlx::query(
-                    "UPDATE content_key SET wrapped = ?, kek_version = ? \
+                    "UPDATE content_key SET wrapped = ?, kek_version = ?, sources = ?, number = ? \
                      WHERE key_id = ? AND wrapped = ? AND destroyed IS NULL",
                 )
                 .bind(wrapped.as_bytes())
                 .bind(new.kek_version)
+                .bind(new.context.generation.sources.as_slice())
+                .bind(new.context.generation.number)
                 .bind(old.key_id.as_bytes().as_slice())
                 .bind(was.as_bytes())
                 .execute(&mut *transaction)
@@ -389,6 +391,26 @@ impl Store for Sqlite {
                 rows.extend(key_by_id(&mut reader, *id).await?);
             }
             Ok(rows)
+        })
+    }
+
+    fn keys_of_asset<'a>(
+        &'a self,
+        tenant: &'a str,
+        asset: &'a AssetId,
+        limit: usize,
+    ) -> Stored<'a, Vec<KeyRow>> {
+        Box::pin(async move {
+            sqlx::query(KEYS_OF_ASSET)
+                .bind(tenant)
+                .bind(asset.as_str())
+                .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+                .fetch_all(&mut *self.reader().await)
+                .await
+                .map_err(failed("look for the keys of an asset"))?
+                .iter()
+                .map(key_row)
+                .collect()
         })
     }
 
