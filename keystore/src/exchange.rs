@@ -91,11 +91,11 @@ impl Inner {
         }
         let unsealed = self.unsealed()?;
         let mut rows = (self.store)
-            .keys_of_asset(&tenant, &asset, MAX_HANDED_OVER + 1)
+            .keys_of_asset(&tenant, &asset, true, MAX_HANDED_OVER + 1)
             .await?;
         if rows.len() > MAX_HANDED_OVER {
-            return Err(CallError::Malformed(format!(
-                "{asset} has more than {MAX_HANDED_OVER} keys"
+            return Err(conflict(format!(
+                "{asset} has more than {MAX_HANDED_OVER} keys, and no more are handed over at once"
             )));
         }
         rows.retain(|row| scheme.is_none_or(|scheme| row.context.scheme == scheme));
@@ -249,22 +249,15 @@ impl Inner {
                 }
                 self.check_room_to_make()?;
                 let usage = &head.usage;
-                let generation = match (&usage.elsewhere, head.generation) {
-                    (Some(_), _) => elsewhere(head.key_id, usage.elsewhere.as_deref()),
-                    (None, Some(content)) => {
-                        check_content(content)?;
-                        let contexts = [content, content.claimed()]
-                            .map(|generation| place.context(usage, generation));
-                        let there = self.store.keys_of(&contexts).await?;
-                        if let Some(row) = there.into_iter().flatten().next() {
-                            return Err(place.occupied(usage, Some(row.key_id)));
-                        }
-                        content.claimed()
+                let generation = match &usage.elsewhere {
+                    Some(text) => elsewhere(head.key_id, Some(text)),
+                    None if taken.contains(&(usage.label, usage.scheme)) => {
+                        return Err(conflict(format!(
+                            "{} has a key for {} in {} already: destroy it first, or leave the new one out",
+                            place.asset, usage.label, usage.scheme
+                        )));
                     }
-                    (None, None) => {
-                        if taken.contains(&(usage.label, usage.scheme)) {
-                            return Err(place.occupied(usage, None));
-                        }
+                    None => {
                         taken.push((usage.label, usage.scheme));
                         Generation::UNCLAIMED
                     }
@@ -340,7 +333,7 @@ impl Inner {
             if found.is_some() {
                 continue;
             }
-            let rows = self.rows_of(&context.tenant, &context.asset).await?;
+            let rows = self.used_here(&context.tenant, &context.asset).await?;
             let other = rows.iter().find(|row| {
                 row.context.generation.is_exchanged_for_here()
                     && (row.context.label, row.context.scheme) == (context.label, context.scheme)
@@ -369,16 +362,16 @@ impl Inner {
 
     /// The labels and schemes for which the asset has a key that is used here, or waits to be.
     async fn taken(&self, place: Place<'_>) -> Result<Vec<(Label, Scheme)>, CallError> {
-        let rows = self.rows_of(place.tenant, place.asset).await?;
-        let here = (rows.iter()).filter(|row| !row.context.generation.is_elsewhere());
-        Ok(here
-            .map(|row| (row.context.label, row.context.scheme))
-            .collect())
+        let rows = self.used_here(place.tenant, place.asset).await?;
+        let of = |row: &KeyRow| (row.context.label, row.context.scheme);
+        Ok(rows.iter().map(of).collect())
     }
 
-    /// Every key of an asset, as far as one reads.
-    async fn rows_of(&self, tenant: &str, asset: &AssetId) -> Result<Vec<KeyRow>, CallError> {
-        Ok((self.store.keys_of_asset(tenant, asset, MAX_LOOKED_AT)).await?)
+    async fn used_here(&self, tenant: &str, asset: &AssetId) -> Result<Vec<KeyRow>, CallError> {
+        let rows = self
+            .store
+            .keys_of_asset(tenant, asset, false, MAX_USED_HERE);
+        Ok(rows.await?)
     }
 
     async fn rows_by_id(&self, ids: &[KeyId]) -> Result<HashMap<KeyId, KeyRow>, CallError> {
@@ -402,8 +395,8 @@ impl Inner {
     }
 }
 
-/// The most keys of an asset that are looked through for one that was exchanged: 32 key periods of eight track types.
-const MAX_LOOKED_AT: usize = 4096;
+/// The most keys of an asset that are looked through: one for each label, scheme and version of its sources.
+const MAX_USED_HERE: usize = 4096;
 
 /// An asset of a tenant.
 #[derive(Clone, Copy)]
@@ -438,10 +431,9 @@ impl Place<'_> {
     fn check_brought(&self, row: &KeyRow, brought: &DepositedKey) -> Result<(), CallError> {
         let generation = row.context.generation;
         let head = &brought.head;
-        let as_brought = match (&head.usage.elsewhere, head.generation) {
-            (Some(text), _) => generation == elsewhere(head.key_id, Some(text)),
-            (None, Some(content)) => generation == content.claimed(),
-            (None, None) => generation.is_exchanged_for_here(),
+        let as_brought = match &head.usage.elsewhere {
+            Some(text) => generation == elsewhere(head.key_id, Some(text)),
+            None => generation.is_exchanged_for_here(),
         };
         self.check_row(row, &head.usage, as_brought)
     }
@@ -469,14 +461,6 @@ impl Place<'_> {
                 row.key_id
             ))),
         }
-    }
-
-    fn occupied(&self, usage: &KeyUsage, by: Option<KeyId>) -> CallError {
-        let by = by.map_or_else(String::new, |id| format!(" ({id})"));
-        conflict(format!(
-            "{} has a key for {} in {} already{by}: destroy it first, or leave the new one out",
-            self.asset, usage.label, usage.scheme
-        ))
     }
 }
 

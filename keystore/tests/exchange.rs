@@ -137,7 +137,6 @@ fn bringing(film: &str, key_id: KeyId, usage: KeyUsage, key: [u8; 16]) -> Deposi
             head: DepositedHead {
                 key_id,
                 usage,
-                generation: None,
                 iv: Some(IV),
             },
             key: ContentKey::take(&mut { key }),

@@ -1,7 +1,7 @@
 //! Key exchange with other vendors: what their encryptors ask for, what their licence servers are handed, and what keys
 //! they bring. Why it is so: `keystore/design/exchange.md`.
 
-use keystore_types::{AssetId, ConstantIv, ContentKey, Generation, KeyId, Label, Scheme};
+use keystore_types::{AssetId, ConstantIv, ContentKey, KeyId, Label, Scheme};
 use serde::{Deserialize, Serialize};
 
 use crate::ExportedKey;
@@ -114,8 +114,6 @@ pub struct DepositedHead {
     pub key_id: KeyId,
     /// What it is for.
     pub usage: KeyUsage,
-    /// The content that it protects; none: whichever content of the asset first needs a key.
-    pub generation: Option<Generation>,
     /// Its IV; one is drawn where none is given.
     #[serde(with = "crate::message::iv_or_none")]
     pub iv: Option<ConstantIv>,

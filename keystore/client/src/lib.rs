@@ -52,7 +52,7 @@ pub trait Keystore: Send + Sync {
     /// One audit record is committed before any key leaves.
     ///
     /// # Errors
-    /// As for [`Keystore::lease`]; [`Error::Malformed`] where there are more.
+    /// As for [`Keystore::lease`]; [`Error::Conflict`] where there are more.
     fn hand_over(&self, request: HandOverRequest) -> Answer<'_, HandedOver>;
 
     /// Keeps keys that come from outside; those that are there already are left as they are. All are kept or none. One

@@ -79,11 +79,12 @@ pub trait Store: Send + Sync {
     /// The keys of these ids, destroyed ones too, in no order.
     fn keys_by_id<'a>(&'a self, ids: &'a [KeyId]) -> Stored<'a, Vec<KeyRow>>;
 
-    /// At most `limit` usable keys of a tenant's asset, by id.
+    /// At most `limit` usable keys of a tenant's asset, by id; without those that are used elsewhere, unless asked for.
     fn keys_of_asset<'a>(
         &'a self,
         tenant: &'a str,
         asset: &'a AssetId,
+        with_elsewhere: bool,
         limit: usize,
     ) -> Stored<'a, Vec<KeyRow>>;
 

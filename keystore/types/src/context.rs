@@ -85,7 +85,9 @@ impl Generation {
     pub const MAX_NUMBER: u32 = 1 << 30;
 
     const EXCHANGED: u32 = 1 << 31;
-    const ELSEWHERE: u32 = Self::EXCHANGED | Self::MAX_NUMBER;
+
+    /// The least number of a key that is used elsewhere.
+    pub const ELSEWHERE: u32 = Self::EXCHANGED | Self::MAX_NUMBER;
 
     /// Of a key that was exchanged and waits for the content that it is to protect. The first that asks gets it for good,
     /// so that no key meets two contents.

@@ -200,7 +200,6 @@ fn head(document: &Document, key: &Key) -> DepositedHead {
             rotates,
             systems: &systems,
         }),
-        generation: None,
         iv: key.explicit_iv,
     }
 }

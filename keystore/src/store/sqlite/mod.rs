@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use keystore_client::admin::KeyFilter;
-use keystore_types::{AssetId, KeyContext, KeyId};
+use keystore_types::{AssetId, Generation, KeyContext, KeyId};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tokio::sync::{Mutex, MutexGuard};
@@ -398,12 +398,15 @@ impl Store for Sqlite {
         &'a self,
         tenant: &'a str,
         asset: &'a AssetId,
+        with_elsewhere: bool,
         limit: usize,
     ) -> Stored<'a, Vec<KeyRow>> {
         Box::pin(async move {
             sqlx::query(KEYS_OF_ASSET)
                 .bind(tenant)
                 .bind(asset.as_str())
+                .bind(with_elsewhere)
+                .bind(Generation::ELSEWHERE)
                 .bind(i64::try_from(limit).unwrap_or(i64::MAX))
                 .fetch_all(&mut *self.reader().await)
                 .await

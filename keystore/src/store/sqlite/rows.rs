@@ -28,8 +28,9 @@ pub(super) const KEY_OF: &str = select_keys!(
 
 pub(super) const KEY_BY_ID: &str = select_keys!("WHERE key_id = ?");
 
-pub(super) const KEYS_OF_ASSET: &str =
-    select_keys!("WHERE tenant = ? AND asset = ? AND destroyed IS NULL ORDER BY key_id LIMIT ?");
+pub(super) const KEYS_OF_ASSET: &str = select_keys!(
+    "WHERE tenant = ? AND asset = ? AND (? OR number < ?) AND destroyed IS NULL ORDER BY key_id LIMIT ?"
+);
 
 pub(super) const PAGE: &str = select_keys!(
     "WHERE key_id > ?1 AND (?2 IS NULL OR asset = ?2) AND (destroyed IS NULL OR NOT ?3) \
