@@ -74,7 +74,7 @@ fn configured(folder: &Path, more: &str) -> PathBuf {
     path
 }
 
-const VERBS: [&[&str]; 32] = [
+const VERBS: [&[&str]; 34] = [
     &["demo"],
     &["serve"],
     &["ingest"],
@@ -84,6 +84,8 @@ const VERBS: [&[&str]; 32] = [
     &["keystore", "unseal"],
     &["keystore", "seal"],
     &["keystore", "rotate"],
+    &["keystore", "enrol"],
+    &["keystore", "revoke"],
     &["keystore", "approvals"],
     &["keystore", "approve"],
     &["keystore", "cancel"],
