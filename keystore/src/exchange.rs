@@ -195,18 +195,7 @@ impl Inner {
                 );
                 drawn.push(row.await?);
             }
-            let ids: Vec<KeyId> = drawn.iter().map(|row: &KeyRow| row.key_id).collect();
-            if !drawn.is_empty() {
-                let kept = self.store.put_keys(drawn).await?;
-                let kept = kept
-                    .into_iter()
-                    .flatten()
-                    .filter(|row| ids.contains(&row.key_id));
-                for row in kept {
-                    made.push(row.key_id);
-                    standing.insert(row.key_id, row);
-                }
-            }
+            made.extend(self.put(drawn, &mut standing).await?);
             let rows: Option<Vec<KeyRow>> = (asked.iter())
                 .map(|key| standing.get(&key.key_id).cloned())
                 .collect();
@@ -268,18 +257,7 @@ impl Inner {
                 let row = unsealed.keep(store, &self.random, &context, head, &deposited.key, now);
                 fresh.push(row.await?);
             }
-            let ids: Vec<KeyId> = fresh.iter().map(|row: &KeyRow| row.key_id).collect();
-            if !fresh.is_empty() {
-                let kept = self.store.put_keys(fresh).await?;
-                let kept = kept
-                    .into_iter()
-                    .flatten()
-                    .filter(|row| ids.contains(&row.key_id));
-                for row in kept {
-                    new.push(row.key_id);
-                    standing.insert(row.key_id, row);
-                }
-            }
+            new.extend(self.put(fresh, &mut standing).await?);
             let rows: Option<Vec<KeyRow>> = (brought.iter())
                 .map(|key| standing.get(&key.head.key_id).cloned())
                 .collect();
@@ -290,6 +268,24 @@ impl Inner {
         Err(CallError::Unavailable(
             "others overtake the keeping of keys".to_owned(),
         ))
+    }
+
+    /// Keeps rows, and adds those that were kept to those that stand; returns their ids.
+    async fn put(
+        &self,
+        rows: Vec<KeyRow>,
+        standing: &mut HashMap<KeyId, KeyRow>,
+    ) -> Result<Vec<KeyId>, CallError> {
+        if rows.is_empty() {
+            return Ok(vec![]);
+        }
+        let standing_now = self.store.put_keys(rows.clone()).await?;
+        // What stands in a row's place may be another's, even under its id.
+        let kept = standing_now.into_iter().flatten();
+        let kept: Vec<KeyRow> = kept.filter(|row| rows.contains(row)).collect();
+        let ids = kept.iter().map(|row| row.key_id).collect();
+        standing.extend(kept.into_iter().map(|row| (row.key_id, row)));
+        Ok(ids)
     }
 
     /// Finds exchanged keys for contexts that have no key of their own, and gives them those that wait. Returns the ids
@@ -380,7 +376,11 @@ impl Inner {
     }
 
     /// The keys of these rows.
-    async fn given(&self, unsealed: &Keyring, rows: &[KeyRow]) -> Result<Vec<ExportedKey>, Error> {
+    pub(crate) async fn given(
+        &self,
+        unsealed: &Keyring,
+        rows: &[KeyRow],
+    ) -> Result<Vec<ExportedKey>, Error> {
         let mut keys = Vec::with_capacity(rows.len());
         for row in rows {
             keys.push(ExportedKey {

@@ -239,7 +239,6 @@ mod tests {
     use conf::{IssuerSettings, ListenerSettings, SecretSource, TokenAlgorithm};
     use cpix::SystemId;
     use cpix::signalling::{SignalledKey, Signalling};
-    use keystore_client::exchange::{DepositRequest, ExchangeRequest, HandOverRequest, HandedOver};
     use keystore_client::{Answer, ExportRequest, ExportedKey, Lease, LeaseRequest, SealState};
     use origin_front::Phase;
     use tokio::sync::watch;
@@ -258,18 +257,6 @@ mod tests {
         }
 
         fn export(&self, _: ExportRequest) -> Answer<'_, Vec<ExportedKey>> {
-            Box::pin(async { Err(keystore_client::Error::Sealed) })
-        }
-
-        fn exchange(&self, _: ExchangeRequest) -> Answer<'_, Vec<ExportedKey>> {
-            Box::pin(async { Err(keystore_client::Error::Sealed) })
-        }
-
-        fn hand_over(&self, _: HandOverRequest) -> Answer<'_, HandedOver> {
-            Box::pin(async { Err(keystore_client::Error::Sealed) })
-        }
-
-        fn deposit(&self, _: DepositRequest) -> Answer<'_, ()> {
             Box::pin(async { Err(keystore_client::Error::Sealed) })
         }
 

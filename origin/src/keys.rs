@@ -151,7 +151,6 @@ impl HeldKeys {
 mod tests {
     use std::time::Duration;
 
-    use keystore_client::exchange::{DepositRequest, ExchangeRequest, HandOverRequest, HandedOver};
     use keystore_client::{Answer, ExportRequest, ExportedKey, Lease};
 
     use super::*;
@@ -170,18 +169,6 @@ mod tests {
         }
 
         fn export(&self, _: ExportRequest) -> Answer<'_, Vec<ExportedKey>> {
-            Box::pin(async { Err(keystore_client::Error::Sealed) })
-        }
-
-        fn exchange(&self, _: ExchangeRequest) -> Answer<'_, Vec<ExportedKey>> {
-            Box::pin(async { Err(keystore_client::Error::Sealed) })
-        }
-
-        fn hand_over(&self, _: HandOverRequest) -> Answer<'_, HandedOver> {
-            Box::pin(async { Err(keystore_client::Error::Sealed) })
-        }
-
-        fn deposit(&self, _: DepositRequest) -> Answer<'_, ()> {
             Box::pin(async { Err(keystore_client::Error::Sealed) })
         }
 

@@ -3,6 +3,7 @@
 
 mod exchange;
 mod network;
+mod nodes;
 mod people;
 mod rules;
 mod served;
@@ -113,6 +114,7 @@ impl Check<'_> {
         Settings {
             origin: self.origin(origin, packs, policies, &shared),
             license: self.license(license, licensed, &shared),
+            core: self.core(keystore.core.clone()),
             keystore: self.keystore(keystore, &shared),
             log: self.log(log),
         }
@@ -267,6 +269,8 @@ impl Check<'_> {
     }
 
     fn keystore(&mut self, keystore: KeystoreDocument, shared: &Shared) -> KeystoreSettings {
+        let listener = self.keystore_listener(keystore.listener);
+        let nodes = self.nodes(keystore.nodes);
         let passphrase = self.secret(
             "keystore",
             "passphrase",
@@ -328,6 +332,8 @@ impl Check<'_> {
             require_locked_memory: keystore.require_locked_memory,
             tombstone_file,
             approval_term: keystore.approval_term.0,
+            listener,
+            nodes,
             drain: shared.drain,
         }
     }
@@ -378,6 +384,7 @@ impl Check<'_> {
         BudgetSettings {
             uses: budget.uses,
             keys: budget.keys,
+            denials: budget.denials,
         }
     }
 

@@ -1,5 +1,5 @@
-//! How the other roles reach the keystore: the [`Keystore`] trait, its wire messages, and a client over a
-//! Unix socket.
+//! How the other roles reach the keystore: the [`Keystore`] trait, its wire messages, and clients over a
+//! Unix socket and over TLS.
 //!
 //! A role holds an `Arc<dyn Keystore>` and cannot tell whether the keystore runs in its own process or in
 //! another: the same checks are made and the same audit records are written.
@@ -10,7 +10,9 @@ pub mod exchange;
 pub mod frame;
 mod link;
 pub mod message;
+pub mod remote;
 pub mod socket;
+pub mod wrap;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -45,26 +47,42 @@ pub trait Keystore: Send + Sync {
     /// audit record is committed before any key leaves.
     ///
     /// # Errors
-    /// As for [`Keystore::lease`], and [`Error::Conflict`] for an id that belongs to something else.
-    fn exchange(&self, request: ExchangeRequest) -> Answer<'_, Vec<ExportedKey>>;
+    /// As for [`Keystore::lease`], and [`Error::Conflict`] for an id that belongs to something else. A keystore that is
+    /// reached in a way by which no keys are exchanged denies it.
+    fn exchange(&self, request: ExchangeRequest) -> Answer<'_, Vec<ExportedKey>> {
+        let _ = request;
+        no_exchange()
+    }
 
     /// Every key of an asset that is not destroyed, for somebody else's licence server: at most [`MAX_HANDED_OVER`].
     /// One audit record is committed before any key leaves.
     ///
     /// # Errors
     /// As for [`Keystore::lease`]; [`Error::Conflict`] where there are more.
-    fn hand_over(&self, request: HandOverRequest) -> Answer<'_, HandedOver>;
+    fn hand_over(&self, request: HandOverRequest) -> Answer<'_, HandedOver> {
+        let _ = request;
+        no_exchange()
+    }
 
-    /// Keeps keys that come from outside; those that are there already are left as they are. All are kept or none. One
-    /// audit record is committed before the answer.
+    /// Keeps keys that come from outside; those that are there already are left as they are. A conflict that is
+    /// found keeps none of them. One audit record is committed before the answer.
     ///
     /// # Errors
     /// As for [`Keystore::lease`], and [`Error::Conflict`] where an id is another key's or another key stands in the
     /// place.
-    fn deposit(&self, request: DepositRequest) -> Answer<'_, ()>;
+    fn deposit(&self, request: DepositRequest) -> Answer<'_, ()> {
+        let _ = request;
+        no_exchange()
+    }
 
     /// Whether the keystore is sealed, and each change of that. Leases held end when it seals.
     fn seal_state(&self) -> watch::Receiver<SealState>;
+}
+
+/// The answer of a keystore that leaves it at leases and exports, as one on another machine does.
+fn no_exchange<T>() -> Answer<'static, T> {
+    let why = "keys are exchanged on the keystore's own machine".to_owned();
+    Box::pin(async move { Err(Error::Denied(why)) })
 }
 
 /// A request for the keys that encrypt an asset's tracks.

@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn one_key_of_speke_1_is_for_everything() {
         let usage = |systems: &[SystemId]| {
-            super::usage(&Described {
+            usage(&Described {
                 scheme: None,
                 rules: &[],
                 rotates: false,

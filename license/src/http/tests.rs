@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use http_body_util::BodyExt as _;
-use keystore_client::exchange::{DepositRequest, ExchangeRequest, HandOverRequest, HandedOver};
 use keystore_client::{
     Answer, ExportRequest, ExportedKey, Keystore, Lease, LeaseRequest, SealState,
 };
@@ -90,18 +89,6 @@ impl Keystore for Double {
                 })
                 .collect())
         })
-    }
-
-    fn exchange(&self, _: ExchangeRequest) -> Answer<'_, Vec<ExportedKey>> {
-        Box::pin(async { Err(keystore_client::Error::Sealed) })
-    }
-
-    fn hand_over(&self, _: HandOverRequest) -> Answer<'_, HandedOver> {
-        Box::pin(async { Err(keystore_client::Error::Sealed) })
-    }
-
-    fn deposit(&self, _: DepositRequest) -> Answer<'_, ()> {
-        Box::pin(async { Err(keystore_client::Error::Sealed) })
     }
 
     fn seal_state(&self) -> watch::Receiver<SealState> {
