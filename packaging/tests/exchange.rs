@@ -290,8 +290,10 @@ fn each_version_is_answered_over_tls_and_players_are_unaffected() {
     };
     let answer = appliance.order(&other, Some("encryptor"));
     assert_eq!(answer.status, 403, "{}", answer.text());
-    let decisions = fs::read_to_string(appliance.folder.path().join("license/decisions.jsonl"));
-    assert!(decisions.unwrap().contains("\"not_granted\""));
+    let decisions = appliance.folder.path().join("license/decisions.jsonl");
+    let logged =
+        || fs::read_to_string(&decisions).is_ok_and(|text| text.contains("\"not_granted\""));
+    appliance.node.wait_for("the refusal to be logged", logged);
     // A player has no certificate, or one that means nothing here: both hear of the token alone.
     for certificate in [None, Some("stranger"), Some("encryptor")] {
         let answer = appliance.ask("/license/clearkey/film", certificate, &["-d", "{}"]);
