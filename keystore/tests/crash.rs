@@ -459,7 +459,8 @@ async fn lease_series(local: &Local, number: u32, keys: u8) {
         scheme: Scheme::Cbcs,
         subsample_rule: SUBSAMPLE_RULE,
         generation: Generation {
-            sources: [source; 32],
+            // No digest is all zeros.
+            sources: [source + 1; 32],
             number,
         },
     });
