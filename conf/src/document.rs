@@ -291,14 +291,42 @@ pub struct KeystoreDocument {
     pub share_patience: Span,
     /// Refuses to start where key memory cannot be locked. Default `false`.
     pub require_locked_memory: bool,
+    /// The record of what was destroyed, which a restore needs. It belongs on another disk than the backups. Without one, `tombstones.log` in `state_dir`.
+    pub tombstone_file: Option<PathBuf>,
+    /// How long a request that needs two operators waits for the second. Default `"1h"`.
+    pub approval_term: Span,
     /// The cost of one guess at the passphrase (Argon2id). It is kept with the root when that is made.
     pub argon2: Argon2Document,
     /// The PKCS#11 token that keeps the root, if one does.
     pub pkcs11: Pkcs11Document,
     /// The transit service (Vault, OpenBao) that keeps the root, if one does.
     pub transit: TransitDocument,
+    /// Room for the audit log. Without a record no key leaves: from 80 % on there is an alarm, in the reserve no key is made any more, in its second half none is handed out, and the rest is for what operators do.
+    pub audit: AuditDocument,
+    /// How much of a minute's work is still ordinary, for each caller. Beyond it nothing is handed out to that caller until the minute is over, the audit log says so, and `castellum_keystore_budget_exceeded_total` counts it.
+    pub budget: BudgetDocument,
     /// Who may do what, by name. The roles of one process are the callers `origin` and `license`. A file that has any caller has only its own.
     pub callers: BTreeMap<String, CallerDocument>,
+}
+
+/// Room for the audit log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuditDocument {
+    /// The length at which the log is full: some 400 bytes for each licence. Default `"1GiB"`.
+    pub capacity: Size,
+    /// What is taken from the disk ahead of the log. At most a quarter of the capacity. Default `"16MiB"`.
+    pub reserve: Size,
+}
+
+/// What a caller may use in a minute.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BudgetDocument {
+    /// Keys leased and exported, each as often as it is. Default `600000`.
+    pub uses: u32,
+    /// Different keys: whoever goes through the catalogue asks for many. Default `10000`.
+    pub keys: u32,
 }
 
 /// The cost of Argon2id (RFC 9106).
@@ -619,9 +647,13 @@ impl Default for KeystoreDocument {
             init_at_start: false,
             share_patience: Span::seconds(900),
             require_locked_memory: false,
+            tombstone_file: None,
+            approval_term: Span::seconds(3600),
             argon2: Argon2Document::default(),
             pkcs11: Pkcs11Document::default(),
             transit: TransitDocument::default(),
+            audit: AuditDocument::default(),
+            budget: BudgetDocument::default(),
             callers: named([
                 ("origin", caller("castellum-origin", &[CallerRight::Lease])),
                 (
@@ -633,6 +665,24 @@ impl Default for KeystoreDocument {
                     caller("root", &[CallerRight::Operate, CallerRight::Audit]),
                 ),
             ]),
+        }
+    }
+}
+
+impl Default for AuditDocument {
+    fn default() -> Self {
+        Self {
+            capacity: Size::mebibytes(1024),
+            reserve: Size::mebibytes(16),
+        }
+    }
+}
+
+impl Default for BudgetDocument {
+    fn default() -> Self {
+        Self {
+            uses: 600_000,
+            keys: 10_000,
         }
     }
 }

@@ -172,8 +172,16 @@ pub struct KeystoreSettings {
     pub share_patience: Duration,
     /// The cost of one guess at the passphrase; kept with the root when it is made.
     pub argon2: Argon2Settings,
+    /// Room for the audit log.
+    pub audit: AuditSettings,
+    /// What a caller may use in a minute.
+    pub budget: BudgetSettings,
     /// Refuses to start where key memory cannot be locked; otherwise says so and goes on.
     pub require_locked_memory: bool,
+    /// The record of what was destroyed; none: `tombstones.log` in the state folder.
+    pub tombstone_file: Option<PathBuf>,
+    /// How long a request that needs two operators waits for the second.
+    pub approval_term: Duration,
     /// How the process ends.
     pub drain: Drain,
 }
@@ -214,6 +222,24 @@ pub struct TransitSettings {
     pub ca_file: PathBuf,
     /// The most that one question may take.
     pub timeout: Duration,
+}
+
+/// Room for the audit log, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditSettings {
+    /// The length at which the log is full.
+    pub capacity: u64,
+    /// What is taken from the disk ahead of the log; at most a quarter of the capacity.
+    pub reserve: u64,
+}
+
+/// What a caller may use in a minute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BudgetSettings {
+    /// Keys leased and exported, each as often as it is.
+    pub uses: u32,
+    /// Different keys.
+    pub keys: u32,
 }
 
 /// One caller of the keystore.

@@ -164,6 +164,12 @@ impl Caller {
     }
 }
 
+/// Whether two callers are, or may be, one person: a user may be several callers, whose names are joined by `+`.
+pub(crate) fn same_person(one: &str, other: &str) -> bool {
+    one.split('+')
+        .any(|name| other.split('+').any(|also| name == also))
+}
+
 /// The callers that Unix users are (`keystore.callers`), looked up once.
 #[derive(Clone, Debug)]
 pub struct Callers {
@@ -281,6 +287,18 @@ mod tests {
         assert!(callers.of_control(0).unwrap().may(Capability::Operate));
         assert!(callers.of_control(500).unwrap().may(Capability::Operate));
         assert_eq!(callers.of_control(4), None);
+    }
+
+    #[test]
+    fn root_and_the_keystores_own_user_are_one_person() {
+        let callers = callers(&[
+            ("anna", caller(1, &[CallerRight::Operate], &[])),
+            ("chief", caller(0, &[CallerRight::Operate], &[])),
+        ]);
+        let name = |uid| callers.of_control(uid).unwrap().name().to_owned();
+        assert!(same_person(&name(0), &name(500)));
+        assert!(!same_person(&name(0), &name(1)));
+        assert!(!same_person(&name(500), &name(1)));
     }
 
     #[test]

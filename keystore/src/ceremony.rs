@@ -20,6 +20,15 @@ pub(crate) struct Ceremony {
     /// Not yet dealt, by index.
     undealt: VecDeque<Share>,
     confirmed: Vec<u8>,
+    /// The version of the root whose place it takes; `None` for a first one.
+    replaces: Option<u32>,
+}
+
+/// What to keep once all shares were read back.
+pub(crate) struct Finished {
+    pub(crate) root: KeyBytes,
+    pub(crate) sealed: Vec<SealedRoot>,
+    pub(crate) replaces: Option<u32>,
 }
 
 impl Ceremony {
@@ -29,6 +38,7 @@ impl Ceremony {
         set: ShareSet,
         plan: SharePlan,
         shares: Vec<Share>,
+        replaces: Option<u32>,
     ) -> Result<Self, Error> {
         Ok(Self {
             root: Guarded::new(root.clone())?,
@@ -37,6 +47,7 @@ impl Ceremony {
             plan,
             undealt: shares.into(),
             confirmed: Vec::new(),
+            replaces,
         })
     }
 
@@ -79,9 +90,13 @@ impl Ceremony {
     }
 
     /// The root and its seals, once all but one share were read back: what to keep when the last one is.
-    pub(crate) fn all_but_one(&self) -> Option<(KeyBytes, Vec<SealedRoot>)> {
+    pub(crate) fn all_but_one(&self) -> Option<Finished> {
         let last = self.confirmed.len() + 1 == usize::from(self.plan.shares);
-        last.then(|| (self.root.clone(), self.sealed.clone()))
+        last.then(|| Finished {
+            root: self.root.clone(),
+            sealed: self.sealed.clone(),
+            replaces: self.replaces,
+        })
     }
 
     pub(crate) fn progress(&self) -> Progress {

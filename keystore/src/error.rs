@@ -20,6 +20,13 @@ pub enum ErrorKind {
     WrongPassphrase,
     /// What else was to open the root does not: another key, a token's or service's refusal.
     DoesNotOpen,
+    /// A record is wrapped under a version that is not, or no longer, in use: a rotation has overtaken whoever read
+    /// it, or somebody has put an old record back.
+    Superseded,
+    /// It was destroyed, and does not come back.
+    Destroyed,
+    /// The audit log cannot be written, or has no room left: nothing leaves without a record.
+    AuditUnavailable,
     /// The disk, the memory or the random generator fails, or another process has the state folder.
     Unavailable,
 }
@@ -41,6 +48,16 @@ impl Error {
             kind: ErrorKind::Unavailable,
             attempted: attempted.into(),
             source: Some(source.into()),
+        }
+    }
+
+    pub(crate) fn audit_unavailable(
+        attempted: impl Into<String>,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        Self {
+            kind: ErrorKind::AuditUnavailable,
+            ..Self::unavailable(attempted, source)
         }
     }
 
@@ -74,6 +91,15 @@ impl StdError for Error {
 impl From<Error> for keystore_client::Error {
     fn from(error: Error) -> Self {
         tracing::error!(%error, "the keystore failed");
-        Self::Unavailable(error.to_string())
+        match error.kind {
+            ErrorKind::AuditUnavailable => Self::AuditUnavailable(error.to_string()),
+            ErrorKind::Destroyed => Self::Denied(error.to_string()),
+            ErrorKind::Damaged
+            | ErrorKind::Unsupported
+            | ErrorKind::WrongPassphrase
+            | ErrorKind::DoesNotOpen
+            | ErrorKind::Superseded
+            | ErrorKind::Unavailable => Self::Unavailable(error.to_string()),
+        }
     }
 }

@@ -34,6 +34,10 @@ impl Folder {
         })
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Opens a file of the folder, made where there is none, that only its owner reads.
     ///
     /// # Errors
@@ -47,17 +51,32 @@ impl Folder {
     /// # Errors
     /// Those of the file system.
     pub(crate) fn sync(&self) -> Result<(), Error> {
-        // The parent of a bare name is an empty path.
-        let parent = (self.path.parent()).filter(|parent| !parent.as_os_str().is_empty());
-        for folder in [Some(self.path.as_path()), parent].into_iter().flatten() {
-            (File::open(folder).and_then(|folder| folder.sync_all()))
-                .map_err(failed("sync", folder))?;
-        }
-        Ok(())
+        sync(&self.path)?;
+        sync_parent(&self.path)
     }
 }
 
-fn private(path: &Path) -> Result<File, Error> {
+/// Puts a file's name on disk.
+///
+/// # Errors
+/// Those of the file system.
+pub(crate) fn sync_parent(path: &Path) -> Result<(), Error> {
+    // The parent of a bare name is an empty path.
+    match (path.parent()).filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => sync(parent),
+        None => Ok(()),
+    }
+}
+
+fn sync(folder: &Path) -> Result<(), Error> {
+    (File::open(folder).and_then(|folder| folder.sync_all())).map_err(failed("sync", folder))
+}
+
+/// Opens a file, made where there is none, that only its owner reads.
+///
+/// # Errors
+/// Those of the file system.
+pub(crate) fn private(path: &Path) -> Result<File, Error> {
     (OpenOptions::new()
         .read(true)
         .write(true)

@@ -1,33 +1,110 @@
 //! What is in memory while unsealed: the root, the KEKs that were needed since, and what is done with them.
+//!
+//! # Versions
+//! New keys are wrapped under a tenant's newest KEK, and that under the newest root. A tenant's newest KEK bears the
+//! tenant's floor, as part of what it is wrapped for: keys under versions below it are refused, though they would
+//! open. So whoever got hold of an old KEK, and may write to the store, cannot put a key of their own there.
+//!
+//! A rotation goes on beside leases and exports, which may hold rows that it has replaced since. What they then meet is
+//! [`ErrorKind::Superseded`](crate::ErrorKind::Superseded), and a second look at the store finds the row as it is now.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use keystore_types::{ConstantIv, ContentKey, KeyContext, KeyId};
 use ring::rand::SystemRandom;
+use zeroize::Zeroizing;
 
-use crate::error::Error;
-use crate::seal::{Purpose, WrappingKey, fill, random_key};
-use crate::store::{KekRow, KeyBody, KeyRow, Store};
+use crate::audit::Signer;
+use crate::error::{Error, ErrorKind};
+use crate::seal::{KeyBytes, Purpose, WrappingKey, fill, random_key};
+use crate::store::{KekRow, KeyBody, KeyRow, Replaced, Signed, SigningKeyRow, Store};
+
+/// How often a record that a rotation has replaced is looked for again, and the pause before it is, which is many times
+/// what a rotation takes between its commit and the end of the old version.
+const LOOKS: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// The root and KEKs. Sealing drops it, which wipes them.
 pub(crate) struct Keyring {
-    root: WrappingKey,
-    keks: Mutex<HashMap<(String, u32), Arc<WrappingKey>>>,
+    roots: RwLock<Roots>,
+    tenants: Mutex<HashMap<String, Tenant>>,
+}
+
+struct Roots {
+    /// The version that wraps what is new.
+    newest: u32,
+    /// One; while a rotation is under way, two.
+    known: BTreeMap<u32, Arc<WrappingKey>>,
+}
+
+/// The KEKs of a tenant that are in memory.
+#[derive(Default)]
+struct Tenant {
+    floor: u32,
+    keks: BTreeMap<u32, Arc<WrappingKey>>,
 }
 
 impl Keyring {
     /// A keyring with nothing but the root.
-    pub(crate) fn new(root: WrappingKey) -> Self {
+    pub(crate) fn new(version: u32, root: WrappingKey) -> Self {
         Self {
-            root,
-            keks: Mutex::default(),
+            roots: RwLock::new(Roots {
+                newest: version,
+                known: BTreeMap::from([(version, Arc::new(root))]),
+            }),
+            tenants: Mutex::default(),
         }
     }
 
     /// Whether all of it lies in locked memory.
     pub(crate) fn locked(&self) -> bool {
-        self.root.locked() && self.known().values().all(|kek| kek.locked())
+        let roots = self.roots();
+        let tenants = self.tenants();
+        let keks = tenants.values().flat_map(|tenant| tenant.keks.values());
+        roots.known.values().chain(keks).all(|key| key.locked())
+    }
+
+    /// The newest root's version.
+    pub(crate) fn root_version(&self) -> u32 {
+        self.roots().newest
+    }
+
+    /// Takes in a root beside the one in use, so that what it wraps opens from now on.
+    pub(crate) fn take_in_root(&self, version: u32, root: WrappingKey) -> Arc<WrappingKey> {
+        let root = Arc::new(root);
+        self.roots_mut().known.insert(version, root.clone());
+        root
+    }
+
+    /// Goes over to a root that was taken in, or stays with the one in use, and lets go of all others. They are wiped
+    /// when nobody uses them any more.
+    pub(crate) fn keep_root(&self, version: u32) {
+        let mut roots = self.roots_mut();
+        roots.newest = version;
+        roots.known.retain(|known, _| *known == version);
+    }
+
+    fn newest_root(&self) -> Result<(u32, Arc<WrappingKey>), Error> {
+        let version = self.root_version();
+        Ok((version, self.known_root(version)?))
+    }
+
+    fn known_root(&self, version: u32) -> Result<Arc<WrappingKey>, Error> {
+        let known = self.roots().known.get(&version).cloned();
+        known.ok_or_else(|| {
+            let what = format!("root {version} is not in memory");
+            Error::new(ErrorKind::Superseded, what)
+        })
+    }
+
+    fn roots(&self) -> RwLockReadGuard<'_, Roots> {
+        self.roots.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn roots_mut(&self) -> RwLockWriteGuard<'_, Roots> {
+        self.roots.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A new key for a context, wrapped and not yet kept. Nothing derives it and nothing remembers it but the row.
@@ -65,12 +142,50 @@ impl Keyring {
         })
     }
 
-    /// The key that a row holds.
+    /// The key that a row holds, or that the row holds which stands in its place by now.
     pub(crate) async fn content_key(
         &self,
         store: &dyn Store,
         row: &KeyRow,
     ) -> Result<ContentKey, Error> {
+        match self.open(store, row).await {
+            Err(error) if error.kind() == ErrorKind::Superseded => {
+                let rows = store.keys_by_id(&[row.key_id]).await?;
+                match rows.into_iter().next() {
+                    Some(now) if now.body != row.body => self.open(store, &now).await,
+                    Some(_) | None => Err(error),
+                }
+            }
+            result => result,
+        }
+    }
+
+    /// The row wrapped anew, under a newer KEK of its tenant.
+    pub(crate) async fn rewrap(
+        &self,
+        store: &dyn Store,
+        random: &SystemRandom,
+        row: KeyRow,
+        kek_version: u32,
+    ) -> Result<Replaced<KeyRow>, Error> {
+        let key = self.open(store, &row).await?;
+        let kek = self.kek(store, &row.context.tenant, kek_version).await?;
+        let purpose = Purpose::Content {
+            key_id: row.key_id,
+            context: &row.context,
+            iv: row.iv,
+            kek_version,
+        };
+        let body = KeyBody::Wrapped(kek.wrap(random, key.expose(), &purpose)?);
+        let new = KeyRow {
+            kek_version,
+            body,
+            ..row.clone()
+        };
+        Ok(Replaced { old: row, new })
+    }
+
+    async fn open(&self, store: &dyn Store, row: &KeyRow) -> Result<ContentKey, Error> {
         let wrapped = match &row.body {
             KeyBody::Wrapped(wrapped) => wrapped,
             KeyBody::Destroyed(_) => {
@@ -99,20 +214,174 @@ impl Keyring {
     ) -> Result<(u32, Arc<WrappingKey>), Error> {
         let row = match store.kek(tenant, None).await? {
             Some(row) => row,
-            None => {
-                let version = 1;
-                let kek = random_key(random)?;
-                let purpose = Purpose::Kek { tenant, version };
-                let row = KekRow {
-                    tenant: tenant.to_owned(),
-                    version,
-                    wrapped: self.root.wrap(random, kek.as_slice(), &purpose)?,
-                    created: now,
-                };
-                store.put_kek(row).await?
-            }
+            None => self.put_kek(store, random, tenant, 1, 1, now).await?,
         };
-        Ok((row.version, self.take_in(&row)?))
+        not_destroyed(&row)?;
+        let kek = self.kek(store, tenant, row.version).await?;
+        Ok((row.version, kek))
+    }
+
+    /// Makes and keeps a KEK; returns the row of that version that stands.
+    pub(crate) async fn put_kek(
+        &self,
+        store: &dyn Store,
+        random: &SystemRandom,
+        tenant: &str,
+        version: u32,
+        floor: u32,
+        now: u64,
+    ) -> Result<KekRow, Error> {
+        for look in 0..LOOKS {
+            tokio::time::sleep(PAUSE * look).await;
+            let (root_version, root) = self.newest_root()?;
+            let kek = random_key(random)?;
+            let floor = Some(floor);
+            let purpose = Purpose::Kek {
+                tenant,
+                version,
+                floor,
+            };
+            let row = KekRow {
+                tenant: tenant.to_owned(),
+                version,
+                floor,
+                root_version,
+                wrapped: root.wrap(random, kek.as_slice(), &purpose)?,
+                created: now,
+            };
+            // Not kept: the root was rotated in between.
+            if let Some(standing) = store.put_kek(row).await? {
+                return Ok(standing);
+            }
+        }
+        Err(unknown_root())
+    }
+
+    /// The KEK of a row, wrapped anew under this root and with this floor.
+    pub(crate) fn rewrap_kek(
+        &self,
+        random: &SystemRandom,
+        row: KekRow,
+        root_version: u32,
+        floor: Option<u32>,
+    ) -> Result<Replaced<KekRow>, Error> {
+        let bytes = self.unwrap_kek(&row)?;
+        let root = self.known_root(root_version)?;
+        let purpose = Purpose::Kek {
+            tenant: &row.tenant,
+            version: row.version,
+            floor,
+        };
+        let new = KekRow {
+            floor,
+            root_version,
+            wrapped: root.wrap(random, bytes.as_slice(), &purpose)?,
+            ..row.clone()
+        };
+        Ok(Replaced { old: row, new })
+    }
+
+    /// What signs, made on first need.
+    pub(crate) async fn signer(
+        &self,
+        store: &dyn Store,
+        random: &SystemRandom,
+        signs: Signed,
+        now: u64,
+    ) -> Result<Signer, Error> {
+        for look in 0..LOOKS {
+            tokio::time::sleep(PAUSE * look).await;
+            let kept = store.signing_keys().await?.into_iter();
+            let row = match kept.into_iter().find(|row| row.signs == signs) {
+                Some(row) => Some(row),
+                None => {
+                    let (root_version, root) = self.newest_root()?;
+                    let seed = random_key(random)?;
+                    let public = *Signer::new(&seed)?.public_key().as_bytes();
+                    let purpose = Purpose::Signing {
+                        signs: signs.as_str(),
+                        public: &public,
+                    };
+                    let wrapped = root.wrap(random, seed.as_slice(), &purpose)?;
+                    let row = SigningKeyRow {
+                        signs,
+                        public,
+                        root_version,
+                        wrapped,
+                        created: now,
+                    };
+                    store.put_signing_key(row).await?
+                }
+            };
+            match row.map(|row| self.unwrap_signing_key(&row)) {
+                Some(Err(error)) if error.kind() == ErrorKind::Superseded => {}
+                Some(seed) => return Signer::new(&seed?),
+                None => {}
+            }
+        }
+        Err(unknown_root())
+    }
+
+    /// A signing key wrapped anew under this root.
+    pub(crate) fn rewrap_signing_key(
+        &self,
+        random: &SystemRandom,
+        row: SigningKeyRow,
+        root_version: u32,
+    ) -> Result<Replaced<SigningKeyRow>, Error> {
+        let seed = self.unwrap_signing_key(&row)?;
+        let root = self.known_root(root_version)?;
+        let new = SigningKeyRow {
+            root_version,
+            wrapped: root.wrap(random, seed.as_slice(), &signing_purpose(&row))?,
+            ..row.clone()
+        };
+        Ok(Replaced { old: row, new })
+    }
+
+    fn unwrap_signing_key(&self, row: &SigningKeyRow) -> Result<KeyBytes, Error> {
+        let root = self.known_root(row.root_version)?;
+        root.unwrap(&row.wrapped, &signing_purpose(row))
+    }
+
+    /// A tenant's KEKs in the open, as a document that is wiped.
+    pub(crate) fn document(
+        &self,
+        tenant: &str,
+        keks: &[KekRow],
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        // Reserved at once: a vector that grows leaves unwiped copies behind.
+        let name = serde_json::Value::from(tenant).to_string();
+        let mut text = Zeroizing::new(String::with_capacity(128 + name.len() + keks.len() * 128));
+        text.push_str(r#"{"format":"castellum KEKs","version":1,"tenant":"#);
+        text.push_str(&name);
+        text.push_str(r#","keks":["#);
+        for (at, row) in keks.iter().enumerate() {
+            let kek = self.unwrap_kek(row)?;
+            let comma = if at == 0 { "" } else { "," };
+            text.push_str(&format!(r#"{comma}{{"version":{},"key":""#, row.version));
+            for byte in kek.iter() {
+                text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+                text.push(char::from(DIGITS[usize::from(byte & 0x0f)]));
+            }
+            text.push_str("\"}");
+        }
+        text.push_str("]}\n");
+        Ok(Zeroizing::new(std::mem::take(&mut *text).into_bytes()))
+    }
+
+    /// Lets go of a tenant that was destroyed.
+    pub(crate) fn forget(&self, tenant: &str) {
+        self.tenants().remove(tenant);
+    }
+
+    /// Keeps to a floor that was moved.
+    pub(crate) fn set_floor(&self, tenant: &str, floor: u32) {
+        let mut tenants = self.tenants();
+        let tenant = tenants.entry(tenant.to_owned()).or_default();
+        tenant.floor = floor;
+        tenant.keks.retain(|version, _| *version >= floor);
     }
 
     async fn kek(
@@ -121,37 +390,103 @@ impl Keyring {
         tenant: &str,
         version: u32,
     ) -> Result<Arc<WrappingKey>, Error> {
-        let known = self.known().get(&(tenant.to_owned(), version)).cloned();
-        if let Some(kek) = known {
-            return Ok(kek);
-        }
-        match store.kek(tenant, Some(version)).await? {
-            Some(row) => self.take_in(&row),
-            None => {
-                let what = format!("KEK {version} of tenant {tenant} is gone");
-                Err(Error::damaged(what))
+        for look in 0..LOOKS {
+            tokio::time::sleep(PAUSE * look).await;
+            if let Some(known) = self.tenants().get(tenant)
+                && let Some(kek) = known.keks.get(&version)
+            {
+                return Ok(kek.clone());
+            }
+            let gone = || Error::damaged(format!("KEK {version} of tenant {tenant} is gone"));
+            let newest = store.kek(tenant, None).await?.ok_or_else(gone)?;
+            let row = match newest.version == version {
+                true => newest.clone(),
+                false => (store.kek(tenant, Some(version)).await?).ok_or_else(gone)?,
+            };
+            match self.take_in(&newest, &row) {
+                // Wrapped by a root that was there when the row was read, and no longer is.
+                Err(error)
+                    if error.kind() == ErrorKind::Superseded && version >= floor(&newest) => {}
+                result => return result,
             }
         }
+        Err(unknown_root())
     }
 
-    /// Unwraps a KEK, unless it is known.
-    fn take_in(&self, row: &KekRow) -> Result<Arc<WrappingKey>, Error> {
-        let mut known = self.known();
-        let name = (row.tenant.clone(), row.version);
-        if let Some(kek) = known.get(&name) {
-            return Ok(kek.clone());
-        }
+    /// Unwraps a KEK and its tenant's newest, which says whether it is still in use.
+    fn take_in(&self, newest: &KekRow, row: &KekRow) -> Result<Arc<WrappingKey>, Error> {
+        let newest_kek = Arc::new(WrappingKey::new(&self.unwrap_kek(newest)?)?);
+        above_floor(row, floor(newest))?;
+        let kek = match row.version == newest.version {
+            true => newest_kek.clone(),
+            false => Arc::new(WrappingKey::new(&self.unwrap_kek(row)?)?),
+        };
+        let mut tenants = self.tenants();
+        let tenant = tenants.entry(row.tenant.clone()).or_insert_with(|| Tenant {
+            floor: floor(newest),
+            keks: BTreeMap::new(),
+        });
+        // The floor may have been moved since these rows were read.
+        above_floor(row, tenant.floor)?;
+        tenant.keks.entry(newest.version).or_insert(newest_kek);
+        Ok(tenant.keks.entry(row.version).or_insert(kek).clone())
+    }
+
+    fn unwrap_kek(&self, row: &KekRow) -> Result<KeyBytes, Error> {
+        not_destroyed(row)?;
         let purpose = Purpose::Kek {
             tenant: &row.tenant,
             version: row.version,
+            floor: row.floor,
         };
-        let bytes = self.root.unwrap(&row.wrapped, &purpose)?;
-        let kek = Arc::new(WrappingKey::new(&bytes)?);
-        known.insert(name, kek.clone());
-        Ok(kek)
+        self.known_root(row.root_version)?
+            .unwrap(&row.wrapped, &purpose)
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<(String, u32), Arc<WrappingKey>>> {
-        self.keks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn tenants(&self) -> MutexGuard<'_, HashMap<String, Tenant>> {
+        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn signing_purpose(row: &SigningKeyRow) -> Purpose<'_> {
+    Purpose::Signing {
+        signs: row.signs.as_str(),
+        public: &row.public,
+    }
+}
+
+/// What the tenant's newest KEK says; rows of the first form bear no floor.
+pub(crate) fn floor(newest: &KekRow) -> u32 {
+    newest.floor.unwrap_or(1)
+}
+
+/// A tenant that was destroyed keeps its rows, without their bodies.
+pub(crate) fn not_destroyed(row: &KekRow) -> Result<(), Error> {
+    match row.wrapped.as_bytes().is_empty() {
+        true => Err(Error::new(
+            ErrorKind::Destroyed,
+            format!("tenant {} was destroyed", row.tenant),
+        )),
+        false => Ok(()),
+    }
+}
+
+fn above_floor(row: &KekRow, floor: u32) -> Result<(), Error> {
+    if row.version >= floor {
+        return Ok(());
+    }
+    let KekRow {
+        tenant, version, ..
+    } = row;
+    Err(Error::new(
+        ErrorKind::Superseded,
+        format!("KEK {version} of tenant {tenant} is refused: its floor is {floor}"),
+    ))
+}
+
+fn unknown_root() -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        "the store is under a root that this process does not know: seal and unseal it",
+    )
 }

@@ -8,73 +8,95 @@
 //! answered is on disk and in the log. A crash in between leaves a key that nobody has, which the next lease of
 //! its context finds and uses, or a record of a lease that was not delivered; never a key that left unrecorded.
 
-mod unseal;
-
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use conf::KeystoreSettings;
-use keystore_client::admin::{
-    Admin, AdminError, Dealing, DealtShare, Finding, Keeping, KeyFilter, KeyPage, KeyRecord,
-    Outcome, PAGE, Progress, Report, Status, UnlockMethod,
-};
+use keystore_client::admin::{CheckpointText, KeyFilter, KeyPage, KeyRecord, PAGE, Status};
 use keystore_client::{
-    Answer, Error as CallError, ExportRequest, ExportedKey, Keystore, Lease, LeaseRequest,
-    LeasedKey, MAX_KEYS, SealState,
+    Error as CallError, ExportRequest, ExportedKey, Lease, LeaseRequest, LeasedKey, MAX_KEYS,
+    SealState,
 };
 use keystore_types::{AssetId, KeyContext, KeyId};
 use ring::rand::SystemRandom;
-use secrecy::SecretString;
 use tokio::sync::watch;
 
-use crate::audit::{self, Event, Log};
+use crate::approval::Approvals;
+use crate::audit::{self, Checkpoint, Event, Log, Room, Signer};
+use crate::backup::Backup;
+use crate::budget::{Budget, Exceeded, Fingerprint};
 use crate::capability::{Caller, Capability};
 use crate::ceremony::{Ceremony, Gathered};
 use crate::clock::{Clock, unix_ms};
 use crate::error::{Error, ErrorKind};
-use crate::folder::Folder;
+use crate::folder::{Folder, private, sync_parent};
 use crate::keyring::Keyring;
-use crate::seal::WrappingKey;
+use crate::restore::Restore;
+use crate::seal::{KeyBytes, WrappingKey};
 use crate::store::sqlite::Sqlite;
-use crate::store::{KeyBody, KeyRow, Store};
+use crate::store::{KeyBody, KeyRow, Signed, Store};
+use crate::tombstone::Tombstones;
 use crate::unlock::configured::Configured;
 use crate::unlock::held::Held;
 
 /// The database's name in the state folder.
 const DATABASE: &str = "keystore.sqlite";
 
+/// Where tombstones lie in the state folder, if the settings do not say otherwise.
+const TOMBSTONES: &str = "tombstones.log";
+
 /// The longest tenant name, in bytes.
 const MAX_TENANT: usize = 128;
+
+/// How often a key is made anew when a rotation has overtaken its making.
+const MAX_TRIES: usize = 10;
 
 /// The longest field of an entitlement that is taken into the log, in bytes: a whole token fits.
 const MAX_ENTITLEMENT_FIELD: usize = 8 << 10;
 
 /// A keystore in this process. Clones are the same keystore.
 #[derive(Clone)]
-pub struct Local(Arc<Inner>);
+pub struct Local(pub(crate) Arc<Inner>);
 
-struct Inner {
-    store: Box<dyn Store>,
-    log: Log,
+/// What of a keystore is not in the store.
+pub(crate) struct Files {
+    pub(crate) log: File,
+    pub(crate) tombstones: File,
+    /// Where they lie; `None` in memory.
+    pub(crate) folder: Option<Folder>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) store: Box<dyn Store>,
+    pub(crate) log: Log,
     clock: Arc<dyn Clock>,
-    random: SystemRandom,
+    pub(crate) random: SystemRandom,
     lease_term: Duration,
     /// What unseals without anybody at the keyboard.
-    configured: Configured,
+    pub(crate) configured: Configured,
     /// Shares of a new root that are being dealt and read back.
-    ceremony: Held<Ceremony>,
+    pub(crate) ceremony: Held<Ceremony>,
     /// Shares of the root that wait for the others.
-    gathered: Held<Gathered>,
+    pub(crate) gathered: Held<Gathered>,
     /// An operator has sealed it: it does not unseal itself any more.
-    stays_sealed: AtomicBool,
+    pub(crate) stays_sealed: AtomicBool,
     require_locked_memory: bool,
     /// `None` while sealed.
     unsealed: RwLock<Option<Arc<Keyring>>>,
-    state: watch::Sender<SealState>,
+    pub(crate) state: watch::Sender<SealState>,
     /// Held by the one administrative act that is under way.
-    administration: tokio::sync::Mutex<()>,
+    pub(crate) administration: tokio::sync::Mutex<()>,
+    /// Held by the one task that wraps keys anew.
+    pub(crate) rewrapping: tokio::sync::Mutex<()>,
+    budget: Budget,
+    pub(crate) approvals: Approvals,
+    /// The one that is being made.
+    pub(crate) backup: tokio::sync::Mutex<Option<Backup>>,
+    /// The one that is under way.
+    pub(crate) restore: tokio::sync::Mutex<Option<Restore>>,
+    pub(crate) tombstones: Arc<Tombstones>,
     /// Keeps other processes out of the state folder; `None` in memory.
     _folder: Option<Folder>,
 }
@@ -88,12 +110,25 @@ impl Local {
     /// be; [`ErrorKind::Damaged`] and [`ErrorKind::Unsupported`] for what lies in the folder.
     pub async fn open(settings: &KeystoreSettings, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         let folder = Folder::take(&settings.state_dir)?;
-        let log = folder.file("audit.log")?;
+        let log = folder.file(audit::FILE)?;
+        let tombstones = match &settings.tombstone_file {
+            Some(path) => {
+                let file = private(path)?;
+                sync_parent(path)?;
+                file
+            }
+            None => folder.file(TOMBSTONES)?,
+        };
         // SQLite takes an empty file for a new database, and gives its modes to the files that it puts beside it.
         drop(folder.file(DATABASE)?);
         let store = Sqlite::open(&settings.state_dir.join(DATABASE)).await?;
         folder.sync()?;
-        let local = Self::assemble(Box::new(store), log, settings, clock, Some(folder)).await?;
+        let files = Files {
+            log,
+            tombstones,
+            folder: Some(folder),
+        };
+        let local = Self::assemble(Box::new(store), files, settings, clock).await?;
         local.0.unseal_at_start(settings.init_at_start).await?;
         Ok(local)
     }
@@ -101,21 +136,27 @@ impl Local {
     /// Puts a keystore together from its parts.
     pub(crate) async fn assemble(
         store: Box<dyn Store>,
-        log: File,
+        files: Files,
         settings: &KeystoreSettings,
         clock: Arc<dyn Clock>,
-        folder: Option<Folder>,
     ) -> Result<Self, Error> {
-        let (log, torn_bytes) = Log::open(log)?;
+        let Files {
+            log,
+            tombstones,
+            folder,
+        } = files;
+        let place = folder.as_ref().map(Folder::path);
+        let (log, torn_bytes) = Log::open(log, place, settings.audit)?;
+        let tombstones = Tombstones::open(tombstones)?;
         if torn_bytes > 0 {
             tracing::warn!(
                 torn_bytes,
                 "cut off an unfinished record at the end of the audit log"
             );
         }
-        let state = match store.root().await?.is_empty() {
-            false => SealState::Sealed,
-            true => SealState::Uninitialised,
+        let state = match store.root().await? {
+            Some(_) => SealState::Sealed,
+            None => SealState::Uninitialised,
         };
         let inner = Inner {
             store,
@@ -131,6 +172,12 @@ impl Local {
             unsealed: RwLock::new(None),
             state: watch::Sender::new(state),
             administration: tokio::sync::Mutex::default(),
+            rewrapping: tokio::sync::Mutex::default(),
+            budget: Budget::new(settings.budget),
+            approvals: Approvals::new(settings.approval_term),
+            backup: tokio::sync::Mutex::default(),
+            restore: tokio::sync::Mutex::default(),
+            tombstones: Arc::new(tombstones),
             _folder: folder,
         };
         inner
@@ -140,180 +187,18 @@ impl Local {
         Ok(Self(Arc::new(inner)))
     }
 
-    /// The keystore as this caller sees it.
-    pub fn handle(&self, caller: Caller) -> Arc<dyn Keystore> {
-        Arc::new(Handle {
-            inner: self.0.clone(),
-            caller,
-        })
-    }
-
-    /// The keystore's administration as this caller sees it.
-    pub fn admin(&self, caller: Caller) -> Arc<dyn Admin> {
-        Arc::new(Handle {
-            inner: self.0.clone(),
-            caller,
-        })
-    }
-
     /// Whether it is sealed, and each change of that.
     pub fn seal_state(&self) -> watch::Receiver<SealState> {
         self.0.state.subscribe()
     }
 }
 
-/// A keystore, and who asks.
-struct Handle {
-    inner: Arc<Inner>,
-    caller: Caller,
-}
-
-impl Keystore for Handle {
-    fn lease(&self, request: LeaseRequest) -> Answer<'_, Lease> {
-        Box::pin(async move {
-            let result = self.inner.lease(&self.caller, request).await;
-            counted("lease", result)
-        })
-    }
-
-    fn export(&self, request: ExportRequest) -> Answer<'_, Vec<ExportedKey>> {
-        Box::pin(async move {
-            let result = self.inner.export(&self.caller, request).await;
-            counted("export", result)
-        })
-    }
-
-    fn seal_state(&self) -> watch::Receiver<SealState> {
-        self.inner.state.subscribe()
-    }
-}
-
-impl Admin for Handle {
-    fn init(&self, passphrase: SecretString) -> Outcome<'_, ()> {
-        Box::pin(async move {
-            self.check(Capability::Operate).await?;
-            let keeping = Keeping::default();
-            let passphrase = Some(passphrase);
-            let made = self
-                .inner
-                .init_with(self.caller.name(), keeping, passphrase);
-            Ok(made.await.map(drop)?)
-        })
-    }
-
-    fn init_with(
-        &self,
-        keeping: Keeping,
-        passphrase: Option<SecretString>,
-    ) -> Outcome<'_, Option<Dealing>> {
-        Box::pin(async move {
-            self.check(Capability::Operate).await?;
-            let name = self.caller.name();
-            Ok(self.inner.init_with(name, keeping, passphrase).await?)
-        })
-    }
-
-    fn deal_share(&self) -> Outcome<'_, DealtShare> {
-        Box::pin(async {
-            self.check(Capability::Operate).await?;
-            Ok(self.inner.deal_share(self.caller.name()).await?)
-        })
-    }
-
-    fn confirm_share(&self, share: SecretString) -> Outcome<'_, Progress> {
-        Box::pin(async move {
-            self.check(Capability::Operate).await?;
-            Ok(self.inner.confirm_share(self.caller.name(), &share).await?)
-        })
-    }
-
-    fn unseal_share(&self, share: SecretString) -> Outcome<'_, Progress> {
-        Box::pin(async move {
-            self.check(Capability::Operate).await?;
-            Ok(self.inner.unseal_share(self.caller.name(), &share).await?)
-        })
-    }
-
-    fn unseal_by(&self, method: UnlockMethod) -> Outcome<'_, ()> {
-        Box::pin(async move {
-            self.check(Capability::Operate).await?;
-            Ok(self.inner.unseal_by(self.caller.name(), method).await?)
-        })
-    }
-
-    fn unseal(&self, passphrase: SecretString) -> Outcome<'_, ()> {
-        Box::pin(async move {
-            self.check(Capability::Operate).await?;
-            Ok(self.inner.unseal(self.caller.name(), &passphrase).await?)
-        })
-    }
-
-    fn seal(&self) -> Outcome<'_, ()> {
-        Box::pin(async {
-            self.check(Capability::Operate).await?;
-            Ok(self
-                .inner
-                .seal(self.caller.name())
-                .await
-                .map_err(CallError::from)?)
-        })
-    }
-
-    fn status(&self) -> Outcome<'_, Status> {
-        Box::pin(async {
-            self.check(Capability::Audit).await?;
-            Ok(self.inner.status().await.map_err(CallError::from)?)
-        })
-    }
-
-    fn verify(&self) -> Outcome<'_, Report> {
-        Box::pin(async {
-            self.check(Capability::Audit).await?;
-            Ok(self.inner.verify().await.map_err(CallError::from)?)
-        })
-    }
-
-    fn key_list(&self, filter: KeyFilter) -> Outcome<'_, KeyPage> {
-        Box::pin(async move {
-            self.check(Capability::Operate).await?;
-            Ok(self
-                .inner
-                .key_list(&filter)
-                .await
-                .map_err(CallError::from)?)
-        })
-    }
-
-    fn key_show(&self, id: KeyId) -> Outcome<'_, KeyRecord> {
-        Box::pin(async move {
-            self.check(Capability::Operate).await?;
-            let rows = (self.inner.store.keys_by_id(&[id]).await).map_err(CallError::from)?;
-            let row = rows.into_iter().next();
-            row.map(KeyRecord::from).ok_or(AdminError::NotFound(id))
-        })
-    }
-
-    fn key_destroy(&self, id: KeyId) -> Outcome<'_, KeyRecord> {
-        Box::pin(async move {
-            self.check(Capability::Operate).await?;
-            let destroyed = self.inner.destroy(self.caller.name(), id).await;
-            let row = counted("destroy", destroyed.map_err(CallError::from))?;
-            row.map(KeyRecord::from).ok_or(AdminError::NotFound(id))
-        })
-    }
-}
-
-impl Handle {
-    async fn check(&self, capability: Capability) -> Result<(), CallError> {
-        if self.caller.may(capability) {
-            return Ok(());
-        }
-        Err(self.inner.deny(&self.caller, capability, None).await)
-    }
-}
-
 impl Inner {
-    async fn lease(&self, caller: &Caller, request: LeaseRequest) -> Result<Lease, CallError> {
+    pub(crate) async fn lease(
+        &self,
+        caller: &Caller,
+        request: LeaseRequest,
+    ) -> Result<Lease, CallError> {
         let contexts = request.contexts;
         check_count(contexts.len())?;
         for context in &contexts {
@@ -328,6 +213,8 @@ impl Inner {
             }
         }
         let unsealed = self.unsealed()?;
+        let spent = contexts.iter().map(Fingerprint::of_context);
+        self.spend(caller, spent).await?;
         let (rows, made) = self.find_or_make(&unsealed, &contexts).await?;
         let mut keys = Vec::with_capacity(rows.len());
         for (row, context) in rows.iter().zip(contexts) {
@@ -338,9 +225,14 @@ impl Inner {
                 key: unsealed.content_key(self.store.as_ref(), row).await?,
             });
         }
+        let store = match made.is_empty() {
+            true => None,
+            false => Some(self.saw_store().await?),
+        };
         let event = Event::Lease {
             keys: rows.iter().map(audited).collect(),
             made,
+            store,
         };
         self.record(caller.name(), event).await?;
         // Sealed in the meantime: the record stands, the keys are wiped here.
@@ -357,34 +249,48 @@ impl Inner {
         unsealed: &Keyring,
         contexts: &[KeyContext],
     ) -> Result<(Vec<KeyRow>, Vec<KeyId>), Error> {
-        let found = self.store.keys_of(contexts).await?;
+        let mut found = self.store.keys_of(contexts).await?;
         if found.iter().all(Option::is_some) {
             return Ok((found.into_iter().flatten().collect(), vec![]));
         }
-        let mut candidates = Vec::with_capacity(contexts.len());
-        for (found, context) in found.into_iter().zip(contexts) {
-            candidates.push(match found {
-                Some(row) => row,
-                None => {
-                    let store = self.store.as_ref();
-                    unsealed
-                        .make(store, &self.random, context, self.now())
-                        .await?
-                }
-            });
+        if self.log.room() < Room::Plenty {
+            return Err(Error::new(
+                ErrorKind::AuditUnavailable,
+                "the audit log is down to its reserve, and no key is made any more: set the log aside",
+            ));
         }
-        // Of several calls that make a key for one context at once, the first to be kept wins; all return it.
-        let candidate_ids: Vec<KeyId> = candidates.iter().map(|row| row.key_id).collect();
-        let standing = self.store.put_keys(candidates).await?;
-        let made = standing.iter().zip(candidate_ids);
-        let made = made
-            .filter(|(row, candidate)| row.key_id == *candidate)
-            .map(|(_, id)| id);
-        let made = made.collect();
-        Ok((standing, made))
+        let mut made = Vec::new();
+        for _ in 0..MAX_TRIES {
+            let mut candidates = Vec::with_capacity(contexts.len());
+            let mut drawn = Vec::new();
+            for (found, context) in found.into_iter().zip(contexts) {
+                candidates.push(match found {
+                    Some(row) => row,
+                    None => {
+                        let store = self.store.as_ref();
+                        let row = (unsealed.make(store, &self.random, context, self.now())).await?;
+                        drawn.push(row.key_id);
+                        row
+                    }
+                });
+            }
+            // Of several calls that make a key for one context at once, the first to be kept wins; all return it.
+            let standing = self.store.put_keys(candidates).await?;
+            let stands = |id: &KeyId| standing.iter().flatten().any(|row| row.key_id == *id);
+            made.extend(drawn.into_iter().filter(stands));
+            found = standing;
+            if found.iter().all(Option::is_some) {
+                return Ok((found.into_iter().flatten().collect(), made));
+            }
+            // A rotation has overtaken those that are not there.
+        }
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            "rotations overtake the making of keys",
+        ))
     }
 
-    async fn export(
+    pub(crate) async fn export(
         &self,
         caller: &Caller,
         request: ExportRequest,
@@ -415,6 +321,9 @@ impl Inner {
             return Err(self.deny(caller, Capability::Export, Some(&asset)).await);
         }
         let unsealed = self.unsealed()?;
+        // Those that are not there too: guesses are uses.
+        let spent = key_ids.iter().map(Fingerprint::of_id);
+        self.spend(caller, spent).await?;
         let mut rows = self.store.keys_by_id(&key_ids).await?;
         rows.retain(|row| {
             row.context.asset == asset
@@ -446,7 +355,9 @@ impl Inner {
         Ok(keys)
     }
 
-    fn ready(&self, root: WrappingKey) -> Result<Keyring, Error> {
+    /// A root in key memory, which is locked where it must be.
+    pub(crate) fn ready(&self, root: &KeyBytes) -> Result<WrappingKey, Error> {
+        let root = WrappingKey::new(root)?;
         if !root.locked() {
             if self.require_locked_memory {
                 return Err(Error::new(
@@ -457,18 +368,24 @@ impl Inner {
             }
             tracing::warn!("key memory cannot be locked: with swap on, keys may reach the disk");
         }
-        Ok(Keyring::new(root))
+        Ok(root)
     }
 
-    async fn open(&self, unsealed: Keyring) -> Result<(), Error> {
+    pub(crate) async fn open(self: &Arc<Self>, unsealed: Keyring) -> Result<(), Error> {
+        let signer = self.signer(&unsealed, Signed::Audit).await?;
+        self.log.sign_with(Some(Arc::new(signer)));
+        self.bury(&unsealed).await?;
         self.anchor().await?;
         self.set(Some(unsealed), SealState::Unsealed);
+        // A rotation that was cut short goes on.
+        self.rewrap_in_background();
         Ok(())
     }
 
-    async fn seal(&self, caller: &str) -> Result<(), Error> {
+    pub(crate) async fn seal(&self, caller: &str) -> Result<(), Error> {
         self.stays_sealed.store(true, Ordering::Relaxed);
         drop(self.gathered.take());
+        drop(self.ceremony.take());
         // At once, and again when what is under way has ended: an unsealing may wait for a token or a service. Sealed
         // whatever comes of the record, too: no key leaves on the way to safety.
         let now = self.wipe();
@@ -476,8 +393,10 @@ impl Inner {
         if !self.wipe() && !now {
             return Ok(());
         }
-        self.record(caller, Event::Seal).await?;
-        self.anchor().await
+        let recorded = self.record(caller, Event::Seal).await;
+        let anchored = self.anchor().await;
+        self.log.sign_with(None);
+        recorded.and(anchored)
     }
 
     /// Drops the root, if it is there; says whether it was.
@@ -489,7 +408,7 @@ impl Inner {
         was
     }
 
-    fn set(&self, unsealed: Option<Keyring>, state: SealState) {
+    pub(crate) fn set(&self, unsealed: Option<Keyring>, state: SealState) {
         metrics::gauge!("castellum_keystore_unsealed").set(match &unsealed {
             Some(_) => 1.0,
             None => 0.0,
@@ -504,75 +423,35 @@ impl Inner {
             .send_if_modified(|now| std::mem::replace(now, state) != state);
     }
 
-    async fn status(&self) -> Result<Status, Error> {
+    pub(crate) async fn status(&self) -> Result<Status, Error> {
         let (keys, destroyed) = self.store.counts().await?;
+        let rotating = self.rotating().await?;
+        let stale = self.store.stale().await?;
         let head = self.log.head();
-        let roots = self.store.root().await?;
+        let root = self.store.root().await?;
+        let (audit_bytes, audit_capacity) = self.log.used();
         Ok(Status {
             state: *self.state.borrow(),
             keys,
             destroyed,
+            rotating,
+            stale,
             audit_records: head.seq,
             audit_head: head.hex(),
-            memory_locked: self.unsealed().ok().map(|unsealed| unsealed.locked()),
-            kept_by: roots.iter().map(|sealed| sealed.method).collect(),
+            audit_key: self.log.public_key().map(|key| key.hex()),
+            audit_bytes,
+            audit_capacity,
+            memory_locked: (self.unsealed().ok())
+                .map(|unsealed| unsealed.locked() && self.log.locked()),
+            kept_by: (root.iter().flat_map(|root| &root.sealed))
+                .map(|sealed| sealed.method)
+                .collect(),
             shares: (self.ceremony.peek(Ceremony::progress))
                 .or_else(|| self.gathered.peek(Gathered::progress)),
         })
     }
 
-    async fn verify(self: &Arc<Self>) -> Result<Report, Error> {
-        let anchor = self.store.anchor().await?;
-        let walk = blocking({
-            let inner = self.clone();
-            move || Ok(inner.log.verify(anchor))
-        })
-        .await?;
-        let mut report = Report {
-            audit_records: walk.head.seq,
-            keys: 0,
-            unwrapped: 0,
-            faults: Vec::new(),
-        };
-        report.faults.extend(walk.fault.map(|fault| Finding {
-            place: "audit".to_owned(),
-            sequence: Some(fault.seq),
-            what: fault.what,
-        }));
-        let wrong = self.store.integrity().await?;
-        report.faults.extend(wrong.into_iter().map(|what| Finding {
-            place: "store".to_owned(),
-            sequence: None,
-            what,
-        }));
-        let mut filter = KeyFilter::default();
-        loop {
-            let rows = self.store.page(&filter, PAGE).await?;
-            let Some(last) = rows.last() else {
-                return Ok(report);
-            };
-            filter.after = Some(last.key_id);
-            for row in rows {
-                report.keys += 1;
-                let KeyBody::Wrapped(_) = row.body else {
-                    continue;
-                };
-                let Ok(unsealed) = self.unsealed() else {
-                    continue;
-                };
-                match unsealed.content_key(self.store.as_ref(), &row).await {
-                    Ok(_) => report.unwrapped += 1,
-                    Err(error) => report.faults.push(Finding {
-                        place: row.key_id.to_string(),
-                        sequence: None,
-                        what: error.to_string(),
-                    }),
-                }
-            }
-        }
-    }
-
-    async fn key_list(&self, filter: &KeyFilter) -> Result<KeyPage, Error> {
+    pub(crate) async fn key_list(&self, filter: &KeyFilter) -> Result<KeyPage, Error> {
         let mut rows = self.store.page(filter, PAGE + 1).await?;
         let more = rows.len() > PAGE;
         rows.truncate(PAGE);
@@ -583,28 +462,42 @@ impl Inner {
         })
     }
 
-    async fn destroy(&self, caller: &str, id: KeyId) -> Result<Option<KeyRow>, Error> {
-        let _administration = self.administration.lock().await;
-        let rows = self.store.keys_by_id(&[id]).await?;
-        match rows.into_iter().next() {
-            // Recorded first: what cannot be undone is never done unrecorded.
-            Some(row) if matches!(row.body, KeyBody::Wrapped(_)) => {
-                self.record(caller, Event::Destroy { key_id: id }).await?;
-                let row = self.store.destroy(id, self.now()).await?;
-                self.anchor().await?;
-                Ok(row)
-            }
-            other => Ok(other),
-        }
-    }
-
-    fn unsealed(&self) -> Result<Arc<Keyring>, CallError> {
+    pub(crate) fn unsealed(&self) -> Result<Arc<Keyring>, CallError> {
         let place = self.unsealed.read().unwrap_or_else(PoisonError::into_inner);
         place.clone().ok_or(CallError::Sealed)
     }
 
+    /// Takes uses off a caller's budget for this minute.
+    async fn spend(
+        &self,
+        caller: &Caller,
+        keys: impl ExactSizeIterator<Item = Fingerprint> + Clone,
+    ) -> Result<(), CallError> {
+        let Err(exceeded) = self.budget.spend(caller.name(), self.now(), keys) else {
+            return Ok(());
+        };
+        let Exceeded { limit, of, first } = exceeded;
+        let name = caller.name().to_owned();
+        metrics::counter!("castellum_keystore_budget_exceeded_total", "caller" => name, "limit" => limit)
+            .increment(1);
+        if first {
+            tracing::error!(
+                caller = caller.name(),
+                limit,
+                of,
+                "a caller is over its budget"
+            );
+            self.record(caller.name(), Event::Budget { limit, of })
+                .await?;
+        }
+        Err(CallError::Unavailable(format!(
+            "{} has used up its {of} {limit} of this minute (keystore.budget.{limit})",
+            caller.name()
+        )))
+    }
+
     /// Records that a caller lacks a capability; returns what it is told.
-    async fn deny(
+    pub(crate) async fn deny(
         &self,
         caller: &Caller,
         capability: Capability,
@@ -624,19 +517,55 @@ impl Inner {
         })
     }
 
-    async fn record(&self, caller: &str, event: Event) -> Result<(), Error> {
-        let now = unix_ms(self.clock.now());
-        self.log.append(now, caller, event).await.map(drop)
+    pub(crate) async fn record(&self, caller: &str, event: Event) -> Result<(), Error> {
+        self.log
+            .append(self.now_ms(), caller, event)
+            .await
+            .map(drop)
     }
 
-    /// Ties the log as it is now to the store.
-    async fn anchor(&self) -> Result<(), Error> {
-        self.store.put_anchor(self.log.head()).await
+    /// Ties the log as it is now to the store, and the store to the log.
+    pub(crate) async fn anchor(&self) -> Result<(), Error> {
+        self.sign().await.map(drop)
+    }
+
+    pub(crate) async fn signer(&self, keyring: &Keyring, signs: Signed) -> Result<Signer, Error> {
+        let (store, now) = (self.store.as_ref(), self.now());
+        keyring.signer(store, &self.random, signs, now).await
+    }
+
+    async fn sign(&self) -> Result<Checkpoint, Error> {
+        self.saw_store().await?;
+        let (head, checkpoint) = self.log.checkpoint(self.now_ms()).await?;
+        // One that stays behind proves less, not wrongly: on a full disk an operator still gets in.
+        if let Err(error) = self.store.put_anchor(head).await {
+            tracing::error!(%error, "the store cannot take note of the audit log's new end");
+        }
+        Ok(checkpoint)
+    }
+
+    pub(crate) async fn checkpoint(&self) -> Result<CheckpointText, CallError> {
+        let _administration = self.administration.lock().await;
+        // While sealed there is nothing to sign with.
+        self.unsealed()?;
+        Ok((&self.sign().await?).into())
+    }
+
+    /// How often the store has been written to; the log takes note of it.
+    async fn saw_store(&self) -> Result<u64, Error> {
+        let writes = self.store.writes().await?;
+        self.log.saw_store(writes);
+        Ok(writes)
+    }
+
+    /// In milliseconds of Unix time.
+    pub(crate) fn now_ms(&self) -> u64 {
+        unix_ms(self.clock.now())
     }
 
     /// In seconds of Unix time.
-    fn now(&self) -> u64 {
-        unix_ms(self.clock.now()) / 1000
+    pub(crate) fn now(&self) -> u64 {
+        self.now_ms() / 1000
     }
 }
 
@@ -665,16 +594,4 @@ pub(crate) async fn blocking<T: Send + 'static>(
 ) -> Result<T, Error> {
     (tokio::task::spawn_blocking(work).await)
         .map_err(|error| Error::unavailable("a task ended early", error))?
-}
-
-fn counted<T>(op: &'static str, result: Result<T, CallError>) -> Result<T, CallError> {
-    let label = match &result {
-        Ok(_) => "ok",
-        Err(CallError::Sealed) => "sealed",
-        Err(CallError::Denied(_)) => "denied",
-        Err(CallError::Malformed(_)) => "malformed",
-        Err(CallError::Unavailable(_)) => "unavailable",
-    };
-    metrics::counter!("castellum_keystore_ops_total", "op" => op, "result" => label).increment(1);
-    result
 }

@@ -159,8 +159,17 @@ pub(crate) enum Purpose<'a> {
         method: &'a str,
         parameters: &'a [u8],
     },
-    /// A tenant's KEK, under the root.
-    Kek { tenant: &'a str, version: u32 },
+    /// A tenant's KEK, under the root, and the floor that it bears; `None` in the first form.
+    Kek {
+        tenant: &'a str,
+        version: u32,
+        floor: Option<u32>,
+    },
+    /// A key that signs, under the root: what it signs, and its public half.
+    Signing {
+        signs: &'a str,
+        public: &'a [u8; 32],
+    },
     /// A content key, under its tenant's KEK of this version.
     Content {
         key_id: KeyId,
@@ -185,10 +194,29 @@ impl Purpose<'_> {
             Self::Root { method, parameters } => {
                 parts(&[b"castellum root 1", method.as_bytes(), parameters])
             }
-            Self::Kek { tenant, version } => parts(&[
+            Self::Kek {
+                tenant,
+                version,
+                floor: None,
+            } => parts(&[
                 b"castellum kek 1",
                 tenant.as_bytes(),
                 &version.to_be_bytes(),
+            ]),
+            Self::Kek {
+                tenant,
+                version,
+                floor: Some(floor),
+            } => parts(&[
+                b"castellum kek 2",
+                tenant.as_bytes(),
+                &version.to_be_bytes(),
+                &floor.to_be_bytes(),
+            ]),
+            Self::Signing { signs, public } => parts(&[
+                b"castellum signing key 1",
+                signs.as_bytes(),
+                public.as_slice(),
             ]),
             Self::Content {
                 key_id,
@@ -216,7 +244,10 @@ impl fmt::Display for Purpose<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Root { .. } => f.write_str("the root"),
-            Self::Kek { tenant, version } => write!(f, "KEK {version} of tenant {tenant}"),
+            Self::Kek {
+                tenant, version, ..
+            } => write!(f, "KEK {version} of tenant {tenant}"),
+            Self::Signing { signs, .. } => write!(f, "the key that signs {signs}"),
             Self::Content { key_id, .. } => write!(f, "key {key_id}"),
         }
     }
@@ -302,8 +333,15 @@ mod tests {
         let purpose = Purpose::Kek {
             tenant: "default",
             version: 1,
+            floor: Some(1),
         };
         let wrapped = root.wrap(&random, &[5; 32], &purpose).unwrap();
+        let other_floor = Purpose::Kek {
+            tenant: "default",
+            version: 1,
+            floor: None,
+        };
+        assert!(root.unwrap(&wrapped, &other_floor).is_err());
         assert_eq!(*root.unwrap(&wrapped, &purpose).unwrap(), [5; 32]);
         for at in 0..wrapped.0.len() {
             let mut changed = wrapped.clone();

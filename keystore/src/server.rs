@@ -156,28 +156,23 @@ impl Session for ControlSession {
 
     async fn answer(&self, call: AdminCall, secret: Secret) -> Result<Frame<AdminReply>, Fault> {
         let admin = &self.0;
+        let mut bytes = Secret::default();
         let reply: Result<_, AdminError> = async {
-            Ok(Frame::open(match call {
+            Ok(match call {
                 AdminCall::Init => {
                     admin.init(passphrase(&secret)?).await?;
                     AdminReply::Done
                 }
                 AdminCall::InitWith(keeping) => {
-                    let passphrase = match secret.is_empty() {
-                        true => None,
-                        false => Some(passphrase(&secret)?),
-                    };
-                    match admin.init_with(keeping, passphrase).await? {
+                    match admin.init_with(keeping, given(&secret)?).await? {
                         Some(dealing) => AdminReply::Dealing(dealing),
                         None => AdminReply::Done,
                     }
                 }
                 AdminCall::DealShare => {
                     let DealtShare { index, text } = admin.deal_share().await?;
-                    return Ok(Frame {
-                        header: AdminReply::Share { index },
-                        secret: Secret::new(text.expose_secret().as_bytes().to_vec()),
-                    });
+                    bytes = Secret::new(text.expose_secret().as_bytes().to_vec());
+                    AdminReply::Share { index }
                 }
                 AdminCall::ConfirmShare => {
                     AdminReply::Progress(admin.confirm_share(passphrase(&secret)?).await?)
@@ -197,16 +192,45 @@ impl Session for ControlSession {
                     admin.seal().await?;
                     AdminReply::Done
                 }
+                AdminCall::RotateRoot(shares) => {
+                    AdminReply::RotatedRoot(admin.rotate_root(shares, given(&secret)?).await?)
+                }
+                AdminCall::RotateKeks(tenant) => {
+                    AdminReply::Versions(admin.rotate_keks(tenant).await?)
+                }
                 AdminCall::Status => AdminReply::Status(admin.status().await?),
-                AdminCall::Verify => AdminReply::Report(admin.verify().await?),
+                AdminCall::Checkpoint => AdminReply::Checkpoint(admin.checkpoint().await?),
+                AdminCall::Verify(against) => AdminReply::Report(admin.verify(against).await?),
+                AdminCall::Act(act) => AdminReply::Acted(admin.act(act).await?),
+                AdminCall::Backup(recipients) => {
+                    AdminReply::Backup(admin.backup(recipients).await?)
+                }
+                AdminCall::BackupChunk(id) => {
+                    let chunk = admin.backup_chunk(id).await?;
+                    let end = chunk.is_none();
+                    bytes = Secret::new(chunk.unwrap_or_default());
+                    AdminReply::BackupChunk { end }
+                }
+                AdminCall::Restore(lines) => AdminReply::Restored(admin.restore(lines).await?),
+                AdminCall::Approvals => AdminReply::Approvals(admin.approvals().await?),
+                AdminCall::Approve(id) => AdminReply::Approval(admin.approve(id).await?),
+                AdminCall::Cancel(id) => AdminReply::Approval(admin.cancel(id).await?),
                 AdminCall::KeyList(filter) => AdminReply::Page(admin.key_list(filter).await?),
                 AdminCall::KeyShow(id) => AdminReply::Key(admin.key_show(id).await?),
                 AdminCall::KeyDestroy(id) => AdminReply::Key(admin.key_destroy(id).await?),
-            }))
+            })
         }
         .await;
-        Ok(reply?)
+        Ok(Frame {
+            header: reply?,
+            secret: bytes,
+        })
     }
+}
+
+/// The passphrase, if one was given.
+fn given(secret: &Secret) -> Result<Option<SecretString>, CallError> {
+    (!secret.is_empty()).then(|| passphrase(secret)).transpose()
 }
 
 fn passphrase(secret: &Secret) -> Result<SecretString, CallError> {

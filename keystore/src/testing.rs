@@ -6,7 +6,10 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
-use conf::{Argon2Settings, CallerRight, CallerSettings, Drain, KeystoreSettings};
+use conf::{
+    Argon2Settings, AuditSettings, BudgetSettings, CallerRight, CallerSettings, Drain,
+    KeystoreSettings,
+};
 use keystore_client::Keystore;
 use keystore_client::admin::Admin;
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -14,7 +17,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use crate::capability::Caller;
 use crate::clock::SystemClock;
 use crate::error::Error;
-use crate::local::Local;
+use crate::local::{Files, Local};
 use crate::store::sqlite::Sqlite;
 
 /// The passphrase of [`unsealed`].
@@ -49,7 +52,17 @@ pub fn settings(folder: &std::path::Path) -> KeystoreSettings {
             passes: 1,
             lanes: 1,
         },
+        audit: AuditSettings {
+            capacity: 64 << 20,
+            reserve: 1 << 20,
+        },
+        budget: BudgetSettings {
+            uses: u32::MAX,
+            keys: u32::MAX,
+        },
         require_locked_memory: false,
+        tombstone_file: None,
+        approval_term: Duration::from_secs(3600),
         drain: Drain {
             delay: Duration::ZERO,
             timeout: Duration::from_secs(5),
@@ -62,18 +75,18 @@ pub fn settings(folder: &std::path::Path) -> KeystoreSettings {
 /// # Errors
 /// When there is no memory.
 pub async fn uninitialised() -> Result<Local, Error> {
-    let log = memfd_create("audit.log", MemfdFlags::CLOEXEC)
-        .map_err(|error| Error::unavailable("cannot make a file in memory", error))?;
+    let file = |name| {
+        (memfd_create(name, MemfdFlags::CLOEXEC).map(File::from))
+            .map_err(|error| Error::unavailable("cannot make a file in memory", error))
+    };
+    let files = Files {
+        log: file("audit.log")?,
+        tombstones: file("tombstones.log")?,
+        folder: None,
+    };
     let store = Box::new(Sqlite::in_memory().await?);
     let settings = settings(std::path::Path::new("/nonexistent"));
-    Local::assemble(
-        store,
-        File::from(log),
-        &settings,
-        Arc::new(SystemClock),
-        None,
-    )
-    .await
+    Local::assemble(store, files, &settings, Arc::new(SystemClock)).await
 }
 
 /// A keystore in memory, initialised under [`PASSPHRASE`] and unsealed.

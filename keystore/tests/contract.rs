@@ -376,7 +376,7 @@ async fn nobody_does_what_they_are_not_granted(keystore: Reached) {
     assert!(log[before..].iter().all(|record| record["op"] == "denied"));
     assert!(within(keystore.auditor.status()).await.is_ok());
     assert_eq!(
-        within(keystore.auditor.verify()).await.unwrap().faults,
+        within(keystore.auditor.verify(None)).await.unwrap().faults,
         vec![]
     );
 }
@@ -585,10 +585,11 @@ async fn a_ceremony_keeps_nothing_until_every_share_was_read_back(keystore: Reac
     let begun = keystore.operator.init_with(by_shares(3, 2), None);
     assert!(matches!(within(begun).await, Err(AdminError::Refused(_))));
     let log = keystore.log();
-    let ops: Vec<_> = keystore.ops().split_off(log.len() - 5);
-    assert_eq!(ops, ["dealing", "dealt", "dealt", "dealt", "init"]);
-    assert_eq!(log[log.len() - 5]["set"], dealing.set.as_str());
-    let record = log.last().unwrap();
+    let ops: Vec<_> = keystore.ops().split_off(log.len() - 6);
+    let wanted = ["dealing", "dealt", "dealt", "dealt", "init", "checkpoint"];
+    assert_eq!(ops, wanted);
+    assert_eq!(log[log.len() - 6]["set"], dealing.set.as_str());
+    let record = &log[log.len() - 2];
     assert_eq!(record["kept_by"], serde_json::json!(["shares"]));
 }
 
@@ -635,7 +636,7 @@ async fn a_destroyed_key_never_comes_back(keystore: Reached) {
     let status = within(keystore.operator.status()).await.unwrap();
     assert_eq!((status.keys, status.destroyed), (1, 1));
     assert_eq!(
-        within(keystore.operator.verify()).await.unwrap().faults,
+        within(keystore.operator.verify(None)).await.unwrap().faults,
         vec![]
     );
 }
@@ -658,7 +659,10 @@ async fn every_key_that_left_is_in_the_log(keystore: Reached) {
     keystore.lease(contexts).await.unwrap();
     let log = keystore.log();
     assert_eq!(log.last().unwrap()["made"], serde_json::json!([]));
-    assert_eq!(keystore.ops(), ["start", "init", "lease", "lease"]);
+    assert_eq!(
+        keystore.ops(),
+        ["start", "init", "checkpoint", "lease", "lease"]
+    );
     // No key is in any file, not even as the text of its bytes.
     for file in std::fs::read_dir(keystore.folder.path().join("state")).unwrap() {
         let bytes = std::fs::read(file.unwrap().path()).unwrap();
@@ -749,21 +753,23 @@ async fn verify_names_the_record_that_was_changed(keystore: Reached) {
         .lease(vec![context("film", Label::Hd)])
         .await
         .unwrap();
-    let report = within(keystore.operator.verify()).await.unwrap();
+    let report = within(keystore.operator.verify(None)).await.unwrap();
     assert_eq!(
         (report.audit_records, report.keys, report.unwrapped),
-        (4, 1, 1)
+        (5, 1, 1)
     );
     assert_eq!(report.faults, vec![]);
 
     let path = keystore.folder.path().join("state/audit.log");
     let text = std::fs::read_to_string(&path).unwrap();
     let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
-    lines[2] = lines[2].replace("\"caller\":\"origin\"", "\"caller\":\"nobody\"");
+    lines[3] = lines[3].replace("\"caller\":\"origin\"", "\"caller\":\"nobody\"");
     std::fs::write(&path, lines.join("\n") + "\n").unwrap();
-    let report = within(keystore.operator.verify()).await.unwrap();
-    assert_eq!(report.audit_records, 2);
+    let report = within(keystore.operator.verify(None)).await.unwrap();
+    assert_eq!(report.audit_records, 3);
     assert_eq!(report.faults.len(), 1);
     assert_eq!(report.faults[0].place, "audit");
-    assert_eq!(report.faults[0].sequence, Some(3));
+    assert_eq!(report.faults[0].sequence, Some(4));
+    let offset = lines[..3].iter().map(|line| line.len() + 1).sum::<usize>();
+    assert_eq!(report.faults[0].offset, Some(offset.try_into().unwrap()));
 }

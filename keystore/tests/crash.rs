@@ -1,8 +1,8 @@
 //! A keystore that is killed at any write, sync, rename or truncation loses nothing that it acknowledged and leaves
 //! nothing half-done.
 //!
-//! A child process makes keys under `strace`, which kills it at the n-th call of one kind on one file, for n = 1, 2, ...
-//! until it comes through unharmed; then the folder that it left is opened and looked through. The kernel lives on, so this
+//! A child process makes, rotates, destroys or restores keys under `strace`, which kills it at the n-th call of one kind on one file, for n = 1, 2, ...
+//! until it comes through unharmed (in long work not at every one); then the folder that it left is opened and looked through. The kernel lives on, so this
 //! cannot show what a power cut does to writes that were not synced; that syncs come in the right order is
 //! argued in `local.rs`.
 
@@ -12,36 +12,46 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use keystore::capability::Caller;
 use keystore::{Local, SystemClock, testing};
-use keystore_client::admin::KeyFilter;
+use keystore_client::admin::{Act, Acted, Admin, KeyFilter};
 use keystore_client::{Lease, LeaseRequest, SealState};
-use keystore_types::{Generation, KeyContext, Label, SUBSAMPLE_RULE, Scheme};
+use keystore_types::{Generation, KeyContext, KeyId, Label, SUBSAMPLE_RULE, Scheme};
 use ring::digest::{SHA256, digest};
 
 /// Where the child finds its state; unset, it is not a child.
 const FOLDER: &str = "CASTELLUM_CRASH_FOLDER";
 
+/// What the child does: a [`Work`].
+const WORK: &str = "CASTELLUM_CRASH_WORK";
+
 const PASSPHRASE: &str = "correct horse";
+
+/// Where the lines of a backup lie, for [`Work::Restore`].
+const LINES: &str = "lines";
 
 /// Assets for which the child leases keys, one after another; each makes two keys.
 const ASSETS: u32 = 3;
 
 /// What the kernel is asked that changes files.
-const CALLS: [&str; 6] = [
+const CALLS: [&str; 7] = [
     "pwrite64",
     "fdatasync",
     "fsync",
     "ftruncate",
     "unlink,unlinkat",
     "rename,renameat,renameat2",
+    "link,linkat",
 ];
 
 /// The files of a keystore, and the folder itself, which is synced when files are made. Each call on each is a sweep of
 /// its own, since strace counts them apart, and for each thread.
-const FILES: [&str; 5] = [
+const FILES: [&str; 7] = [
     "state/audit.log",
+    "state/audit.log.new",
+    "state/tombstones.log",
     "state/keystore.sqlite",
     "state/keystore.sqlite-wal",
     "state/keystore.sqlite-journal",
@@ -56,12 +66,47 @@ const ALWAYS: [(&str, &str); 4] = [
     ("state/keystore.sqlite-wal", "fsync"),
 ];
 
-/// No sweep is longer: were it, the child would write without end.
-const MOST_KILLS: u32 = 200;
+/// No sweep goes further: did it, the child would write without end.
+const MOST_KILLS: u32 = 2000;
+
+/// What the child does, and how many of its calls are kills.
+#[derive(Clone, Copy)]
+enum Work {
+    /// Makes keys. It is killed at every call.
+    Keys,
+    /// Makes keys, then rotates. That repeats itself: after [`STRIDE`] calls it is killed at every second one, after
+    /// twice as many at every third, and so on.
+    Rotation,
+    /// Destroys a key and a tenant and sets the log aside. It is killed at every call.
+    Acts,
+    /// Puts a backup back, then makes keys. It is killed at every call.
+    Restore,
+}
+
+/// See [`Work::Rotation`].
+const STRIDE: u32 = 4;
+
+impl Work {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Keys => "keys",
+            Self::Rotation => "rotation",
+            Self::Acts => "acts",
+            Self::Restore => "restore",
+        }
+    }
+
+    fn after(self, nth: u32) -> u32 {
+        match self {
+            Self::Keys | Self::Acts | Self::Restore => nth + 1,
+            Self::Rotation => nth + 1 + nth / STRIDE,
+        }
+    }
+}
 
 #[test]
 fn killed_at_any_point_of_a_key_creation() {
-    sweep(|folder| {
+    sweep(Work::Keys, |folder| {
         block_on(async {
             let local = open(folder).await;
             let operator = local.admin(Caller::operator("operator"));
@@ -72,35 +117,104 @@ fn killed_at_any_point_of_a_key_creation() {
 
 #[test]
 fn killed_at_any_point_of_the_first_start() {
-    sweep(|_| {});
+    sweep(Work::Keys, |_| {});
+}
+
+#[test]
+fn versioning_killed_at_any_point_of_a_rotation() {
+    sweep(Work::Rotation, |folder| {
+        block_on(async {
+            let local = open(folder).await;
+            let operator = local.admin(Caller::operator("operator"));
+            operator.init(PASSPHRASE.into()).await.unwrap();
+            // More than are wrapped anew at once.
+            for number in 0..2 {
+                lease_series(&local, number, 64).await;
+            }
+        });
+    });
+}
+
+#[test]
+fn killed_at_any_point_of_destroying_and_setting_aside() {
+    sweep(Work::Acts, |folder| {
+        block_on(async {
+            let local = open(folder).await;
+            let operator = local.admin(Caller::operator("operator"));
+            operator.init(PASSPHRASE.into()).await.unwrap();
+            lease_series(&local, 0, 2).await;
+        });
+    });
+}
+
+#[test]
+fn killed_at_any_point_of_a_restore() {
+    sweep(Work::Restore, |folder| {
+        block_on(async {
+            let lost = tempfile::tempdir().unwrap();
+            let local = open(lost.path()).await;
+            let operator = local.admin(Caller::operator("operator"));
+            operator.init(PASSPHRASE.into()).await.unwrap();
+            for number in 0..ASSETS {
+                lease(&local, number).await;
+            }
+            let identity = age::x25519::Identity::generate();
+            let recipients = vec![identity.to_public().to_string()];
+            let id = operator.backup(recipients).await.unwrap();
+            let mut file = Vec::new();
+            while let Some(chunk) = operator.backup_chunk(id.clone()).await.unwrap() {
+                file.extend_from_slice(&chunk);
+            }
+            let lines = age::decrypt(&identity, &file).unwrap();
+            std::fs::write(folder.join(LINES), lines).unwrap();
+        });
+    });
+}
+
+/// Puts the backup back whose lines lie in the folder.
+async fn restore(local: &Local, folder: &Path) {
+    let lines = std::fs::read_to_string(folder.join(LINES)).unwrap();
+    let end = lines.lines().last().unwrap();
+    let end: serde_json::Value = serde_json::from_str(end).unwrap();
+    let act = Act::Restore {
+        backup: end["end"]["sha256"].as_str().unwrap().to_owned(),
+        without_tombstones: true,
+    };
+    agreed(local, act).await;
+    let operator = local.admin(Caller::operator("operator"));
+    assert!(operator.restore(lines).await.unwrap().is_some());
 }
 
 /// Kills the child at each point; `prepare` makes what it finds.
-fn sweep(prepare: impl Fn(&Path)) {
+fn sweep(work: Work, prepare: impl Fn(&Path)) {
     if !strace_works() {
         eprintln!("skipped: strace is missing, or may not trace");
         return;
     }
+    let prepared = tempfile::tempdir().unwrap();
+    prepare(prepared.path());
     for (file, call) in FILES
         .into_iter()
         .flat_map(|file| CALLS.map(|call| (file, call)))
     {
         let mut kills = 0;
+        let mut nth = 1;
         loop {
             let folder = tempfile::tempdir().unwrap();
-            prepare(folder.path());
-            let (killed, acknowledged) = run_child(folder.path(), file, call, kills + 1);
+            copy(prepared.path(), folder.path());
+            let (killed, acknowledged) = run_child(folder.path(), work, file, call, nth);
             check(
                 folder.path(),
                 &acknowledged,
-                &format!("{call} {} on {file}", kills + 1),
+                &format!("{call} {nth} on {file}"),
             );
             if !killed {
-                assert_eq!(acknowledged.len(), 2 * ASSETS as usize);
+                assert_eq!(acknowledged.keys.len(), 2 * ASSETS as usize);
                 break;
             }
             kills += 1;
-            assert!(kills < MOST_KILLS, "{call} on {file} without end");
+            nth = work.after(nth);
+            assert!(nth < MOST_KILLS, "{call} on {file} without end");
         }
         if kills > 0 {
             eprintln!("killed at each of {kills} {call} on {file}");
@@ -110,6 +224,19 @@ fn sweep(prepare: impl Fn(&Path)) {
             kills > 0 || !must,
             "no {call} on {file}: the sweep tests nothing"
         );
+    }
+}
+
+/// Copies a folder with all that is in it.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for file in std::fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        let to = to.join(file.file_name());
+        match file.file_type().unwrap().is_dir() {
+            true => copy(&file.path(), &to),
+            false => drop(std::fs::copy(file.path(), to).unwrap()),
+        }
     }
 }
 
@@ -129,9 +256,16 @@ fn strace_works() -> bool {
     strace.is_ok_and(|status| status.success())
 }
 
-/// Runs the child until it is killed or done. Returns whether it was killed, and what it said by then: the digest of
-/// each key by its id.
-fn run_child(folder: &Path, file: &str, call: &str, nth: u32) -> (bool, BTreeMap<String, String>) {
+/// What the child said.
+struct Said {
+    /// The digest of each key that it was given, by its id.
+    keys: BTreeMap<String, String>,
+    /// The ids of keys that it was told are destroyed.
+    gone: Vec<String>,
+}
+
+/// Runs the child until it is killed or done. Returns whether it was killed, and what it said by then.
+fn run_child(folder: &Path, work: Work, file: &str, call: &str, nth: u32) -> (bool, Said) {
     let output = Command::new("strace")
         .args(["-f", "-qq", "-o", "/dev/null", "-P"])
         .arg(folder.join(file))
@@ -146,16 +280,22 @@ fn run_child(folder: &Path, file: &str, call: &str, nth: u32) -> (bool, BTreeMap
             "--test-threads=1",
         ])
         .env(FOLDER, folder)
+        .env(WORK, work.as_str())
         .output()
         .unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
-    let acknowledged = (said.lines())
-        .filter_map(|line| line.strip_prefix("KEY "))
-        // A last line that was cut short was not said.
-        .filter_map(|line| line.strip_suffix(" ."))
-        .filter_map(|line| line.split_once(' '))
+    // A last line that was cut short was not said.
+    let lines = said.lines().filter_map(|line| line.strip_suffix(" ."));
+    let keys = lines
+        .clone()
+        .filter_map(|line| line.strip_prefix("KEY ")?.split_once(' '))
         .map(|(id, digest)| (id.to_owned(), digest.to_owned()))
         .collect();
+    let gone = lines.filter_map(|line| line.strip_prefix("GONE "));
+    let acknowledged = Said {
+        keys,
+        gone: gone.map(str::to_owned).collect(),
+    };
     let done = output.status.success();
     assert!(
         done || !said.contains("panicked"),
@@ -175,6 +315,10 @@ fn child() {
     block_on(async {
         let local = open(Path::new(&folder)).await;
         let operator = local.admin(Caller::operator("operator"));
+        let work = std::env::var(WORK).unwrap();
+        if work == Work::Restore.as_str() {
+            restore(&local, Path::new(&folder)).await;
+        }
         let state = *local.seal_state().borrow();
         match state {
             SealState::Uninitialised => operator.init(PASSPHRASE.into()).await.unwrap(),
@@ -188,40 +332,112 @@ fn child() {
                 println!("KEY {id} {digest} .");
             }
         }
+        if work == Work::Rotation.as_str() {
+            operator.rotate_keks(None).await.unwrap();
+            operator
+                .rotate_root(None, Some(PASSPHRASE.into()))
+                .await
+                .unwrap();
+            rewrapped(&local).await;
+        }
+        if work == Work::Acts.as_str() {
+            let series = series(&operator).await;
+            operator.key_destroy(series[0]).await.unwrap();
+            println!("GONE {} .", series[0]);
+            agreed(&local, Act::SetAsideLog {}).await;
+            operator.key_destroy(series[1]).await.unwrap();
+            println!("GONE {} .", series[1]);
+        }
     });
 }
 
+/// The ids of what [`lease_series`] has made.
+async fn series(operator: &Arc<dyn Admin>) -> Vec<KeyId> {
+    let filter = KeyFilter {
+        asset: Some("series".parse().unwrap()),
+        ..KeyFilter::default()
+    };
+    let listed = operator.key_list(filter).await.unwrap().keys;
+    listed.iter().map(|record| record.key_id).collect()
+}
+
+/// Does what needs two operators.
+async fn agreed(local: &Local, act: Act) {
+    let [one, other] = ["anna", "berta"].map(|name| local.admin(Caller::operator(name)));
+    let Acted::Waits(approval) = one.act(act.clone()).await.unwrap() else {
+        panic!("done by one operator alone");
+    };
+    other.approve(approval.id).await.unwrap();
+    let done = one.act(act).await.unwrap();
+    assert!(matches!(done, Acted::Done(_)), "{done:?}");
+}
+
+/// Waits until all keys are wrapped anew and the floor is raised.
+async fn rewrapped(local: &Local) {
+    let operator = local.admin(Caller::operator("operator"));
+    let done = async {
+        while operator.status().await.unwrap().rotating {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    (tokio::time::timeout(Duration::from_secs(60), done).await).expect("it ends in time");
+}
+
 /// Opens what the child left and looks through it.
-fn check(folder: &Path, acknowledged: &BTreeMap<String, String>, killed_at: &str) {
+fn check(folder: &Path, acknowledged: &Said, killed_at: &str) {
     block_on(async {
         let local = open(folder).await;
         let operator = local.admin(Caller::operator("operator"));
         let state = *local.seal_state().borrow();
         if state == SealState::Uninitialised {
-            assert!(acknowledged.is_empty(), "{killed_at}: the root is gone");
+            assert!(
+                acknowledged.keys.is_empty(),
+                "{killed_at}: the root is gone"
+            );
             operator.init(PASSPHRASE.into()).await.unwrap();
         } else {
             operator.unseal(PASSPHRASE.into()).await.unwrap();
         }
+        rewrapped(&local).await;
         // Whole: every row opens, the chain holds, and each lease's two keys are there or neither.
-        let report = operator.verify().await.unwrap();
+        let report = operator.verify(None).await.unwrap();
         assert_eq!(report.faults, vec![], "{killed_at}");
-        assert_eq!(report.unwrapped, report.keys, "{killed_at}");
+        let destroyed = operator.status().await.unwrap().destroyed;
+        assert_eq!(report.unwrapped + destroyed, report.keys, "{killed_at}");
         assert_eq!(report.keys % 2, 0, "{killed_at}: a lease was half kept");
         // Recorded: each acknowledged key stands in the log.
-        let log = std::fs::read_to_string(folder.join("state/audit.log")).unwrap();
-        for id in acknowledged.keys() {
+        let mut log = String::new();
+        for file in std::fs::read_dir(folder.join("state")).unwrap() {
+            let path = file.unwrap().path();
+            if path.to_string_lossy().contains("audit") {
+                log.push_str(&std::fs::read_to_string(path).unwrap());
+            }
+        }
+        for id in acknowledged.keys.keys() {
             assert!(log.contains(id), "{killed_at}: {id} left without a record");
+        }
+        for id in &acknowledged.gone {
+            let record = format!("\"op\":\"destroy\",\"key_id\":\"{id}\"");
+            assert!(
+                log.contains(&record),
+                "{killed_at}: {id} went without a record"
+            );
+            let record = operator.key_show(id.parse().unwrap()).await.unwrap();
+            assert!(record.destroyed.is_some(), "{killed_at}: {id} came back");
         }
         // The same keys again, by id and digest.
         let mut now = BTreeMap::new();
         for number in 0..ASSETS {
             now.extend(digests(&lease(&local, number).await));
         }
-        for (id, digest) in acknowledged {
+        for (id, digest) in &acknowledged.keys {
             assert_eq!(now.get(id), Some(digest), "{killed_at}");
         }
-        let listed = operator.key_list(KeyFilter::default()).await.unwrap().keys;
+        let filter = KeyFilter {
+            asset: Some("film".parse().unwrap()),
+            ..KeyFilter::default()
+        };
+        let listed = operator.key_list(filter).await.unwrap().keys;
         assert_eq!(
             listed.len(),
             now.len(),
@@ -233,6 +449,23 @@ fn check(folder: &Path, acknowledged: &BTreeMap<String, String>, killed_at: &str
 async fn open(folder: &Path) -> Local {
     let settings = testing::settings(folder);
     Local::open(&settings, Arc::new(SystemClock)).await.unwrap()
+}
+
+async fn lease_series(local: &Local, number: u32, keys: u8) {
+    let contexts = (0..keys).map(|source| KeyContext {
+        tenant: "default".to_owned(),
+        asset: "series".parse().unwrap(),
+        label: Label::Hd,
+        scheme: Scheme::Cbcs,
+        subsample_rule: SUBSAMPLE_RULE,
+        generation: Generation {
+            sources: [source; 32],
+            number,
+        },
+    });
+    let contexts = contexts.collect();
+    let request = LeaseRequest { contexts };
+    testing::origin(local).lease(request).await.unwrap();
 }
 
 async fn lease(local: &Local, number: u32) -> Lease {

@@ -105,7 +105,7 @@ async fn a_token_unseals_and_is_not_asked_again() {
     assert_eq!(status.kept_by, [UnlockMethod::Pkcs11]);
     // What is unsealed needs no token.
     token.becomes("hangs while it is loaded");
-    assert_eq!(admin.verify().await.unwrap().faults, vec![]);
+    assert_eq!(admin.verify(None).await.unwrap().faults, vec![]);
     assert_eq!(state(&local), SealState::Unsealed);
     // Nor is the module ever in the keystore's own process.
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();

@@ -11,7 +11,10 @@ use conf::{KeystoreSettings, SecretSource};
 use keystore::capability::Caller;
 use keystore::{Local, SystemClock, testing};
 use keystore_client::SealState;
-use keystore_client::admin::{Admin, AdminError, Keeping, SharePlan, UnlockMethod};
+use keystore_client::admin::{
+    Act, Admin, AdminError, Keeping, RotatedRoot, SharePlan, UnlockMethod,
+};
+use secrecy::SecretString;
 use sqlx::Connection as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
@@ -152,8 +155,129 @@ async fn each_way_opens_the_same_root_alone() {
             }
         }
         assert_eq!(state(&local), SealState::Unsealed);
-        assert_eq!(admin.verify().await.unwrap().faults, vec![]);
+        assert_eq!(admin.verify(None).await.unwrap().faults, vec![]);
     }
+}
+
+async fn deal_all(admin: &Arc<dyn Admin>, shares: u8) -> Vec<SecretString> {
+    let mut dealt = vec![];
+    for _ in 0..shares {
+        let share = admin.deal_share().await.unwrap().text;
+        admin.confirm_share(share.clone()).await.unwrap();
+        dealt.push(share);
+    }
+    dealt
+}
+
+#[tokio::test]
+async fn shares_are_dealt_anew_by_two_operators_and_the_old_ones_open_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = testing::settings(folder.path());
+    settings.key = Some(secret(folder.path(), "key", &[7; 32]));
+    let local = open(&settings).await;
+    let anna = local.admin(Caller::operator("anna"));
+    let berta = local.admin(Caller::operator("berta"));
+    let plan = |shares, threshold| SharePlan { shares, threshold };
+    let keeping = Keeping {
+        methods: vec![UnlockMethod::Key],
+        shares: Some(plan(3, 2)),
+    };
+    let passphrase = || Some(SecretString::from("correct horse"));
+    anna.init_with(keeping, passphrase()).await.unwrap();
+    let lost = deal_all(&anna, 3).await;
+
+    let without = anna.rotate_root(None, passphrase()).await;
+    assert!(
+        matches!(without, Err(AdminError::Refused(_))),
+        "{without:?}"
+    );
+    let mistyped = anna.rotate_root(Some(plan(5, 3)), Some("correct horsf".into()));
+    assert!(matches!(mistyped.await, Err(AdminError::WrongPassphrase)));
+    let directly = anna.act(Act::DealShares(plan(5, 3))).await;
+    assert!(
+        matches!(directly, Err(AdminError::Refused(_))),
+        "{directly:?}"
+    );
+
+    let RotatedRoot::Waits(approval) =
+        (anna.rotate_root(Some(plan(5, 3)), passphrase()).await).unwrap()
+    else {
+        panic!("one operator is not enough");
+    };
+    assert!(anna.approve(approval.id.clone()).await.is_err());
+    berta.approve(approval.id).await.unwrap();
+    let RotatedRoot::Dealing(dealing) =
+        (anna.rotate_root(Some(plan(5, 3)), passphrase()).await).unwrap()
+    else {
+        panic!("two operators are enough");
+    };
+    assert_eq!(dealing.plan, plan(5, 3));
+    // Until the last is read back, the old root stands.
+    let first = anna.deal_share().await.unwrap().text;
+    anna.seal().await.unwrap();
+    anna.unseal_share(lost[0].clone()).await.unwrap();
+    assert!(anna.unseal_share(lost[1].clone()).await.unwrap().done);
+    assert!(anna.confirm_share(first).await.is_err());
+
+    let waits = anna.rotate_root(Some(plan(5, 3)), passphrase()).await;
+    let RotatedRoot::Waits(approval) = waits.unwrap() else {
+        panic!("an approval is used once");
+    };
+    berta.approve(approval.id).await.unwrap();
+    (anna.rotate_root(Some(plan(5, 3)), passphrase()).await).unwrap();
+    let dealt = deal_all(&anna, 5).await;
+    assert_eq!(anna.verify(None).await.unwrap().faults, vec![]);
+    anna.seal().await.unwrap();
+    let old = anna.unseal_share(lost[0].clone()).await;
+    assert!(matches!(old, Err(AdminError::WrongShare(_))), "{old:?}");
+    for share in &dealt[2..] {
+        anna.unseal_share(share.clone()).await.unwrap();
+    }
+    assert_eq!(state(&local), SealState::Unsealed);
+    // The other ways open the new root, too.
+    anna.seal().await.unwrap();
+    anna.unseal("correct horse".into()).await.unwrap();
+    anna.seal().await.unwrap();
+    anna.unseal_by(UnlockMethod::Key).await.unwrap();
+    assert_eq!(anna.verify(None).await.unwrap().faults, vec![]);
+}
+
+#[tokio::test]
+async fn a_rotated_root_is_kept_in_every_way_that_the_old_one_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_service, mut settings) = by_transit(folder.path()).await;
+    settings.key = Some(secret(folder.path(), "key", &[7; 32]));
+    settings.passphrase = Some(secret(folder.path(), "passphrase", b"correct horse"));
+    settings.init_at_start = true;
+    let local = open(&settings).await;
+    let admin = operator(&local);
+    let ways = [
+        UnlockMethod::Passphrase,
+        UnlockMethod::Key,
+        UnlockMethod::Transit,
+    ];
+    assert_eq!(admin.status().await.unwrap().kept_by.len(), ways.len());
+    let rotated = admin.rotate_root(None, None).await.unwrap();
+    assert_eq!(rotated, RotatedRoot::Version(2));
+    for way in ways {
+        admin.seal().await.unwrap();
+        admin.unseal_by(way).await.unwrap();
+        assert_eq!(admin.verify(None).await.unwrap().faults, vec![]);
+    }
+    drop(admin);
+    drop(local);
+
+    // What is not configured any more cannot be sealed anew: the old root stays.
+    settings.transit = None;
+    let local = open(&settings).await;
+    let admin = operator(&local);
+    let refused = admin.rotate_root(None, None).await;
+    assert!(
+        matches!(refused, Err(AdminError::Refused(_))),
+        "{refused:?}"
+    );
+    admin.seal().await.unwrap();
+    admin.unseal_by(UnlockMethod::Key).await.unwrap();
 }
 
 #[tokio::test]
@@ -252,7 +376,7 @@ async fn a_transit_service_unseals_over_https() {
     // Encrypted once and read back, then decrypted once more; a licence asks nothing.
     assert_eq!(service.asked(), ["encrypt", "decrypt", "decrypt"]);
     service.becomes(Mood::Silent);
-    assert_eq!(admin.verify().await.unwrap().faults, vec![]);
+    assert_eq!(admin.verify(None).await.unwrap().faults, vec![]);
     assert_eq!(state(&local), SealState::Unsealed);
 }
 

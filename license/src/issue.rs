@@ -36,7 +36,7 @@ impl License {
 ///
 /// # Errors
 /// [`Refusal::KeysUnknown`] where the asset has none of them, [`Refusal::Sealed`],
-/// [`Refusal::KeystoreDenied`], [`Refusal::KeystoreUnavailable`].
+/// [`Refusal::KeystoreDenied`], [`Refusal::AuditUnavailable`], [`Refusal::KeystoreUnavailable`].
 pub async fn issue(
     keystore: &dyn Keystore,
     challenge: &Challenge,
@@ -80,6 +80,10 @@ fn refusal(error: keystore_client::Error) -> Refusal {
                 "the keystore does not let this server export keys of the asset"
             );
             Refusal::KeystoreDenied
+        }
+        keystore_client::Error::AuditUnavailable(reason) => {
+            tracing::error!(reason, "the keystore cannot record what it hands out");
+            Refusal::AuditUnavailable
         }
         keystore_client::Error::Malformed(reason) | keystore_client::Error::Unavailable(reason) => {
             tracing::error!(reason, "the keystore cannot answer");

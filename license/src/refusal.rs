@@ -61,6 +61,9 @@ pub enum Refusal {
     /// The keystore is sealed.
     #[error("the keystore is sealed")]
     Sealed,
+    /// The keystore's audit log is full or cannot be written.
+    #[error("the keystore cannot record what it hands out")]
+    AuditUnavailable,
     /// The keystore does not answer.
     #[error("the keystore cannot answer")]
     KeystoreUnavailable,
@@ -105,6 +108,7 @@ impl Refusal {
             Self::RequestIncomplete => "request_incomplete",
             Self::RequestTooLong => "request_too_long",
             Self::Sealed => "sealed",
+            Self::AuditUnavailable => "audit_unavailable",
             Self::KeystoreUnavailable => "keystore_unavailable",
         }
     }

@@ -62,6 +62,7 @@ impl From<keystore_client::Error> for Error {
             keystore_client::Error::Sealed => Self::Sealed,
             keystore_client::Error::Denied(_)
             | keystore_client::Error::Malformed(_)
+            | keystore_client::Error::AuditUnavailable(_)
             | keystore_client::Error::Unavailable(_) => Self::Keystore(error.to_string()),
         }
     }

@@ -103,7 +103,7 @@ impl From<KeystoreError> for Failure {
             KeystoreError::Sealed => Exit::Sealed,
             KeystoreError::Denied(_) => Exit::NotAllowed,
             KeystoreError::Malformed(_) => Exit::Failed,
-            KeystoreError::Unavailable(_) => Exit::Unreachable,
+            KeystoreError::AuditUnavailable(_) | KeystoreError::Unavailable(_) => Exit::Unreachable,
         };
         Self::new(exit, error)
     }

@@ -72,7 +72,7 @@ fn configured(folder: &Path, more: &str) -> PathBuf {
     path
 }
 
-const VERBS: [&[&str]; 20] = [
+const VERBS: [&[&str]; 32] = [
     &["demo"],
     &["serve"],
     &["ingest"],
@@ -81,6 +81,18 @@ const VERBS: [&[&str]; 20] = [
     &["keystore", "init"],
     &["keystore", "unseal"],
     &["keystore", "seal"],
+    &["keystore", "rotate"],
+    &["keystore", "approvals"],
+    &["keystore", "approve"],
+    &["keystore", "cancel"],
+    &["keystore", "set-aside-log"],
+    &["keystore", "lower-floor"],
+    &["keystore", "accept-rollback"],
+    &["keystore", "destroy-tenant"],
+    &["keystore", "backup"],
+    &["keystore", "restore"],
+    &["keystore", "export-keks"],
+    &["keystore", "checkpoint"],
     &["keystore", "status"],
     &["keystore", "verify"],
     &["key", "list"],
@@ -534,6 +546,21 @@ fn the_daemon_is_sealed_until_it_is_unsealed_and_drains_on_sigterm() {
         "{labels:?}"
     );
     assert_eq!(code(&verb(&["keystore", "verify"])), 0);
+    let rotated = json(&verb(&["keystore", "rotate", "--tenant", "default"]));
+    assert_eq!(rotated["keks"][0]["version"], 2);
+    let rotated = json(&verb(&[
+        "keystore",
+        "rotate",
+        "--root",
+        "--passphrase-file",
+        passphrase,
+    ]));
+    assert_eq!(rotated["root"], 2);
+    audit_is_verified_offline(
+        &verb,
+        &folder.path().join("keystore/audit.log"),
+        folder.path(),
+    );
 
     let clip = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/title/castellum-360.mp4");
     let ingested = verb(&["ingest", clip.to_str().unwrap(), "--asset", "clip"]);
@@ -575,6 +602,49 @@ fn the_daemon_is_sealed_until_it_is_unsealed_and_drains_on_sigterm() {
 
     running.signal("-TERM");
     assert_eq!(running.0.wait().unwrap().code(), Some(0));
+}
+
+/// As an auditor does with a copy of the log, the public key and a checkpoint, on a machine of their own.
+fn audit_is_verified_offline(verb: &dyn Fn(&[&str]) -> Output, log: &Path, folder: &Path) {
+    let at = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let (copy, key, checkpoint) = (at("copy.log"), at("audit.pem"), at("checkpoint.json"));
+    let pem = json(&verb(&["keystore", "checkpoint", "--public-key"]));
+    fs::write(&key, pem["public_key"].as_str().unwrap()).unwrap();
+    fs::write(&checkpoint, verb(&["keystore", "checkpoint"]).stdout).unwrap();
+    let signed = fs::read_to_string(&checkpoint).unwrap();
+    let signed: Value = serde_json::from_str(&signed).unwrap();
+    assert_eq!(
+        code(&verb(&["keystore", "verify", "--checkpoint", &checkpoint])),
+        0
+    );
+
+    fs::copy(log, &copy).unwrap();
+    let offline = [
+        "keystore",
+        "verify",
+        "--offline",
+        &copy,
+        "--public-key",
+        &key,
+    ];
+    let offline = [offline.as_slice(), &["--checkpoint", &checkpoint]].concat();
+    let report = run(&[offline.as_slice(), &["--json"]].concat());
+    assert_eq!(
+        code(&report),
+        0,
+        "{}",
+        String::from_utf8_lossy(&report.stderr)
+    );
+    assert_eq!(json(&report)["audit_signed"], signed["seq"]);
+
+    let text = fs::read_to_string(&copy).unwrap();
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    fs::write(&copy, lines[..3].concat()).unwrap();
+    let report = run(&[offline.as_slice(), &["--json"]].concat());
+    assert_eq!(code(&report), 1);
+    let fault = &json(&report)["faults"][0];
+    assert_eq!(fault["sequence"], 4);
+    assert_eq!(fault["offset"], lines[..3].concat().len());
 }
 
 #[test]

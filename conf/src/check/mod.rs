@@ -13,12 +13,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use self::served::licensed;
-use crate::document::{Document, KeystoreDocument, LicenseDocument, LogDocument, OriginDocument};
+use crate::document::{
+    AuditDocument, BudgetDocument, Document, KeystoreDocument, LicenseDocument, LogDocument,
+    OriginDocument,
+};
 use crate::fault::Fault;
 use crate::settings::{
-    AdminSettings, CacheLimits, Drain, KeystoreSettings, LicensePolicySettings, LicenseSettings,
-    LogSettings, OriginSettings, PackSettings, PolicySettings, RequestLimits, Settings,
-    StorageSettings, TenantSettings, Transport,
+    AdminSettings, AuditSettings, BudgetSettings, CacheLimits, Drain, KeystoreSettings,
+    LicensePolicySettings, LicenseSettings, LogSettings, OriginSettings, PackSettings,
+    PolicySettings, RequestLimits, Settings, StorageSettings, TenantSettings, Transport,
 };
 use crate::units::{Size, Span};
 use crate::written::{Places, Written};
@@ -296,6 +299,14 @@ impl Check<'_> {
             Span::seconds(10),
             Span::seconds(86_400),
         );
+        self.within(
+            "keystore.approval_term",
+            keystore.approval_term,
+            Span::seconds(60),
+            Span::seconds(7 * 86_400),
+        );
+        let tombstone_file =
+            (keystore.tombstone_file).map(|path| self.absolute("keystore.tombstone_file", path));
         KeystoreSettings {
             state_dir: self.absolute("keystore.state_dir", keystore.state_dir),
             socket: shared.keystore_socket(),
@@ -310,8 +321,61 @@ impl Check<'_> {
             init_at_start: keystore.init_at_start,
             share_patience: keystore.share_patience.0,
             argon2: self.argon2(keystore.argon2),
+            audit: self.audit(keystore.audit),
+            budget: self.budget(&keystore.budget),
             require_locked_memory: keystore.require_locked_memory,
+            tombstone_file,
+            approval_term: keystore.approval_term.0,
             drain: shared.drain,
+        }
+    }
+
+    /// A record has up to 256 KiB: the operators' half of the reserve holds a few of the longest.
+    fn audit(&mut self, audit: AuditDocument) -> AuditSettings {
+        let capacity = self.bytes(
+            "keystore.audit.capacity",
+            audit.capacity,
+            Size::mebibytes(8),
+            Size::mebibytes(1 << 20),
+        );
+        let reserve = self.bytes(
+            "keystore.audit.reserve",
+            audit.reserve,
+            Size::mebibytes(2),
+            Size::mebibytes(1024),
+        );
+        if reserve > capacity / 4 {
+            self.fault(
+                "keystore.audit.reserve",
+                "is more than a quarter of the capacity",
+                "set it to 16MiB, or raise keystore.audit.capacity",
+            );
+        }
+        AuditSettings {
+            capacity: capacity as u64,
+            reserve: reserve as u64,
+        }
+    }
+
+    /// A request has up to 64 keys; and what is remembered of a minute must fit in memory.
+    fn budget(&mut self, budget: &BudgetDocument) -> BudgetSettings {
+        if budget.uses < 64 {
+            self.fault(
+                "keystore.budget.uses",
+                "is below 64, which would refuse whole requests",
+                "set it to 600000",
+            );
+        }
+        if !(64..=1_000_000).contains(&budget.keys) {
+            self.fault(
+                "keystore.budget.keys",
+                "is not within 64 to 1000000",
+                "set it to 10000",
+            );
+        }
+        BudgetSettings {
+            uses: budget.uses,
+            keys: budget.keys,
         }
     }
 

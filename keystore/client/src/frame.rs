@@ -21,8 +21,8 @@ use zeroize::Zeroizing;
 /// records, fit many times over.
 pub const MAX_FRAME: usize = 1 << 20;
 
-/// The most secret bytes in one frame: [`crate::MAX_KEYS`] keys, or a passphrase.
-pub const MAX_SECRET: usize = 8 << 10;
+/// The most secret bytes in one frame: [`crate::MAX_KEYS`] keys, a passphrase, or some of a backup.
+pub const MAX_SECRET: usize = 256 << 10;
 
 /// Bytes that are wiped when dropped.
 pub type Secret = Zeroizing<Vec<u8>>;

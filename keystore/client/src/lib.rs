@@ -143,7 +143,10 @@ pub enum Error {
     /// The request breaks the protocol: too many keys, an unknown message.
     #[error("the keystore refused the request: {0}")]
     Malformed(String),
-    /// The process, its store or its audit log cannot be reached or written.
+    /// What was asked cannot be recorded, so it is not done: the audit log is full or cannot be written.
+    #[error("the keystore cannot record this: {0}")]
+    AuditUnavailable(String),
+    /// The process or its store cannot be reached or written.
     #[error("the keystore cannot answer: {0}")]
     Unavailable(String),
 }

@@ -11,8 +11,8 @@ use keystore_types::{ConstantIv, ContentKey, KeyContext, KeyId, Label, Scheme};
 use serde::{Deserialize, Serialize};
 
 use crate::admin::{
-    AdminError, Dealing, Keeping, KeyFilter, KeyPage, KeyRecord, Progress, Report, Status,
-    UnlockMethod,
+    Act, Acted, AdminError, Approval, CheckpointText, Dealing, Keeping, KekVersion, KeyFilter,
+    KeyPage, KeyRecord, Progress, Report, RotatedRoot, SharePlan, Status, UnlockMethod,
 };
 use crate::frame::{Frame, Secret};
 use crate::{Error, ExportRequest, ExportedKey, Lease, LeaseRequest, LeasedKey, SealState};
@@ -101,10 +101,30 @@ pub enum AdminCall {
     Unseal,
     /// [`crate::admin::Admin::seal`].
     Seal,
+    /// [`crate::admin::Admin::rotate_root`].
+    RotateRoot(Option<SharePlan>),
+    /// [`crate::admin::Admin::rotate_keks`].
+    RotateKeks(Option<String>),
     /// [`crate::admin::Admin::status`].
     Status,
+    /// [`crate::admin::Admin::checkpoint`].
+    Checkpoint,
     /// [`crate::admin::Admin::verify`].
-    Verify,
+    Verify(Option<CheckpointText>),
+    /// [`crate::admin::Admin::act`].
+    Act(Act),
+    /// [`crate::admin::Admin::backup`].
+    Backup(Vec<String>),
+    /// [`crate::admin::Admin::backup_chunk`].
+    BackupChunk(String),
+    /// [`crate::admin::Admin::restore`].
+    Restore(String),
+    /// [`crate::admin::Admin::approvals`].
+    Approvals,
+    /// [`crate::admin::Admin::approve`].
+    Approve(String),
+    /// [`crate::admin::Admin::cancel`].
+    Cancel(String),
     /// [`crate::admin::Admin::key_list`].
     KeyList(KeyFilter),
     /// [`crate::admin::Admin::key_show`].
@@ -185,10 +205,31 @@ pub enum AdminReply {
     },
     /// To [`AdminCall::ConfirmShare`] and [`AdminCall::UnsealShare`].
     Progress(Progress),
+    /// To [`AdminCall::RotateRoot`].
+    RotatedRoot(RotatedRoot),
+    /// To [`AdminCall::RotateKeks`].
+    Versions(Vec<KekVersion>),
     /// To [`AdminCall::Status`].
     Status(Status),
+    /// To [`AdminCall::Checkpoint`].
+    Checkpoint(CheckpointText),
     /// To [`AdminCall::Verify`].
     Report(Report),
+    /// To [`AdminCall::Act`].
+    Acted(Acted),
+    /// To [`AdminCall::Backup`].
+    Backup(String),
+    /// To [`AdminCall::BackupChunk`]; the bytes stand in the frame's secret bytes.
+    BackupChunk {
+        /// Whether there are none any more.
+        end: bool,
+    },
+    /// To [`AdminCall::Restore`].
+    Restored(Option<String>),
+    /// To [`AdminCall::Approvals`].
+    Approvals(Vec<Approval>),
+    /// To [`AdminCall::Approve`] and [`AdminCall::Cancel`].
+    Approval(Approval),
     /// To [`AdminCall::KeyList`].
     Page(KeyPage),
     /// To [`AdminCall::KeyShow`] and [`AdminCall::KeyDestroy`].
@@ -205,6 +246,8 @@ pub enum Fault {
     Denied(String),
     /// [`Error::Malformed`].
     Malformed(String),
+    /// [`Error::AuditUnavailable`].
+    AuditUnavailable(String),
     /// [`Error::Unavailable`].
     Unavailable(String),
     /// [`AdminError::WrongPassphrase`].
@@ -223,6 +266,7 @@ impl From<Error> for Fault {
             Error::Sealed => Self::Sealed,
             Error::Denied(why) => Self::Denied(why),
             Error::Malformed(why) => Self::Malformed(why),
+            Error::AuditUnavailable(why) => Self::AuditUnavailable(why),
             Error::Unavailable(why) => Self::Unavailable(why),
         }
     }
@@ -246,6 +290,7 @@ impl From<Fault> for AdminError {
             Fault::Sealed => Error::Sealed.into(),
             Fault::Denied(why) => Error::Denied(why).into(),
             Fault::Malformed(why) => Error::Malformed(why).into(),
+            Fault::AuditUnavailable(why) => Error::AuditUnavailable(why).into(),
             Fault::Unavailable(why) => Error::Unavailable(why).into(),
             Fault::WrongPassphrase => Self::WrongPassphrase,
             Fault::WrongShare(why) => Self::WrongShare(why),

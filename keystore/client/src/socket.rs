@@ -9,8 +9,9 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::admin::{
-    Admin, AdminError, Dealing, DealtShare, Keeping, KeyFilter, KeyPage, KeyRecord, Outcome,
-    Progress, Report, Status, UnlockMethod,
+    Act, Acted, Admin, AdminError, Approval, CheckpointText, Dealing, DealtShare, Keeping,
+    KekVersion, KeyFilter, KeyPage, KeyRecord, Outcome, Progress, Report, RotatedRoot, SharePlan,
+    Status, UnlockMethod,
 };
 use crate::frame::{Frame, Secret};
 use crate::link::Link;
@@ -91,10 +92,6 @@ impl AdminSocket {
         Ok(self.call(call, secret).await?.header)
     }
 
-    async fn with(&self, call: AdminCall, passphrase: SecretString) -> Result<(), AdminError> {
-        done(self.give(call, &passphrase).await?)
-    }
-
     async fn ask(&self, call: AdminCall) -> Result<AdminReply, AdminError> {
         Ok(self.call(call, Secret::default()).await?.header)
     }
@@ -109,7 +106,7 @@ impl AdminSocket {
 
 impl Admin for AdminSocket {
     fn init(&self, passphrase: SecretString) -> Outcome<'_, ()> {
-        Box::pin(self.with(AdminCall::Init, passphrase))
+        Box::pin(async move { done(self.give(AdminCall::Init, &passphrase).await?) })
     }
 
     fn init_with(
@@ -154,11 +151,37 @@ impl Admin for AdminSocket {
     }
 
     fn unseal(&self, passphrase: SecretString) -> Outcome<'_, ()> {
-        Box::pin(self.with(AdminCall::Unseal, passphrase))
+        Box::pin(async move { done(self.give(AdminCall::Unseal, &passphrase).await?) })
     }
 
     fn seal(&self) -> Outcome<'_, ()> {
         Box::pin(async { done(self.ask(AdminCall::Seal).await?) })
+    }
+
+    fn rotate_root(
+        &self,
+        shares: Option<SharePlan>,
+        passphrase: Option<SecretString>,
+    ) -> Outcome<'_, RotatedRoot> {
+        Box::pin(async move {
+            let passphrase = passphrase.unwrap_or_else(|| String::new().into());
+            match self
+                .give(AdminCall::RotateRoot(shares), &passphrase)
+                .await?
+            {
+                AdminReply::RotatedRoot(rotated) => Ok(rotated),
+                other => Err(unlike(&other)),
+            }
+        })
+    }
+
+    fn rotate_keks(&self, tenant: Option<String>) -> Outcome<'_, Vec<KekVersion>> {
+        Box::pin(async {
+            match self.ask(AdminCall::RotateKeks(tenant)).await? {
+                AdminReply::Versions(versions) => Ok(versions),
+                other => Err(unlike(&other)),
+            }
+        })
     }
 
     fn status(&self) -> Outcome<'_, Status> {
@@ -170,13 +193,84 @@ impl Admin for AdminSocket {
         })
     }
 
-    fn verify(&self) -> Outcome<'_, Report> {
+    fn checkpoint(&self) -> Outcome<'_, CheckpointText> {
         Box::pin(async {
-            match self.ask(AdminCall::Verify).await? {
+            match self.ask(AdminCall::Checkpoint).await? {
+                AdminReply::Checkpoint(checkpoint) => Ok(checkpoint),
+                other => Err(unlike(&other)),
+            }
+        })
+    }
+
+    fn verify(&self, against: Option<CheckpointText>) -> Outcome<'_, Report> {
+        Box::pin(async {
+            match self.ask(AdminCall::Verify(against)).await? {
                 AdminReply::Report(report) => Ok(report),
                 other => Err(unlike(&other)),
             }
         })
+    }
+
+    fn act(&self, act: Act) -> Outcome<'_, Acted> {
+        Box::pin(async {
+            match self.ask(AdminCall::Act(act)).await? {
+                AdminReply::Acted(acted) => Ok(acted),
+                other => Err(unlike(&other)),
+            }
+        })
+    }
+
+    fn backup(&self, recipients: Vec<String>) -> Outcome<'_, String> {
+        Box::pin(async {
+            match self.ask(AdminCall::Backup(recipients)).await? {
+                AdminReply::Backup(id) => Ok(id),
+                other => Err(unlike(&other)),
+            }
+        })
+    }
+
+    fn backup_chunk(&self, id: String) -> Outcome<'_, Option<Vec<u8>>> {
+        Box::pin(async {
+            let call = AdminCall::BackupChunk(id);
+            let reply = self
+                .0
+                .call(&call, Secret::default(), ADMIN_PATIENCE)
+                .await?;
+            let mut frame: Frame<AdminReply> = typed(reply?)?;
+            match frame.header {
+                AdminReply::BackupChunk { end: true } => Ok(None),
+                AdminReply::BackupChunk { end: false } => {
+                    Ok(Some(std::mem::take(&mut *frame.secret)))
+                }
+                other => Err(unlike(&other)),
+            }
+        })
+    }
+
+    fn restore(&self, lines: String) -> Outcome<'_, Option<String>> {
+        Box::pin(async {
+            match self.ask(AdminCall::Restore(lines)).await? {
+                AdminReply::Restored(restored) => Ok(restored),
+                other => Err(unlike(&other)),
+            }
+        })
+    }
+
+    fn approvals(&self) -> Outcome<'_, Vec<Approval>> {
+        Box::pin(async {
+            match self.ask(AdminCall::Approvals).await? {
+                AdminReply::Approvals(approvals) => Ok(approvals),
+                other => Err(unlike(&other)),
+            }
+        })
+    }
+
+    fn approve(&self, id: String) -> Outcome<'_, Approval> {
+        Box::pin(async { approval(self.ask(AdminCall::Approve(id)).await?) })
+    }
+
+    fn cancel(&self, id: String) -> Outcome<'_, Approval> {
+        Box::pin(async { approval(self.ask(AdminCall::Cancel(id)).await?) })
     }
 
     fn key_list(&self, filter: KeyFilter) -> Outcome<'_, KeyPage> {
@@ -200,6 +294,13 @@ impl Admin for AdminSocket {
 fn done(reply: AdminReply) -> Result<(), AdminError> {
     match reply {
         AdminReply::Done => Ok(()),
+        other => Err(unlike(&other)),
+    }
+}
+
+fn approval(reply: AdminReply) -> Result<Approval, AdminError> {
+    match reply {
+        AdminReply::Approval(approval) => Ok(approval),
         other => Err(unlike(&other)),
     }
 }

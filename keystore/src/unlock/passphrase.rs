@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::SealedRoot;
 use crate::error::{Error, ErrorKind};
+use crate::memory::room_for;
 use crate::seal::{KeyBytes, WrappingKey, fill};
 
 /// The shortest passphrase, in bytes.
@@ -105,6 +106,7 @@ fn derive(
             "an Argon2id cost of {memory_kib} KiB, {passes} passes and {lanes} lanes is beyond its bounds"
         )));
     }
+    room_for(u64::from(memory_kib) << 10)?;
     let mut key = KeyBytes::default();
     Params::new(memory_kib, passes, lanes, Some(key.len()))
         .and_then(|params| {

@@ -63,6 +63,12 @@ pub fn rescue(refusal: &Refusal) -> Response {
             "The keystore is sealed.",
         )
         .retry_after(RETRY_AFTER),
+        Refusal::AuditUnavailable => Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "audit-unavailable",
+            "What is handed out cannot be recorded at the moment.",
+        )
+        .retry_after(RETRY_AFTER),
         Refusal::KeystoreUnavailable => Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "keystore-unavailable",

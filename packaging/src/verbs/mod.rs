@@ -1,6 +1,5 @@
 //! The command line: one file for each verb.
 
-mod ceremony;
 mod check_config;
 mod completions;
 mod config;

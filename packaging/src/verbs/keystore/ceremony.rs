@@ -11,7 +11,7 @@ use keystore_client::socket::AdminSocket;
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
-use super::keystore::{line_of_stdin, prompt};
+use super::{line_of_stdin, prompt};
 use crate::failure::Failure;
 use crate::output::{self, Output};
 

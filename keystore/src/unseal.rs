@@ -1,75 +1,39 @@
 //! How a root comes to be, and into memory: by a passphrase, by what is configured, by shares.
 
-use std::borrow::Cow;
-use std::sync::Weak;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use keystore_client::admin::{MAX_SHARES, SharePlan};
-use secrecy::ExposeSecret as _;
+use keystore_client::SealState;
+use keystore_client::admin::{
+    Dealing, DealtShare, Keeping, MAX_SHARES, Progress, SharePlan, UnlockMethod,
+};
+use secrecy::{ExposeSecret as _, SecretString};
 
-use super::*;
+use crate::audit::Event;
+use crate::ceremony::{Ceremony, Finished, Gathered};
+use crate::error::{Error, ErrorKind};
+use crate::keyring::Keyring;
+use crate::local::{Inner, blocking};
+use crate::refusal::{Refusal, refused};
 use crate::seal::{KeyBytes, random_key};
-use crate::unlock::shares::{self, Share, ShareError, ShareFault, ShareSet};
+use crate::store::RootRow;
+use crate::unlock::shares::{self, Share, ShareSet};
 use crate::unlock::{SealedRoot, passphrase};
 
 /// The pause before what did not answer at the start is asked again; doubled up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Why an administrative act was not done.
-pub(super) enum Refusal {
-    /// Something failed.
-    Failed(Error),
-    /// A share is wrong.
-    Share(ShareFault),
-    /// It cannot be done as things stand.
-    Refused(Cow<'static, str>),
-}
-
-impl From<Error> for Refusal {
-    fn from(error: Error) -> Self {
-        Self::Failed(error)
-    }
-}
-
-impl From<ShareError> for Refusal {
-    fn from(error: ShareError) -> Self {
-        match error {
-            ShareError::Fault(fault) => Self::Share(fault),
-            ShareError::Failed(error) => Self::Failed(error),
-        }
-    }
-}
-
-impl From<Refusal> for AdminError {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Failed(error) => match error.kind() {
-                ErrorKind::WrongPassphrase => Self::WrongPassphrase,
-                ErrorKind::DoesNotOpen => Self::Refused(error.to_string()),
-                ErrorKind::Damaged | ErrorKind::Unsupported | ErrorKind::Unavailable => {
-                    CallError::from(error).into()
-                }
-            },
-            Refusal::Share(fault) => Self::WrongShare(fault.to_string()),
-            Refusal::Refused(why) => Self::Refused(why.into_owned()),
-        }
-    }
-}
-
-fn refused(why: impl Into<Cow<'static, str>>) -> Refusal {
-    Refusal::Refused(why.into())
-}
-
 const HAS_A_ROOT: &str = "this keystore has a root already";
-const NO_CEREMONY: &str =
-    "no shares are being dealt: `castellum keystore init --shares N --threshold M` begins it";
+const NO_CEREMONY: &str = "no shares are being dealt: `castellum keystore init --shares N --threshold M` begins it, and for a root that is there \
+     `castellum keystore rotate --root --shares N --threshold M`";
 
 impl Inner {
     /// Unseals by what is configured, and makes a root on the first start where settings ask for it. Where nothing
     /// opens the root it starts sealed, so that clear titles play and an operator can put it right; what merely did not
     /// answer is asked again from time to time.
-    pub(super) async fn unseal_at_start(self: &Arc<Self>, init: bool) -> Result<(), Error> {
+    pub(crate) async fn unseal_at_start(self: &Arc<Self>, init: bool) -> Result<(), Error> {
         let silent = self.try_by(self.configured.methods(), init).await?;
         if !silent.is_empty() {
             tokio::spawn(try_later(Arc::downgrade(self), silent, init));
@@ -83,7 +47,7 @@ impl Inner {
     /// # Errors
     /// Those of this keystore's own disk and memory.
     async fn try_by(
-        &self,
+        self: &Arc<Self>,
         methods: Vec<UnlockMethod>,
         init: bool,
     ) -> Result<Vec<UnlockMethod>, Error> {
@@ -91,8 +55,7 @@ impl Inner {
         if methods.is_empty() || *self.state.borrow() == SealState::Unsealed {
             return Ok(vec![]);
         }
-        let roots = self.store.root().await?;
-        if roots.is_empty() {
+        let Some(row) = self.store.root().await? else {
             if !init {
                 tracing::warn!("there is no root yet: `castellum keystore init` makes one");
                 return Ok(vec![]);
@@ -109,10 +72,10 @@ impl Inner {
                     })
                 }
             };
-        }
+        };
         let mut silent = Vec::new();
         for method in methods {
-            let Some(sealed) = roots.iter().find(|sealed| sealed.method == method) else {
+            let Some(sealed) = row.sealed.iter().find(|sealed| sealed.method == method) else {
                 tracing::warn!(method = method.as_str(), "the root is not kept by it");
                 continue;
             };
@@ -124,7 +87,7 @@ impl Inner {
                     silent.push(method);
                 }
             }
-            let taken = self.take_in("keystore", method, root).await;
+            let taken = (self.take_in("keystore", method, row.version, root)).await;
             if opens {
                 return own(taken).map(|()| vec![]);
             }
@@ -133,8 +96,8 @@ impl Inner {
     }
 
     /// Makes a root that is kept in these ways; with shares it waits for them to be dealt and read back.
-    pub(super) async fn init_with(
-        &self,
+    pub(crate) async fn init_with(
+        self: &Arc<Self>,
         caller: &str,
         keeping: Keeping,
         passphrase: Option<SecretString>,
@@ -158,17 +121,11 @@ impl Inner {
             methods.retain(|method| *method != UnlockMethod::Passphrase);
         }
         methods.retain(|method| *method != UnlockMethod::Shares);
-        if let Some(SharePlan { shares, threshold }) = plan
-            && !((2..=shares).contains(&threshold) && shares <= MAX_SHARES)
-        {
-            return Err(refused(format!(
-                "{threshold} of {shares} shares cannot be: at most {MAX_SHARES}, of which 2 or more open the root"
-            )));
-        }
+        plan.map(check_plan).transpose()?;
         if methods.is_empty() && passphrase.is_none() && plan.is_none() {
             return Err(refused("say how the root is to be kept"));
         }
-        if !self.store.root().await?.is_empty() {
+        if self.store.root().await?.is_some() {
             return Err(refused(HAS_A_ROOT));
         }
         let root = random_key(&self.random)?;
@@ -180,9 +137,23 @@ impl Inner {
             self.found(caller, &root, sealed).await?;
             return Ok(None);
         };
-        let (by_shares, set, shares) = shares::seal(&root, plan, &self.random)?;
+        let dealing = self.deal(caller, &root, sealed, plan, None).await?;
+        Ok(Some(dealing))
+    }
+
+    /// Begins to deal a root that is sealed in all other ways: a first one, or one that takes the place of that of this
+    /// version.
+    pub(crate) async fn deal(
+        &self,
+        caller: &str,
+        root: &KeyBytes,
+        mut sealed: Vec<SealedRoot>,
+        plan: SharePlan,
+        replaces: Option<u32>,
+    ) -> Result<Dealing, Refusal> {
+        let (by_shares, set, shares) = shares::seal(root, plan, &self.random)?;
         sealed.push(by_shares);
-        let ceremony = Ceremony::new(&root, sealed, set, plan, shares)?;
+        let ceremony = Ceremony::new(root, sealed, set, plan, shares, replaces)?;
         let dealing = ceremony.dealing();
         let event = Event::Dealing {
             set: dealing.set.clone(),
@@ -191,7 +162,7 @@ impl Inner {
         };
         self.record(caller, event).await?;
         self.ceremony.put(ceremony);
-        Ok(Some(dealing))
+        Ok(dealing)
     }
 
     async fn seal_by(
@@ -206,7 +177,7 @@ impl Inner {
         Ok(sealed)
     }
 
-    pub(super) async fn deal_share(&self, caller: &str) -> Result<DealtShare, Refusal> {
+    pub(crate) async fn deal_share(&self, caller: &str) -> Result<DealtShare, Refusal> {
         let _administration = self.administration.lock().await;
         let index = (self.ceremony.peek(Ceremony::next))
             .ok_or_else(|| refused(NO_CEREMONY))?
@@ -216,8 +187,8 @@ impl Inner {
         (self.ceremony.with(Ceremony::deal).flatten()).ok_or_else(|| refused(NO_CEREMONY))
     }
 
-    pub(super) async fn confirm_share(
-        &self,
+    pub(crate) async fn confirm_share(
+        self: &Arc<Self>,
         caller: &str,
         share: &SecretString,
     ) -> Result<Progress, Refusal> {
@@ -229,8 +200,16 @@ impl Inner {
             .map_err(Refusal::Share)?;
         let done = last.is_some();
         // Where this fails, the last share can be read back once more.
-        if let Some((root, sealed)) = last {
-            self.found(caller, &root, sealed).await?;
+        if let Some(Finished {
+            root,
+            sealed,
+            replaces,
+        }) = last
+        {
+            match replaces {
+                None => self.found(caller, &root, sealed).await?,
+                Some(version) => self.supplant(caller, &root, sealed, version).await?,
+            }
         }
         let confirm = |ceremony: &mut Ceremony| {
             ceremony.confirm(&share);
@@ -245,15 +224,23 @@ impl Inner {
 
     /// Keeps a new root, and has it in memory.
     async fn found(
-        &self,
+        self: &Arc<Self>,
         caller: &str,
         root: &KeyBytes,
         sealed: Vec<SealedRoot>,
     ) -> Result<(), Refusal> {
         let kept_by = sealed.iter().map(|sealed| sealed.method.as_str()).collect();
         // Made ready first: where key memory must be locked and cannot be, nothing is kept.
-        let unsealed = self.ready(WrappingKey::new(root)?)?;
-        if !self.store.put_root(sealed, self.now()).await? {
+        let version = 1;
+        let unsealed = Keyring::new(version, self.ready(root)?);
+        // What a restore has left that did not finish.
+        let cleared = self.store.clear().await?;
+        let row = RootRow {
+            version,
+            sealed,
+            created: self.now(),
+        };
+        if !cleared || !self.store.put_root(row).await? {
             return Err(refused(HAS_A_ROOT));
         }
         // Kept from here on, whatever comes of the record.
@@ -263,36 +250,36 @@ impl Inner {
         Ok(())
     }
 
-    pub(super) async fn unseal(
-        &self,
+    pub(crate) async fn unseal(
+        self: &Arc<Self>,
         caller: &str,
         passphrase: &SecretString,
     ) -> Result<(), Refusal> {
         let _administration = self.administration.lock().await;
-        let sealed = self.sealed_by(UnlockMethod::Passphrase).await?;
+        let (version, sealed) = self.sealed_by(UnlockMethod::Passphrase).await?;
         let passphrase = passphrase.clone();
         let root = blocking(move || passphrase::open(&sealed, &passphrase)).await;
-        self.take_in(caller, UnlockMethod::Passphrase, root).await
+        (self.take_in(caller, UnlockMethod::Passphrase, version, root)).await
     }
 
-    pub(super) async fn unseal_by(
-        &self,
+    pub(crate) async fn unseal_by(
+        self: &Arc<Self>,
         caller: &str,
         method: UnlockMethod,
     ) -> Result<(), Refusal> {
         let _administration = self.administration.lock().await;
-        let sealed = self.sealed_by(method).await?;
+        let (version, sealed) = self.sealed_by(method).await?;
         let root = self.configured.open(sealed).await;
-        self.take_in(caller, method, root).await
+        self.take_in(caller, method, version, root).await
     }
 
-    pub(super) async fn unseal_share(
-        &self,
+    pub(crate) async fn unseal_share(
+        self: &Arc<Self>,
         caller: &str,
         share: &SecretString,
     ) -> Result<Progress, Refusal> {
         let _administration = self.administration.lock().await;
-        let sealed = self.sealed_by(UnlockMethod::Shares).await?;
+        let (version, sealed) = self.sealed_by(UnlockMethod::Shares).await?;
         if *self.state.borrow() == SealState::Unsealed {
             return Err(refused("this keystore is unsealed already"));
         }
@@ -318,23 +305,26 @@ impl Inner {
             && let Some(gathered) = self.gathered.take()
         {
             let root = shares::open(&sealed, gathered.shares());
-            self.take_in(caller, UnlockMethod::Shares, root).await?;
+            (self.take_in(caller, UnlockMethod::Shares, version, root)).await?;
         }
         Ok(progress)
     }
 
-    /// The root as this method keeps it.
-    async fn sealed_by(&self, method: UnlockMethod) -> Result<SealedRoot, Refusal> {
-        let roots = self.store.root().await?;
-        if roots.is_empty() {
+    /// The root as this method keeps it, and its version.
+    async fn sealed_by(&self, method: UnlockMethod) -> Result<(u32, SealedRoot), Refusal> {
+        let Some(RootRow {
+            version, sealed, ..
+        }) = self.store.root().await?
+        else {
             return Err(refused(
                 "this keystore has no root yet: `castellum keystore init` makes one",
             ));
-        }
-        let kept_by: Vec<_> = roots.iter().map(|sealed| sealed.method.as_str()).collect();
+        };
+        let kept_by: Vec<_> = sealed.iter().map(|sealed| sealed.method.as_str()).collect();
         let kept_by = kept_by.join(", ");
-        (roots.into_iter())
+        (sealed.into_iter())
             .find(|sealed| sealed.method == method)
+            .map(|sealed| (version, sealed))
             .ok_or_else(|| {
                 refused(format!(
                     "the root is not kept by {}, but by: {kept_by}",
@@ -345,15 +335,19 @@ impl Inner {
 
     /// Has the root in memory, or records that it was not opened.
     async fn take_in(
-        &self,
+        self: &Arc<Self>,
         caller: &str,
         method: UnlockMethod,
+        version: u32,
         root: Result<KeyBytes, Error>,
     ) -> Result<(), Refusal> {
         let by = method.as_str();
         match root {
             Ok(root) => {
-                let unsealed = self.ready(WrappingKey::new(&root)?)?;
+                let unsealed = Keyring::new(version, self.ready(&root)?);
+                if let Some(why) = self.rolled_back().await? {
+                    return Err(refused(why));
+                }
                 self.record(caller, Event::Unseal { by, opened: true })
                     .await?;
                 drop(self.gathered.take());
@@ -371,6 +365,16 @@ impl Inner {
     }
 }
 
+/// Whether a root can be dealt so.
+pub(crate) fn check_plan(SharePlan { shares, threshold }: SharePlan) -> Result<(), Refusal> {
+    match (2..=shares).contains(&threshold) && shares <= MAX_SHARES {
+        true => Ok(()),
+        false => Err(refused(format!(
+            "{threshold} of {shares} shares cannot be: at most {MAX_SHARES}, of which 2 or more open the root"
+        ))),
+    }
+}
+
 /// What is left of a refusal where nobody asked: this keystore's own failures.
 fn own(result: Result<(), Refusal>) -> Result<(), Error> {
     match result {
@@ -385,6 +389,7 @@ fn own(result: Result<(), Refusal>) -> Result<(), Error> {
             tracing::warn!(%fault, "still sealed");
             Ok(())
         }
+        Err(Refusal::Sealed) => Ok(()),
     }
 }
 

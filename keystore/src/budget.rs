@@ -1,0 +1,136 @@
+//! What a caller may use in a minute: so that whoever takes over a role cannot carry off the catalogue at once, and is
+//! noticed when trying.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+
+use conf::BudgetSettings;
+use keystore_types::{KeyContext, KeyId};
+use ring::digest::{SHA256, digest};
+
+/// The length of a window, in seconds.
+const WINDOW: u64 = 60;
+
+/// Tells keys apart, whether they exist or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Fingerprint([u8; 16]);
+
+impl Fingerprint {
+    pub(crate) fn of_id(id: &KeyId) -> Self {
+        Self(*id.as_bytes())
+    }
+
+    /// Of the key that a context has, or would have.
+    pub(crate) fn of_context(context: &KeyContext) -> Self {
+        // A context is made of texts and numbers, which can always be written.
+        let text = serde_json::to_vec(context).unwrap_or_default();
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest(&SHA256, &text).as_ref()[..16]);
+        Self(bytes)
+    }
+}
+
+/// What was used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Exceeded {
+    /// `uses` or `keys`.
+    pub limit: &'static str,
+    /// How much there is in a minute.
+    pub of: u32,
+    /// Whether it is the first time in this minute.
+    pub first: bool,
+}
+
+/// Each caller's budget.
+pub(crate) struct Budget {
+    limits: BudgetSettings,
+    callers: Mutex<HashMap<String, Window>>,
+}
+
+/// A minute of a caller, from its first use on.
+#[derive(Default)]
+struct Window {
+    began: u64,
+    uses: u64,
+    /// At most as many as the limit.
+    keys: HashSet<Fingerprint>,
+    told: bool,
+}
+
+impl Budget {
+    pub(crate) fn new(limits: BudgetSettings) -> Self {
+        Self {
+            limits,
+            callers: Mutex::default(),
+        }
+    }
+
+    /// Takes the uses of these keys off the caller's budget, or none of them. `now` is in seconds of Unix time.
+    pub(crate) fn spend(
+        &self,
+        caller: &str,
+        now: u64,
+        keys: impl ExactSizeIterator<Item = Fingerprint> + Clone,
+    ) -> Result<(), Exceeded> {
+        let BudgetSettings {
+            uses: most_uses,
+            keys: most_keys,
+        } = self.limits;
+        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        // Callers are those of the configuration: few.
+        let window = callers.entry(caller.to_owned()).or_default();
+        // A clock that is put back begins a new minute too.
+        if now < window.began || now - window.began >= WINDOW {
+            *window = Window {
+                began: now,
+                ..Window::default()
+            };
+        }
+        let uses = window.uses + keys.len() as u64;
+        let new: HashSet<_> = (keys.clone())
+            .filter(|key| !window.keys.contains(key))
+            .collect();
+        let exceeded = |limit, of, window: &mut Window| Exceeded {
+            limit,
+            of,
+            first: !std::mem::replace(&mut window.told, true),
+        };
+        if uses > u64::from(most_uses) {
+            return Err(exceeded("uses", most_uses, window));
+        }
+        if window.keys.len() as u64 + new.len() as u64 > u64::from(most_keys) {
+            return Err(exceeded("keys", most_keys, window));
+        }
+        window.uses = uses;
+        window.keys.extend(new);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(ids: std::ops::Range<u8>) -> Vec<Fingerprint> {
+        ids.map(|id| Fingerprint([id; 16])).collect()
+    }
+
+    #[test]
+    fn a_minute_has_so_many_uses_and_so_many_keys() {
+        let budget = Budget::new(BudgetSettings { uses: 10, keys: 4 });
+        let spend = |caller: &str, now, ids| budget.spend(caller, now, keys(ids).into_iter());
+        assert_eq!(spend("one", 100, 0..4), Ok(()));
+        assert_eq!(spend("one", 100, 0..4), Ok(()));
+        let over = |limit, of, first| Err(Exceeded { limit, of, first });
+        assert_eq!(spend("one", 101, 3..5), over("keys", 4, true));
+        assert_eq!(spend("one", 102, 0..3), over("uses", 10, false));
+        // Whatever was refused was not counted.
+        assert_eq!(spend("one", 159, 0..2), Ok(()));
+        assert_eq!(spend("one", 159, 0..1), over("uses", 10, false));
+        // Another caller, the next minute, and a clock that goes back.
+        assert_eq!(spend("other", 159, 4..8), Ok(()));
+        assert_eq!(spend("one", 160, 4..8), Ok(()));
+        assert_eq!(spend("one", 160, 8..9), over("keys", 4, true));
+        assert_eq!(spend("one", 50, 8..9), Ok(()));
+    }
+}
