@@ -4,7 +4,8 @@
 //! given up root for that user before. A denial is a record in the audit log, and a peer who is nobody's caller is
 //! turned away before it can ask for anything.
 //!
-//! Needs root, to be other users, and says so where it is skipped. Not here: the machines that come by mutual TLS.
+//! Needs root, to be other users, and says so where it is skipped. The machines that come by mutual TLS are tried in
+//! `nodes.rs`.
 #![expect(clippy::unwrap_used, reason = "a test's panic is its report")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -94,10 +95,11 @@ fn row(call: &AdminCall) -> (usize, CallerRight) {
         AdminCall::KeyList(_) => (20, Operate),
         AdminCall::KeyShow(_) => (21, Operate),
         AdminCall::KeyDestroy(_) => (22, Operate),
+        AdminCall::RevokeNode(_) => (23, Operate),
     }
 }
 
-const ROWS: usize = 23;
+const ROWS: usize = 24;
 
 /// One call of each row. The answers of those who may differ, and are the business of other tests.
 fn calls() -> Vec<AdminCall> {
@@ -125,6 +127,7 @@ fn calls() -> Vec<AdminCall> {
         AdminCall::Approvals,
         AdminCall::Approve(id.clone()),
         AdminCall::Cancel(id),
+        AdminCall::RevokeNode("nobody".to_owned()),
         AdminCall::Seal,
     ]
 }

@@ -2,6 +2,7 @@
 //! known, all of them at once.
 
 mod network;
+mod nodes;
 mod people;
 mod rules;
 mod served;
@@ -112,6 +113,7 @@ impl Check<'_> {
         Settings {
             origin: self.origin(origin, packs, policies, &shared),
             license: self.license(license, licensed, &shared),
+            core: self.core(keystore.core.clone()),
             keystore: self.keystore(keystore, &shared),
             log: self.log(log),
         }
@@ -265,6 +267,8 @@ impl Check<'_> {
     }
 
     fn keystore(&mut self, keystore: KeystoreDocument, shared: &Shared) -> KeystoreSettings {
+        let listener = self.keystore_listener(keystore.listener);
+        let nodes = self.nodes(keystore.nodes);
         let passphrase = self.secret(
             "keystore",
             "passphrase",
@@ -326,6 +330,8 @@ impl Check<'_> {
             require_locked_memory: keystore.require_locked_memory,
             tombstone_file,
             approval_term: keystore.approval_term.0,
+            listener,
+            nodes,
             drain: shared.drain,
         }
     }
@@ -376,6 +382,7 @@ impl Check<'_> {
         BudgetSettings {
             uses: budget.uses,
             keys: budget.keys,
+            denials: budget.denials,
         }
     }
 

@@ -112,6 +112,12 @@ pub trait Store: Send + Sync {
     /// Takes note that so many were.
     fn put_tombstones(&self, count: u64) -> Stored<'_, ()>;
 
+    /// Takes note that the machine with this certificate, of this SHA-256, gets nothing any more.
+    fn revoke_node<'a>(&'a self, certificate: [u8; 32], node: &'a str, at: u64) -> Stored<'a, ()>;
+
+    /// Whether that was done.
+    fn is_node_revoked(&self, certificate: [u8; 32]) -> Stored<'_, bool>;
+
     /// How many keys can be used, and how many were destroyed.
     fn counts(&self) -> Stored<'_, (u64, u64)>;
 
