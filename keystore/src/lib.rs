@@ -58,6 +58,7 @@ mod hardening;
 mod keyring;
 pub mod local;
 mod memory;
+mod nodes;
 mod refusal;
 mod restore;
 mod rollback;
