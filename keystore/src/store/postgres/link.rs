@@ -166,8 +166,13 @@ impl Link {
     /// Takes note of how often the database says that it was written to.
     fn saw(&self, writes: u64, least: u64) {
         let mut known = self.known();
-        known.put_back |= writes < least;
-        known.writes = known.writes.max(writes);
+        if writes < least {
+            known.put_back = true;
+        } else if writes >= known.writes {
+            // Another node's operators have accepted what is there, and it counts on from what this one knows.
+            known.put_back = false;
+            known.writes = writes;
+        }
     }
 
     /// Goes on from here, whatever was before.
@@ -186,7 +191,7 @@ impl Link {
         }
     }
 
-    fn note_down(&self, why: String) {
+    pub(super) fn note_down(&self, why: String) {
         // Whatever else is open leads to the same place.
         self.idle().clear();
         let mut known = self.known();
@@ -247,10 +252,10 @@ impl Link {
             database,
             password,
             ca_file,
-            timeout,
+            timeout: statement,
             ..
         } = &self.settings;
-        let patience = timeout.as_millis().to_string();
+        let patience = statement.as_millis().to_string();
         let mut options = PgConnectOptions::new_without_pgpass()
             .username(user)
             .database(database)
@@ -282,7 +287,9 @@ impl Link {
             })?;
             options = options.password(text);
         }
-        (options.connect().await).map_err(failed("connect to the database"))
+        (timeout(self.patience(), options.connect()).await)
+            .map_err(|error| Error::unavailable("cannot connect to the database", error))?
+            .map_err(failed("connect to the database"))
     }
 
     /// Whether what answers is the keystore's database, in a form that this program knows.

@@ -85,7 +85,10 @@ impl Postgres {
 
     async fn look_now(&self, root_version: Option<u32>) -> Result<Seen, Error> {
         if !self.prepared.load(Ordering::Acquire) {
-            migrate(&self.link).await?;
+            if let Err(error) = migrate(&self.link).await {
+                self.link.note_down(error.to_string());
+                return Err(error);
+            }
             self.prepared.store(true, Ordering::Release);
         }
         let attempted = "look at the database";
