@@ -307,6 +307,12 @@ pub struct KeystoreDocument {
     pub audit: AuditDocument,
     /// How much of a minute's work is still ordinary, for each caller. Beyond it nothing is handed out to that caller until the minute is over, the audit log says so, and `castellum_keystore_budget_exceeded_total` counts it.
     pub budget: BudgetDocument,
+    /// Where other machines' origins and licence servers reach the keystore: leases and exports only, by TLS with client certificates.
+    pub listener: ListenerDocument,
+    /// The machines that may, by name. The name stands in the audit log.
+    pub nodes: BTreeMap<String, NodeDocument>,
+    /// On such a machine: the keystore that its roles ask, instead of one of its own.
+    pub core: CoreDocument,
     /// Who may do what, by name. The roles of one process are the callers `origin` and `license`. A file that has any caller has only its own.
     pub callers: BTreeMap<String, CallerDocument>,
 }
@@ -329,6 +335,8 @@ pub struct BudgetDocument {
     pub uses: u32,
     /// Different keys: whoever goes through the catalogue asks for many. Default `10000`.
     pub keys: u32,
+    /// Refusals: whoever asks for what it was not granted tries to find out what there is. Default `16`.
+    pub denials: u32,
 }
 
 /// The cost of Argon2id (RFC 9106).
@@ -401,6 +409,56 @@ pub struct TransitDocument {
     pub ca_file: PathBuf,
     /// How long one question may take. Default `"10s"`.
     pub timeout: Span,
+}
+
+/// The keystore's listener for other machines.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ListenerDocument {
+    /// Address and port, or `"off"`. Default `"off"`.
+    pub listen: Address,
+    /// Its certificate, in PEM. Required where it listens.
+    pub certificate: Option<PathBuf>,
+    /// The file of the certificate's private key, in PEM.
+    pub key_file: Option<PathBuf>,
+    /// The systemd credential that is this key, instead of `key_file`.
+    pub key_credential: Option<String>,
+}
+
+/// One machine that may ask the keystore.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NodeDocument {
+    /// The machine's certificate, in PEM: this one and no other, as `castellum keystore enrol` makes it. Required.
+    pub certificate: Option<PathBuf>,
+    /// The public half of the machine's node key, 64 hexadecimal digits: what is handed out is encrypted to it. Required.
+    pub node_key: Option<String>,
+    /// `lease` (hold keys to encrypt with), `export` (take keys for a licence), or both. Required.
+    pub may: Option<Vec<CallerRight>>,
+    /// The assets for which it may; `*` is all. Required.
+    pub assets: Option<Vec<String>>,
+    /// How long it may hold keys, also while it cannot reach the keystore; it asks anew after three quarters of that. Without one, `keystore.lease_term`.
+    pub lease_term: Option<Span>,
+}
+
+/// The keystore of another machine.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CoreDocument {
+    /// Its listener, such as `"core.example.com:8445"`. Without one, the roles ask the keystore of this machine.
+    pub address: Option<String>,
+    /// The certificates from which its certificate must come, in PEM; it may be itself. Required with `address`.
+    pub ca_file: Option<PathBuf>,
+    /// This machine's certificate, in PEM. Required with `address`.
+    pub certificate: Option<PathBuf>,
+    /// The file of the certificate's private key, in PEM.
+    pub key_file: Option<PathBuf>,
+    /// The systemd credential that is this key, instead of `key_file`.
+    pub key_credential: Option<String>,
+    /// The file of this machine's node key.
+    pub node_key_file: Option<PathBuf>,
+    /// The systemd credential that is the node key, instead of `node_key_file`.
+    pub node_key_credential: Option<String>,
 }
 
 /// One caller of the keystore.
@@ -675,6 +733,9 @@ impl Default for KeystoreDocument {
             pkcs11: Pkcs11Document::default(),
             transit: TransitDocument::default(),
             postgres: PostgresDocument::default(),
+            listener: ListenerDocument::default(),
+            nodes: BTreeMap::new(),
+            core: CoreDocument::default(),
             audit: AuditDocument::default(),
             budget: BudgetDocument::default(),
             callers: named([
@@ -706,6 +767,7 @@ impl Default for BudgetDocument {
         Self {
             uses: 600_000,
             keys: 10_000,
+            denials: 16,
         }
     }
 }
@@ -743,6 +805,17 @@ impl Default for PostgresDocument {
             connections: 8,
             timeout: Span::seconds(2),
             survival: Span::seconds(900),
+        }
+    }
+}
+
+impl Default for ListenerDocument {
+    fn default() -> Self {
+        Self {
+            listen: Address(None),
+            certificate: None,
+            key_file: None,
+            key_credential: None,
         }
     }
 }

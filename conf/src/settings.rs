@@ -18,6 +18,8 @@ pub struct Settings {
     pub license: LicenseSettings,
     /// The keeper of keys.
     pub keystore: KeystoreSettings,
+    /// The keystore of another machine, where the roles of this one ask that.
+    pub core: Option<CoreSettings>,
     /// What is logged, and how.
     pub log: LogSettings,
 }
@@ -184,8 +186,55 @@ pub struct KeystoreSettings {
     pub tombstone_file: Option<PathBuf>,
     /// How long a request that needs two operators waits for the second.
     pub approval_term: Duration,
+    /// Where other machines reach it.
+    pub listener: Option<KeystoreListenerSettings>,
+    /// The machines that may, by name.
+    pub nodes: BTreeMap<String, NodeSettings>,
     /// How the process ends.
     pub drain: Drain,
+}
+
+/// The keystore's listener for other machines.
+#[derive(Clone, Debug)]
+pub struct KeystoreListenerSettings {
+    /// Where.
+    pub address: SocketAddr,
+    /// Its certificate, in PEM.
+    pub certificate: PathBuf,
+    /// The certificate's private key, in PEM.
+    pub key: SecretSource,
+}
+
+/// A machine that may ask the keystore.
+#[derive(Clone, Debug)]
+pub struct NodeSettings {
+    /// Its certificate, in PEM: this one and no other.
+    pub certificate: PathBuf,
+    /// The X25519 public key (RFC 7748) to which what it gets is encrypted.
+    pub node_key: [u8; 32],
+    /// Leases, exports or both.
+    pub may: Vec<CallerRight>,
+    /// For these assets: names, or `*` for all.
+    pub assets: Vec<String>,
+    /// How long it may hold keys; none: as everybody.
+    pub lease_term: Option<Duration>,
+}
+
+/// The keystore of another machine, as a node reaches it.
+#[derive(Clone, Debug)]
+pub struct CoreSettings {
+    /// Its name, which its certificate bears, or its IP address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The certificates from which its certificate must come, in PEM.
+    pub ca_file: PathBuf,
+    /// The node's certificate, in PEM.
+    pub certificate: PathBuf,
+    /// The certificate's private key, in PEM.
+    pub key: SecretSource,
+    /// The node's X25519 private key, 64 hexadecimal digits.
+    pub node_key: SecretSource,
 }
 
 /// A PKCS#11 token.
@@ -277,6 +326,8 @@ pub struct BudgetSettings {
     pub uses: u32,
     /// Different keys.
     pub keys: u32,
+    /// Refusals.
+    pub denials: u32,
 }
 
 /// One caller of the keystore.

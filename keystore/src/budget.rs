@@ -2,7 +2,7 @@
 //! noticed when trying.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use conf::BudgetSettings;
 use keystore_types::{KeyContext, KeyId};
@@ -33,7 +33,7 @@ impl Fingerprint {
 /// What was used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Exceeded {
-    /// `uses` or `keys`.
+    /// `uses`, `keys` or `denials`.
     pub limit: &'static str,
     /// How much there is in a minute.
     pub of: u32,
@@ -54,7 +54,18 @@ struct Window {
     uses: u64,
     /// At most as many as the limit.
     keys: HashSet<Fingerprint>,
+    denials: u32,
     told: bool,
+}
+
+impl Window {
+    fn exceeded(&mut self, limit: &'static str, of: u32) -> Exceeded {
+        Exceeded {
+            limit,
+            of,
+            first: !std::mem::replace(&mut self.told, true),
+        }
+    }
 }
 
 impl Budget {
@@ -75,36 +86,57 @@ impl Budget {
         let BudgetSettings {
             uses: most_uses,
             keys: most_keys,
+            denials: most_denials,
         } = self.limits;
-        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
-        // Callers are those of the configuration: few.
-        let window = callers.entry(caller.to_owned()).or_default();
-        // A clock that is put back begins a new minute too.
-        if now < window.began || now - window.began >= WINDOW {
-            *window = Window {
-                began: now,
-                ..Window::default()
-            };
+        let mut callers = self.callers();
+        let window = window(&mut callers, caller, now);
+        // Whoever goes about asking for what is not theirs gets nothing more, of their own either.
+        if window.denials > most_denials {
+            return Err(window.exceeded("denials", most_denials));
         }
         let uses = window.uses + keys.len() as u64;
         let new: HashSet<_> = (keys.clone())
             .filter(|key| !window.keys.contains(key))
             .collect();
-        let exceeded = |limit, of, window: &mut Window| Exceeded {
-            limit,
-            of,
-            first: !std::mem::replace(&mut window.told, true),
-        };
         if uses > u64::from(most_uses) {
-            return Err(exceeded("uses", most_uses, window));
+            return Err(window.exceeded("uses", most_uses));
         }
         if window.keys.len() as u64 + new.len() as u64 > u64::from(most_keys) {
-            return Err(exceeded("keys", most_keys, window));
+            return Err(window.exceeded("keys", most_keys));
         }
         window.uses = uses;
         window.keys.extend(new);
         Ok(())
     }
+
+    /// Counts a refusal.
+    pub(crate) fn deny(&self, caller: &str, now: u64) -> Result<(), Exceeded> {
+        let most = self.limits.denials;
+        let mut callers = self.callers();
+        let window = window(&mut callers, caller, now);
+        window.denials = window.denials.saturating_add(1);
+        match window.denials > most {
+            true => Err(window.exceeded("denials", most)),
+            false => Ok(()),
+        }
+    }
+
+    fn callers(&self) -> MutexGuard<'_, HashMap<String, Window>> {
+        self.callers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The caller's minute. Callers are those of the configuration: few.
+fn window<'a>(callers: &'a mut HashMap<String, Window>, caller: &str, now: u64) -> &'a mut Window {
+    let window = callers.entry(caller.to_owned()).or_default();
+    // A clock that is put back begins a new minute too.
+    if now < window.began || now - window.began >= WINDOW {
+        *window = Window {
+            began: now,
+            ..Window::default()
+        };
+    }
+    window
 }
 
 #[cfg(test)]
@@ -117,7 +149,11 @@ mod tests {
 
     #[test]
     fn a_minute_has_so_many_uses_and_so_many_keys() {
-        let budget = Budget::new(BudgetSettings { uses: 10, keys: 4 });
+        let budget = Budget::new(BudgetSettings {
+            uses: 10,
+            keys: 4,
+            denials: 2,
+        });
         let spend = |caller: &str, now, ids| budget.spend(caller, now, keys(ids).into_iter());
         assert_eq!(spend("one", 100, 0..4), Ok(()));
         assert_eq!(spend("one", 100, 0..4), Ok(()));
@@ -132,5 +168,30 @@ mod tests {
         assert_eq!(spend("one", 160, 4..8), Ok(()));
         assert_eq!(spend("one", 160, 8..9), over("keys", 4, true));
         assert_eq!(spend("one", 50, 8..9), Ok(()));
+    }
+
+    #[test]
+    fn whoever_is_refused_too_often_gets_nothing_of_their_own() {
+        let limits = BudgetSettings {
+            uses: 10,
+            keys: 4,
+            denials: 2,
+        };
+        let budget = Budget::new(limits);
+        let own = |caller, now| budget.spend(caller, now, keys(0..1).into_iter());
+        assert_eq!(budget.deny("thief", 100), Ok(()));
+        assert_eq!(budget.deny("thief", 100), Ok(()));
+        assert_eq!(own("thief", 100), Ok(()));
+        let over = |first| {
+            Err(Exceeded {
+                limit: "denials",
+                of: 2,
+                first,
+            })
+        };
+        assert_eq!(budget.deny("thief", 101), over(true));
+        assert_eq!(own("thief", 102), over(false));
+        assert_eq!(own("another", 102), Ok(()));
+        assert_eq!(own("thief", 160), Ok(()));
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use conf::{CallerRight, CallerSettings, KeystoreSettings};
+use conf::{CallerRight, CallerSettings, KeystoreSettings, NodeSettings};
 use keystore_types::AssetId;
 
 /// What may be done.
@@ -107,15 +107,32 @@ impl Caller {
         Some(Self::of(name, caller, &settings.tenant))
     }
 
+    /// Another machine, which leases and exports at the most.
+    pub fn node(name: &str, node: &NodeSettings, tenant: &str) -> Self {
+        let rights = node.may.iter();
+        let rights =
+            rights.filter(|right| matches!(right, CallerRight::Lease | CallerRight::Export));
+        Self::granted(name, rights, &node.assets, tenant)
+    }
+
     fn of(name: &str, settings: &CallerSettings, tenant: &str) -> Self {
-        let assets = if settings.assets.iter().any(|asset| asset == "*") {
+        Self::granted(name, settings.may.iter(), &settings.assets, tenant)
+    }
+
+    fn granted<'a>(
+        name: &str,
+        rights: impl Iterator<Item = &'a CallerRight>,
+        assets: &[String],
+        tenant: &str,
+    ) -> Self {
+        let assets = if assets.iter().any(|asset| asset == "*") {
             Assets::All
         } else {
             // A name that cannot name an asset grants nothing.
-            let names = settings.assets.iter();
+            let names = assets.iter();
             Assets::Named(names.filter_map(|name| name.parse().ok()).collect())
         };
-        let grants = settings.may.iter().map(|right| Grant {
+        let grants = rights.map(|right| Grant {
             capability: (*right).into(),
             tenant: tenant.to_owned(),
             assets: assets.clone(),

@@ -181,6 +181,13 @@ impl Admin for Handle {
         })
     }
 
+    fn revoke_node(&self, node: String) -> Outcome<'_, ()> {
+        Box::pin(async move {
+            self.check(Capability::Operate).await?;
+            Ok(self.inner.revoke_node(self.caller.name(), &node).await?)
+        })
+    }
+
     fn approvals(&self) -> Outcome<'_, Vec<Approval>> {
         Box::pin(async {
             self.check(Capability::Operate).await?;

@@ -1,7 +1,7 @@
 //! Makes, wraps, leases, audits and destroys content keys.
 //!
 //! ```text
-//!   caller -> capability -> budget -> local -> store (wrapped keys, SQLite)
+//!   caller -> capability -> budget -> local -> store (wrapped keys: SQLite, or PostgreSQL for several nodes)
 //!                                       |  \--> seal  (AEAD)  <- unlock (the root)
 //!                                       \-----> audit (hash-chained, on disk before a key leaves)
 //! ```
@@ -12,7 +12,9 @@
 //! | `approval.rs`, `act.rs` | what needs two of them |
 //! | `burial.rs`, `tombstone.rs` | destroying for good |
 //! | `backup.rs`, `restore.rs` | a machine that is lost |
+//! | `shared.rs` | several keystores over one store |
 //! | `verify.rs`, `rollback.rs` | finding out what was changed or put back |
+//! | `nodes.rs` | origins and licence servers on other machines |
 //!
 //! [`Local`] is a keystore in this process and the only place where the rules are; [`server`] puts it on two Unix
 //! sockets; [`run()`] is the daemon. Callers link `keystore-client`, not this.
@@ -33,6 +35,7 @@
 //! | an operator | destroys keys, rotates, backs up, seals, and unseals with what opens the root; reads records | a key: no administrative call returns one; what needs a second operator (`approval.rs`) |
 //! | two operators | a tenant's KEKs, encrypted to whom they name; new shares of the root; what was destroyed, from an old backup, if they say so | doing so unrecorded |
 //! | an auditor | reads the state and checks the log | anything else |
+//! | an origin or licence server on another machine | as here, and what it was given is encrypted to its node key on the way | a list, a KEK, a key of what it was not granted; the alarm rises when it tries |
 //! | another user of the host | nothing: the kernel says who a peer is | |
 //! | whoever copies the disk or a backup | wrapped keys, names of assets, the log | a key, without what opens the root; of that only a passphrase can be guessed at, and each guess costs 64 MiB and its time |
 //! | whoever writes to the disk | can destroy; a changed record does not open, one under a KEK below the floor is refused, a changed log is found out by `verify` | a key; a key under another context; an older state, unless store, log and tombstones are put back together |
@@ -58,7 +61,7 @@ mod hardening;
 mod keyring;
 pub mod local;
 mod memory;
-mod nodes;
+pub mod nodes;
 mod refusal;
 mod restore;
 mod rollback;
@@ -66,6 +69,7 @@ mod rotation;
 pub mod run;
 mod seal;
 pub mod server;
+mod shared;
 pub mod store;
 pub mod testing;
 mod tombstone;

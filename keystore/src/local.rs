@@ -33,9 +33,10 @@ use crate::clock::{Clock, unix_ms};
 use crate::error::{Error, ErrorKind};
 use crate::folder::{Folder, private, sync_parent};
 use crate::keyring::Keyring;
-use crate::nodes::node_id;
+use crate::nodes::Nodes;
 use crate::restore::Restore;
 use crate::seal::{KeyBytes, WrappingKey};
+use crate::shared::node_id;
 use crate::store::postgres::Postgres;
 use crate::store::sqlite::Sqlite;
 use crate::store::{KeyBody, KeyRow, Signed, Store};
@@ -104,6 +105,8 @@ pub(crate) struct Inner {
     /// The one that is under way.
     pub(crate) restore: tokio::sync::Mutex<Option<Restore>>,
     pub(crate) tombstones: Arc<Tombstones>,
+    /// Other machines.
+    pub(crate) nodes: Nodes,
     /// Keeps other processes out of the state folder; `None` in memory.
     _folder: Option<Folder>,
 }
@@ -199,6 +202,7 @@ impl Local {
             backup: tokio::sync::Mutex::default(),
             restore: tokio::sync::Mutex::default(),
             tombstones: Arc::new(tombstones),
+            nodes: Nodes::load(settings)?,
             _folder: folder,
         };
         inner
@@ -500,27 +504,27 @@ impl Inner {
         caller: &Caller,
         keys: impl ExactSizeIterator<Item = Fingerprint> + Clone,
     ) -> Result<(), CallError> {
-        let Err(exceeded) = self.budget.spend(caller.name(), self.now(), keys) else {
-            return Ok(());
-        };
+        match self.budget.spend(caller.name(), self.now(), keys) {
+            Ok(()) => Ok(()),
+            Err(exceeded) => Err(self.over_budget(caller.name(), exceeded).await),
+        }
+    }
+
+    /// Raises the alarm, once a minute; returns what the caller is told.
+    async fn over_budget(&self, caller: &str, exceeded: Exceeded) -> CallError {
         let Exceeded { limit, of, first } = exceeded;
-        let name = caller.name().to_owned();
+        let name = caller.to_owned();
         metrics::counter!("castellum_keystore_budget_exceeded_total", "caller" => name, "limit" => limit)
             .increment(1);
         if first {
-            tracing::error!(
-                caller = caller.name(),
-                limit,
-                of,
-                "a caller is over its budget"
-            );
-            self.record(caller.name(), Event::Budget { limit, of })
-                .await?;
+            tracing::error!(caller, limit, of, "a caller is over its budget");
+            if let Err(error) = self.record(caller, Event::Budget { limit, of }).await {
+                return error.into();
+            }
         }
-        Err(CallError::Unavailable(format!(
-            "{} has used up its {of} {limit} of this minute (keystore.budget.{limit})",
-            caller.name()
-        )))
+        CallError::Unavailable(format!(
+            "{caller} has used up its {of} {limit} of this minute (keystore.budget.{limit})"
+        ))
     }
 
     /// Records that a caller lacks a capability; returns what it is told.
@@ -530,14 +534,17 @@ impl Inner {
         capability: Capability,
         asset: Option<&AssetId>,
     ) -> CallError {
+        let name = caller.name();
+        if let Err(exceeded) = self.budget.deny(name, self.now()) {
+            return self.over_budget(name, exceeded).await;
+        }
         let event = Event::Denied {
             capability: capability.as_str(),
             asset: asset.cloned(),
         };
-        if let Err(error) = self.record(caller.name(), event).await {
+        if let Err(error) = self.record(name, event).await {
             return error.into();
         }
-        let name = caller.name();
         CallError::Denied(match asset {
             Some(asset) => format!("{name} may not {} {asset}", capability.as_str()),
             None => format!("{name} may not {}", capability.as_str()),

@@ -1,147 +1,361 @@
-//! Several keystores over one store: what a node does, the others notice within a second.
+//! Other machines: origins and licence servers that get leases and exports by TLS, for the assets that they are granted.
 //!
-//! - A new root comes to them wrapped by the one that they have in memory ([`crate::store::Handover`]). Who needs it
-//!   earlier than the next look takes it over at once. A node that was away for too long opens the new root in the ways
-//!   that settings describe; where there is none it says so, and goes on with the tenants that it knows.
-//! - What another node destroyed, and the floors that it moved, count here too.
-//! - A database that holds less than it once did was put back: the node seals itself, whoever wrote what is gone.
+//! ```text
+//! TLS 1.3 with both certificates -> which machine (its certificate, byte for byte) -> revoked? -> the same rules as for any
+//! caller ([`crate::local`]) -> the reply's keys encrypted to the machine's node key
+//! ```
+//!
+//! There is no call that lists anything, and none of administration. What a machine asks for and was not granted is
+//! refused in the same words whether it exists or not, recorded, and counted: beyond `keystore.budget.denials` in a
+//! minute there is an alarm, and nothing more for that machine.
 
-use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use conf::{KeystoreListenerSettings, KeystoreSettings};
 use keystore_client::SealState;
-use ring::rand::SystemRandom;
+use keystore_client::frame::{Frame, Secret};
+use keystore_client::message::{Fault, Hello, KeyCall, KeyReply};
+use keystore_client::wrap::wrap;
+use ring::digest::{SHA256, digest};
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 
-use crate::audit::{hex, unhex};
-use crate::error::{Error, ErrorKind};
-use crate::keyring::Keyring;
-use crate::local::Inner;
-use crate::seal::fill;
-use crate::store::Seen;
+use crate::audit::{Event, hex};
+use crate::capability::Caller;
+use crate::error::Error;
+use crate::local::{Inner, Local};
+use crate::refusal::{Refusal, refused};
+use crate::server::{ACCEPT_PAUSE, HELLO_TIMEOUT, KeySession, Session, connection};
 
-/// The pause between two looks.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The most connections at once: a machine holds one or two.
+const MAX_CONNECTIONS: usize = 1024;
 
-impl Inner {
-    /// Looks at a store that other nodes share, until the keystore is dropped.
-    pub(crate) fn watch_store(self: &Arc<Self>) {
-        let weak = Arc::downgrade(self);
-        tokio::spawn(async move {
-            let mut changes = None;
-            while let Some(inner) = weak.upgrade() {
-                match inner.look(&mut changes).await {
-                    Ok(true) => {}
-                    Ok(false) => return,
-                    Err(error) => tracing::debug!(%error, "the shared store"),
-                }
-                drop(inner);
-                tokio::time::sleep(PAUSE).await;
-            }
-        });
-    }
+/// The machines of the configuration.
+#[derive(Default)]
+pub(crate) struct Nodes {
+    by_name: BTreeMap<String, Arc<Node>>,
+    /// Counts revocations, so that connections look again.
+    revocations: watch::Sender<u64>,
+}
 
-    /// Whether there are other nodes. `changes` is what was taken notice of last.
-    async fn look(&self, changes: &mut Option<u64>) -> Result<bool, Error> {
-        let keyring = self.unsealed().ok();
-        // Before the store is asked: it may be written to meanwhile.
-        let known = self.log.store_seen();
-        let root_version = keyring.as_ref().map(|keyring| keyring.root_version());
-        let Some(seen) = self.store.look(root_version).await? else {
-            return Ok(false);
-        };
-        if seen.writes < known {
-            if keyring.is_some() {
-                tracing::error!(
-                    writes = seen.writes,
-                    known,
-                    "the store was put back: sealing"
-                );
-                self.seal("keystore").await?;
-            }
-            return Ok(true);
-        }
-        self.log.saw_store(seen.writes);
-        match keyring {
-            None => self.note_root(seen),
-            Some(keyring) => {
-                self.follow_root(&keyring, seen).await?;
-                if *changes != Some(seen.changes) {
-                    keyring.refresh(self.store.as_ref()).await?;
-                    *changes = Some(seen.changes);
-                }
-            }
-        }
-        Ok(true)
-    }
+struct Node {
+    caller: Caller,
+    certificate: CertificateDer<'static>,
+    /// SHA-256 of the certificate.
+    fingerprint: [u8; 32],
+    node_key: [u8; 32],
+    lease_term: Option<Duration>,
+}
 
-    /// Another node may have made the root, or the store was not there when this one started.
-    fn note_root(&self, seen: Seen) {
-        let state = match seen.root_version {
-            Some(_) => SealState::Sealed,
-            None => SealState::Uninitialised,
-        };
-        let sealed = |now: &SealState| *now != SealState::Unsealed;
-        self.state
-            .send_if_modified(|now| sealed(now) && std::mem::replace(now, state) != state);
-    }
-
-    async fn follow_root(&self, keyring: &Keyring, seen: Seen) -> Result<(), Error> {
-        let behind = || seen.root_version > Some(keyring.root_version());
-        if !behind() {
-            return Ok(());
-        }
-        keyring.catch_up(self.store.as_ref()).await?;
-        if behind() {
-            self.open_newest_root(keyring).await?;
-        }
-        Ok(())
-    }
-
-    /// For a root that was not handed over, or no longer is.
-    async fn open_newest_root(&self, keyring: &Keyring) -> Result<(), Error> {
-        let Some(row) = self.store.root().await? else {
-            return Ok(());
-        };
-        for method in self.configured.methods() {
-            let Some(sealed) = row.sealed.iter().find(|sealed| sealed.method == method) else {
-                continue;
+impl Nodes {
+    /// # Errors
+    /// A certificate that cannot be read.
+    pub(crate) fn load(settings: &KeystoreSettings) -> Result<Self, Error> {
+        let mut by_name = BTreeMap::new();
+        for (name, node) in &settings.nodes {
+            let [certificate] = &certificates(&node.certificate)?[..] else {
+                return Err(unusable(
+                    &node.certificate,
+                    "holds more than one certificate",
+                ));
             };
-            match self.configured.open(sealed.clone()).await {
-                Ok(root) => {
-                    keyring.succeed(row.version, Arc::new(self.ready(&root)?));
-                    return Ok(());
-                }
-                Err(error) => tracing::error!(method = method.as_str(), %error, "a new root"),
-            }
+            let mut fingerprint = [0; 32];
+            fingerprint.copy_from_slice(digest(&SHA256, certificate).as_ref());
+            let node = Node {
+                caller: Caller::node(name, node, &settings.tenant),
+                certificate: certificate.clone(),
+                fingerprint,
+                node_key: node.node_key,
+                lease_term: node.lease_term,
+            };
+            by_name.insert(name.clone(), Arc::new(node));
         }
-        let version = row.version;
-        Err(Error::new(
-            ErrorKind::Superseded,
-            format!(
-                "another node has made root {version}, which this one missed: seal and unseal it"
-            ),
-        ))
+        Ok(Self {
+            by_name,
+            revocations: watch::Sender::new(0),
+        })
+    }
+
+    fn of(&self, certificate: &CertificateDer<'_>) -> Option<Arc<Node>> {
+        (self.by_name.values())
+            .find(|node| node.certificate == *certificate)
+            .cloned()
     }
 }
 
-/// Under which name this node's own records are kept in a shared store: 16 random bytes, in hexadecimal in its file.
-pub(crate) fn node_id(mut file: File) -> Result<[u8; 16], Error> {
-    let failed = |error| Error::unavailable("cannot read or write the node's id", error);
-    let mut text = String::new();
-    file.read_to_string(&mut text).map_err(failed)?;
-    if text.is_empty() {
-        let mut id = [0; 16];
-        fill(&SystemRandom::new(), &mut id)?;
-        writeln!(file, "{}", hex(&id)).map_err(failed)?;
-        file.sync_all().map_err(failed)?;
-        return Ok(id);
+impl Inner {
+    pub(crate) async fn revoke_node(&self, caller: &str, name: &str) -> Result<(), Refusal> {
+        let _administration = self.administration.lock().await;
+        let Some(node) = self.nodes.by_name.get(name) else {
+            return Err(refused(format!(
+                "no machine is called {name} (keystore.nodes)"
+            )));
+        };
+        let event = Event::RevokeNode {
+            node: name.to_owned(),
+            certificate: hex(&node.fingerprint),
+        };
+        self.record(caller, event).await?;
+        (self.store.revoke_node(node.fingerprint, name, self.now())).await?;
+        self.nodes.revocations.send_modify(|count| *count += 1);
+        self.anchor().await?;
+        Ok(())
     }
-    unhex(text.trim_end()).ok_or_else(|| {
-        Error::damaged(
-            "the node's id in the state folder is not one: put back what was there, or remove it together with \
-             the audit log and the tombstones, and the node begins anew",
-        )
-    })
+}
+
+/// A bound listener.
+pub struct NodeListener {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    local: Local,
+}
+
+impl NodeListener {
+    /// Binds it.
+    ///
+    /// # Errors
+    /// Certificate and key that cannot be read or used, an address that is taken.
+    pub async fn bind(settings: &KeystoreListenerSettings, local: Local) -> Result<Self, Error> {
+        let tls = tls(settings, &local.0.nodes)?;
+        let listener = (TcpListener::bind(settings.address).await).map_err(|error| {
+            Error::unavailable(format!("cannot listen on {}", settings.address), error)
+        })?;
+        Ok(Self {
+            listener,
+            acceptor: Arc::new(tls).into(),
+            local,
+        })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn address(&self) -> std::io::Result<std::net::SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `shutdown`, then lets calls under way finish for `grace` at most.
+    pub async fn serve(self, shutdown: impl Future<Output = ()>, grace: Duration) {
+        let mut shutdown = pin!(shutdown);
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let (closing, close) = watch::channel(false);
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                () = &mut shutdown => break,
+                Some(_) = connections.join_next() => continue,
+                accepted = self.listener.accept() => accepted,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a machine's connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let Ok(place) = places.clone().try_acquire_owned() else {
+                tracing::warn!(%peer, "too many connections of other machines");
+                continue;
+            };
+            let (acceptor, local, close) =
+                (self.acceptor.clone(), self.local.clone(), close.clone());
+            connections.spawn(async move {
+                if let Err(why) = converse(stream, acceptor, local, close, place).await {
+                    metrics::counter!("castellum_keystore_node_refusals_total").increment(1);
+                    tracing::warn!(%peer, why, "another machine is turned away");
+                }
+            });
+        }
+        closing.send_replace(true);
+        let finished = async { while connections.join_next().await.is_some() {} };
+        if timeout(grace, finished).await.is_err() {
+            tracing::warn!("closed with calls of other machines under way");
+        }
+    }
+}
+
+/// One connection, to its end. Fails where it is turned away.
+async fn converse(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    local: Local,
+    close: watch::Receiver<bool>,
+    place: tokio::sync::OwnedSemaphorePermit,
+) -> Result<(), String> {
+    let _ = stream.set_nodelay(true);
+    let stream = (timeout(HELLO_TIMEOUT, acceptor.accept(stream)).await)
+        .map_err(|_| "no handshake in time".to_owned())?
+        .map_err(|error| error.to_string())?;
+    let certificate = stream.get_ref().1.peer_certificates();
+    let certificate = certificate.and_then(<[_]>::first);
+    let Some(node) = certificate.and_then(|certificate| local.0.nodes.of(certificate)) else {
+        return Err("its certificate is no machine's of keystore.nodes".to_owned());
+    };
+    let hello = Hello::keystore();
+    let revoked = |error: Error| Fault::Unavailable(error.to_string());
+    let session = match local.0.store.is_node_revoked(node.fingerprint).await {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(is_revoked(&node)),
+        Err(error) => Err(revoked(error)),
+    };
+    let turned_away = session.as_ref().err().map(|fault| format!("{fault:?}"));
+    let session = match session {
+        Ok(()) => Ok((
+            NodeSession {
+                keys: KeySession(local.handle(node.caller.clone())),
+                local: local.clone(),
+                node: node.clone(),
+            },
+            place,
+        )),
+        Err(fault) => Err((fault, place)),
+    };
+    let (state_sender, state) = watch::channel(*local.seal_state().borrow());
+    let (closing, closed) = watch::channel(false);
+    tokio::select! {
+        () = connection(stream, hello, session, state, closed) => {}
+        () = tell(&local, &node, close, &state_sender, closing) => {}
+    }
+    turned_away.map_or(Ok(()), Err)
+}
+
+/// Says how the keystore stands to a machine: sealed, once that is revoked. Never ends by itself.
+async fn tell(
+    local: &Local,
+    node: &Node,
+    mut close: watch::Receiver<bool>,
+    state: &watch::Sender<SealState>,
+    closing: watch::Sender<bool>,
+) {
+    let mut seal = local.seal_state();
+    let mut revocations = local.0.nodes.revocations.subscribe();
+    loop {
+        tokio::select! {
+            Ok(()) = seal.changed() => {
+                let now = *seal.borrow_and_update();
+                state.send_if_modified(|told| std::mem::replace(told, now) != now);
+            }
+            Ok(()) = revocations.changed() => {
+                if local.0.store.is_node_revoked(node.fingerprint).await.unwrap_or(true) {
+                    state.send_replace(SealState::Sealed);
+                    closing.send_replace(true);
+                    return std::future::pending().await;
+                }
+            }
+            () = closes(&mut close) => {
+                closing.send_replace(true);
+                return std::future::pending().await;
+            }
+        }
+    }
+}
+
+async fn closes(close: &mut watch::Receiver<bool>) {
+    // An error says that the sender is gone, which is a close too.
+    let _ = close.wait_for(|&closing| closing).await;
+}
+
+fn is_revoked(node: &Node) -> Fault {
+    Fault::Denied(format!("{} is revoked", node.caller.name()))
+}
+
+/// A machine's side of the conversation.
+struct NodeSession {
+    keys: KeySession,
+    local: Local,
+    node: Arc<Node>,
+}
+
+impl Session for NodeSession {
+    type Call = KeyCall;
+    type Reply = KeyReply;
+
+    async fn answer(&self, call: KeyCall, secret: Secret) -> Result<Frame<KeyReply>, Fault> {
+        let node = &self.node;
+        match self.local.0.store.is_node_revoked(node.fingerprint).await {
+            Ok(false) => {}
+            Ok(true) => return Err(is_revoked(node)),
+            Err(error) => return Err(Fault::Unavailable(error.to_string())),
+        }
+        let Frame { mut header, secret } = self.keys.answer(call, secret).await?;
+        if let (KeyReply::Lease { term_ms, .. }, Some(term)) = (&mut header, node.lease_term) {
+            *term_ms = u64::try_from(term.as_millis()).unwrap_or(u64::MAX);
+        }
+        let secret = (self.wrapped(&header, &secret)).map_err(Fault::Unavailable)?;
+        Ok(Frame { header, secret })
+    }
+}
+
+impl NodeSession {
+    fn wrapped(&self, header: &KeyReply, secret: &Secret) -> Result<Secret, String> {
+        let aad = serde_json::to_vec(header).map_err(|error| error.to_string())?;
+        wrap(&self.node.node_key, secret, &aad).map_err(|error| {
+            let name = self.node.caller.name();
+            format!("cannot encrypt to {name} (keystore.nodes.{name}.node_key): {error}")
+        })
+    }
+}
+
+fn tls(settings: &KeystoreListenerSettings, nodes: &Nodes) -> Result<rustls::ServerConfig, Error> {
+    let cannot = |error: &dyn std::fmt::Display| {
+        unusable(&settings.certificate, format!("cannot be used: {error}"))
+    };
+    let mut roots = RootCertStore::empty();
+    for node in nodes.by_name.values() {
+        roots.add(node.certificate.clone()).map_err(|error| {
+            let name = node.caller.name();
+            cannot(&format!("the certificate of {name}: {error}"))
+        })?;
+    }
+    if roots.is_empty() {
+        return Err(Error::new(
+            crate::ErrorKind::Unavailable,
+            "keystore.listener is set, and there is no machine in keystore.nodes that may come",
+        ));
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone())
+        .build()
+        .map_err(|error| cannot(&error))?;
+    let key = (settings.key.read())
+        .map_err(|error| Error::unavailable(format!("cannot read {}", settings.key), error))?;
+    let key = PrivateKeyDer::from_pem_slice(&key).map_err(|error| cannot(&error))?;
+    rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|error| cannot(&error))?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(certificates(&settings.certificate)?, key)
+        .map_err(|error| cannot(&error))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let cannot = |error| unusable(path, format!("cannot be read: {error}"));
+    let read: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
+        .map_err(cannot)?
+        .collect();
+    match read.map_err(cannot)? {
+        none if none.is_empty() => Err(unusable(path, "holds no certificate")),
+        certificates => Ok(certificates),
+    }
+}
+
+fn unusable(path: &Path, what: impl std::fmt::Display) -> Error {
+    Error::new(
+        crate::ErrorKind::Unavailable,
+        format!("the certificate {} {what}", path.display()),
+    )
 }

@@ -20,8 +20,8 @@ use keystore_client::{Error as CallError, Keystore, SealState};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite, split};
+use tokio::net::UnixListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -37,13 +37,13 @@ const MAX_CONNECTIONS: usize = 64;
 const MAX_REFUSALS: usize = 64;
 
 /// How long a peer may take to say hello.
-const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a peer may leave a reply unread.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A pause after `accept` failed, so that a lack of file descriptors does not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A bound socket; its file is removed when this is dropped.
 pub struct Bound {
@@ -123,7 +123,7 @@ pub async fn serve_control(
 }
 
 /// One connection's side of the conversation: calls in, replies out.
-trait Session: Send + Sync + 'static {
+pub(crate) trait Session: Send + Sync + 'static {
     type Call: DeserializeOwned + Send;
     type Reply: Serialize + Send + Sync + 'static;
 
@@ -134,7 +134,7 @@ trait Session: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Frame<Self::Reply>, Fault>> + Send;
 }
 
-struct KeySession(Arc<dyn Keystore>);
+pub(crate) struct KeySession(pub(crate) Arc<dyn Keystore>);
 
 impl Session for KeySession {
     type Call = KeyCall;
@@ -197,6 +197,10 @@ impl Session for ControlSession {
                 }
                 AdminCall::RotateKeks(tenant) => {
                     AdminReply::Versions(admin.rotate_keks(tenant).await?)
+                }
+                AdminCall::RevokeNode(node) => {
+                    admin.revoke_node(node).await?;
+                    AdminReply::Done
                 }
                 AdminCall::Status => AdminReply::Status(admin.status().await?),
                 AdminCall::Checkpoint => AdminReply::Checkpoint(admin.checkpoint().await?),
@@ -309,8 +313,8 @@ async fn serve<S: Session>(
     }
 }
 
-async fn connection<S: Session>(
-    mut stream: UnixStream,
+pub(crate) async fn connection<S: Session>(
+    mut stream: impl AsyncRead + AsyncWrite + Send + Unpin,
     hello: Hello,
     session: Result<(S, OwnedSemaphorePermit), (Fault, OwnedSemaphorePermit)>,
     state: watch::Receiver<SealState>,
@@ -334,7 +338,7 @@ async fn connection<S: Session>(
         Ok(Err(error)) => return tracing::debug!(%error, "no greeting"),
         Err(_) => return tracing::debug!("no greeting in time"),
     }
-    let (reader, writer) = stream.into_split();
+    let (reader, writer) = split(stream);
     let (notices, queue) = mpsc::channel(MAX_OUTSTANDING);
     let reading = read(reader, Arc::new(session), notices, close);
     let ((), written) = tokio::join!(reading, write(writer, queue, state));
@@ -345,7 +349,7 @@ async fn connection<S: Session>(
 
 /// Whether the conversation goes on.
 async fn greet(
-    stream: &mut UnixStream,
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     hello: &Hello,
     refusal: Option<&Fault>,
 ) -> io::Result<bool> {
@@ -364,7 +368,7 @@ async fn greet(
 
 /// Takes calls until the peer closes, breaks the protocol or the server closes; then waits for those under way.
 async fn read<S: Session>(
-    mut stream: OwnedReadHalf,
+    mut stream: impl AsyncRead + Unpin,
     session: Arc<S>,
     notices: mpsc::Sender<Frame<Notice<S::Reply>>>,
     mut close: watch::Receiver<bool>,
@@ -411,7 +415,7 @@ async fn read<S: Session>(
 
 /// Sends what is queued, and the seal at each change, until no call can come any more.
 async fn write<T: Serialize>(
-    mut stream: OwnedWriteHalf,
+    mut stream: impl AsyncWrite + Unpin,
     mut queue: mpsc::Receiver<Frame<Notice<T>>>,
     mut state: watch::Receiver<SealState>,
 ) -> io::Result<()> {
@@ -432,6 +436,8 @@ async fn write<T: Serialize>(
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::net::UnixStream;
 
     use super::*;
 

@@ -59,11 +59,14 @@ pub fn settings(folder: &std::path::Path) -> KeystoreSettings {
         budget: BudgetSettings {
             uses: u32::MAX,
             keys: u32::MAX,
+            denials: u32::MAX,
         },
         postgres: None,
         require_locked_memory: false,
         tombstone_file: None,
         approval_term: Duration::from_secs(3600),
+        listener: None,
+        nodes: BTreeMap::new(),
         drain: Drain {
             delay: Duration::ZERO,
             timeout: Duration::from_secs(5),

@@ -148,6 +148,7 @@ async fn budget_uses_and_distinct_keys_are_limited_and_alarm() {
     settings.budget = BudgetSettings {
         uses: 100,
         keys: 30,
+        denials: 3,
     };
     // Under names that no other test uses.
     for (name, of) in [("budget-origin", "origin"), ("budget-license", "license")] {
@@ -198,6 +199,15 @@ async fn budget_uses_and_distinct_keys_are_limited_and_alarm() {
     let error = origin.lease(contexts(0..1)).await.unwrap_err();
     assert!(is_over(&error, "uses"), "{error}");
     assert_eq!(exceeded("budget-origin", "uses"), 1);
+
+    // Refusals: who goes on asking for what is not theirs gets nothing more.
+    for _ in 0..3 {
+        let error = license.lease(contexts(0..1)).await.unwrap_err();
+        assert!(matches!(error, Error::Denied(_)), "{error}");
+    }
+    let error = license.lease(contexts(0..1)).await.unwrap_err();
+    assert!(is_over(&error, "denials"), "{error}");
+    assert_eq!(exceeded("budget-license", "denials"), 1);
 
     // The next minute.
     *clock.0.lock().unwrap() += Duration::from_secs(60);

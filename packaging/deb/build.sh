@@ -33,6 +33,9 @@ install -D -m 0644 ../conf/castellum.toml "$root/etc/castellum/castellum.toml"
 for unit in systemd/*.service; do
     install -D -m 0644 "$unit" "$root/lib/systemd/system/$(basename "$unit")"
 done
+for example in systemd/examples/*.conf; do
+    install -D -m 0644 "$example" "$root/usr/share/doc/castellum/examples/$(basename "$example")"
+done
 install -D -m 0644 systemd/sysusers.conf "$root/usr/lib/sysusers.d/castellum.conf"
 install -D -m 0644 systemd/tmpfiles.conf "$root/usr/lib/tmpfiles.d/castellum.conf"
 

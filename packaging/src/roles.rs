@@ -11,11 +11,16 @@ use std::sync::Arc;
 use std::thread;
 
 use axum::Router;
-use conf::{Drain as DrainSettings, KeystoreSettings, LicenseSettings, OriginSettings, Transport};
+use conf::{
+    CoreSettings, Drain as DrainSettings, KeystoreSettings, LicenseSettings, OriginSettings,
+    SecretSource, Transport,
+};
 use keystore::capability::Caller;
 use keystore::local::Local;
 use keystore_client::Keystore;
+use keystore_client::remote::{Core, Remote};
 use keystore_client::socket::Socket;
+use keystore_client::wrap::NodeKey;
 use metrics_exporter_prometheus::PrometheusHandle;
 use origin::catalog::Catalog;
 use origin_front::{Drain, Tls};
@@ -91,7 +96,8 @@ impl Roles {
         let local = Local::open(settings, clock)
             .await
             .map_err(Failure::failed)?;
-        let sockets = keystore::run::Sockets::bind(settings).map_err(Failure::failed)?;
+        let sockets =
+            (keystore::run::Sockets::bind(settings, &local).await).map_err(Failure::failed)?;
         let mut roles = Self::new(Keys::Local(local.clone(), Box::new(settings.clone())));
         let drain = roles.drain.clone();
         roles.serving.spawn(async move {
@@ -104,6 +110,32 @@ impl Roles {
             Ok(())
         });
         Ok(roles)
+    }
+
+    /// Takes keys from the keystore of another machine.
+    pub(crate) fn with_core(settings: &CoreSettings) -> Result<Self, Failure> {
+        keystore::harden_process();
+        let cannot = |source: &SecretSource, what: &dyn std::fmt::Display| {
+            Failure::failed(format!("{source}: {what}"))
+        };
+        let read = |source: &SecretSource| source.read().map_err(|error| cannot(source, &error));
+        let node_key = NodeKey::from_text(&read(&settings.node_key)?).ok_or_else(|| {
+            cannot(
+                &settings.node_key,
+                &"is no node key, which has 64 hexadecimal digits (`castellum keystore enrol`)",
+            )
+        })?;
+        let core = Core {
+            host: settings.host.clone(),
+            port: settings.port,
+            ca_file: &settings.ca_file,
+            certificate: &settings.certificate,
+            key: &read(&settings.key)?,
+            node_key,
+        };
+        let remote = Remote::open(core)
+            .map_err(|error| Failure::failed(format!("keystore.core cannot be used: {error}")))?;
+        Ok(Self::new(Keys::Remote(Arc::new(remote))))
     }
 
     /// Takes keys from the keystore behind this socket.

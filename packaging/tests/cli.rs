@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
+mod offline_audit;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
@@ -72,7 +74,7 @@ fn configured(folder: &Path, more: &str) -> PathBuf {
     path
 }
 
-const VERBS: [&[&str]; 32] = [
+const VERBS: [&[&str]; 34] = [
     &["demo"],
     &["serve"],
     &["ingest"],
@@ -82,6 +84,8 @@ const VERBS: [&[&str]; 32] = [
     &["keystore", "unseal"],
     &["keystore", "seal"],
     &["keystore", "rotate"],
+    &["keystore", "enrol"],
+    &["keystore", "revoke"],
     &["keystore", "approvals"],
     &["keystore", "approve"],
     &["keystore", "cancel"],
@@ -556,7 +560,7 @@ fn the_daemon_is_sealed_until_it_is_unsealed_and_drains_on_sigterm() {
         passphrase,
     ]));
     assert_eq!(rotated["root"], 2);
-    audit_is_verified_offline(
+    offline_audit::verify(
         &verb,
         &folder.path().join("keystore/audit.log"),
         folder.path(),
@@ -602,49 +606,6 @@ fn the_daemon_is_sealed_until_it_is_unsealed_and_drains_on_sigterm() {
 
     running.signal("-TERM");
     assert_eq!(running.0.wait().unwrap().code(), Some(0));
-}
-
-/// As an auditor does with a copy of the log, the public key and a checkpoint, on a machine of their own.
-fn audit_is_verified_offline(verb: &dyn Fn(&[&str]) -> Output, log: &Path, folder: &Path) {
-    let at = |name: &str| folder.join(name).to_str().unwrap().to_owned();
-    let (copy, key, checkpoint) = (at("copy.log"), at("audit.pem"), at("checkpoint.json"));
-    let pem = json(&verb(&["keystore", "checkpoint", "--public-key"]));
-    fs::write(&key, pem["public_key"].as_str().unwrap()).unwrap();
-    fs::write(&checkpoint, verb(&["keystore", "checkpoint"]).stdout).unwrap();
-    let signed = fs::read_to_string(&checkpoint).unwrap();
-    let signed: Value = serde_json::from_str(&signed).unwrap();
-    assert_eq!(
-        code(&verb(&["keystore", "verify", "--checkpoint", &checkpoint])),
-        0
-    );
-
-    fs::copy(log, &copy).unwrap();
-    let offline = [
-        "keystore",
-        "verify",
-        "--offline",
-        &copy,
-        "--public-key",
-        &key,
-    ];
-    let offline = [offline.as_slice(), &["--checkpoint", &checkpoint]].concat();
-    let report = run(&[offline.as_slice(), &["--json"]].concat());
-    assert_eq!(
-        code(&report),
-        0,
-        "{}",
-        String::from_utf8_lossy(&report.stderr)
-    );
-    assert_eq!(json(&report)["audit_signed"], signed["seq"]);
-
-    let text = fs::read_to_string(&copy).unwrap();
-    let lines: Vec<&str> = text.split_inclusive('\n').collect();
-    fs::write(&copy, lines[..3].concat()).unwrap();
-    let report = run(&[offline.as_slice(), &["--json"]].concat());
-    assert_eq!(code(&report), 1);
-    let fault = &json(&report)["faults"][0];
-    assert_eq!(fault["sequence"], 4);
-    assert_eq!(fault["offset"], lines[..3].concat().len());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! known, all of them at once.
 
 mod network;
+mod nodes;
 mod people;
 mod postgres;
 mod rules;
@@ -113,6 +114,7 @@ impl Check<'_> {
         Settings {
             origin: self.origin(origin, packs, policies, &shared),
             license: self.license(license, licensed, &shared),
+            core: self.core(keystore.core.clone()),
             keystore: self.keystore(keystore, &shared),
             log: self.log(log),
         }
@@ -266,6 +268,8 @@ impl Check<'_> {
     }
 
     fn keystore(&mut self, keystore: KeystoreDocument, shared: &Shared) -> KeystoreSettings {
+        let listener = self.keystore_listener(keystore.listener);
+        let nodes = self.nodes(keystore.nodes);
         let passphrase = self.secret(
             "keystore",
             "passphrase",
@@ -329,6 +333,8 @@ impl Check<'_> {
             require_locked_memory: keystore.require_locked_memory,
             tombstone_file,
             approval_term: keystore.approval_term.0,
+            listener,
+            nodes,
             drain: shared.drain,
         }
     }
@@ -379,6 +385,7 @@ impl Check<'_> {
         BudgetSettings {
             uses: budget.uses,
             keys: budget.keys,
+            denials: budget.denials,
         }
     }
 

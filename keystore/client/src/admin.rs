@@ -150,6 +150,13 @@ pub trait Admin: Send + Sync {
     /// [`AdminError::Refused`] where they are not what was agreed on; nothing is restored then.
     fn restore(&self, lines: String) -> Outcome<'_, Option<String>>;
 
+    /// Gives another machine nothing any more, and ends the leases that it holds where it can be told so. The name with a
+    /// new certificate is another machine.
+    ///
+    /// # Errors
+    /// [`AdminError::Refused`] where no machine has this name.
+    fn revoke_node(&self, node: String) -> Outcome<'_, ()>;
+
     /// What waits for a second operator, or to be done.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
-//! How the other roles reach the keystore: the [`Keystore`] trait, its wire messages, and a client over a
-//! Unix socket.
+//! How the other roles reach the keystore: the [`Keystore`] trait, its wire messages, and clients over a
+//! Unix socket and over TLS.
 //!
 //! A role holds an `Arc<dyn Keystore>` and cannot tell whether the keystore runs in its own process or in
 //! another: the same checks are made and the same audit records are written.
@@ -9,7 +9,9 @@ pub mod admin;
 pub mod frame;
 mod link;
 pub mod message;
+pub mod remote;
 pub mod socket;
+pub mod wrap;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,17 +1,20 @@
 //! One connection to a keystore, kept up for ever: numbered calls out, replies and changes of the seal in.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
 use serde::Serialize;
 use serde_json::Value;
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf, split};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
 
 use crate::frame::{self, Frame, Secret};
 use crate::message::{Call, Fault, Greeting, Hello, MAX_OUTSTANDING, Notice, VERSION};
@@ -23,6 +26,57 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause before a lost connection is tried again; doubled up to [`LONGEST_PAUSE`]. A call cuts it short.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Where a keystore listens.
+pub(crate) enum Place {
+    /// On this machine.
+    Unix(PathBuf),
+    /// On another.
+    Tls {
+        /// Its name or address.
+        host: String,
+        /// Its port.
+        port: u16,
+        /// What its certificate must bear.
+        name: ServerName<'static>,
+        /// With this machine's certificate.
+        connector: TlsConnector,
+    },
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "{}", path.display()),
+            Self::Tls { host, port, .. } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tls { host, port, .. } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+impl Place {
+    async fn connect(&self) -> io::Result<Stream> {
+        match self {
+            Self::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+            Self::Tls {
+                host,
+                port,
+                name,
+                connector,
+            } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                stream.set_nodelay(true)?;
+                Ok(Box::new(connector.connect(name.clone(), stream).await?))
+            }
+        }
+    }
+}
+
+trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+type Stream = Box<dyn Duplex>;
 
 type Reply = Result<Frame<Value>, Fault>;
 
@@ -42,10 +96,10 @@ struct Pending {
 impl Link {
     /// Connects as soon as the socket is there, and again whenever the connection is lost, until the link is
     /// dropped.
-    pub(crate) fn open(path: &Path, hello: Hello) -> Self {
+    pub(crate) fn open(place: Place, hello: Hello) -> Self {
         let (calls, queue) = mpsc::channel(MAX_OUTSTANDING);
         let (state_sender, state) = watch::channel(SealState::Unreachable);
-        tokio::spawn(run(path.to_owned(), hello, queue, state_sender));
+        tokio::spawn(run(place, hello, queue, state_sender));
         Self { calls, state }
     }
 
@@ -80,7 +134,7 @@ impl Link {
 }
 
 async fn run(
-    path: PathBuf,
+    place: Place,
     hello: Hello,
     mut queue: mpsc::Receiver<Pending>,
     state: watch::Sender<SealState>,
@@ -89,9 +143,9 @@ async fn run(
     let mut waiting = None;
     let mut last_said = None;
     loop {
-        let why = match connect(&path, &hello).await {
+        let why = match connect(&place, &hello).await {
             Ok(stream) => {
-                tracing::info!(path = %path.display(), "connected to the keystore");
+                tracing::info!(%place, "connected to the keystore");
                 (pause, last_said) = (FIRST_PAUSE, None);
                 match Connection::default()
                     .serve(stream, waiting.take(), &mut queue, &state)
@@ -106,7 +160,7 @@ async fn run(
         state.send_replace(SealState::Unreachable);
         if last_said.as_ref() != Some(&why) {
             let error = Error::from(why.clone());
-            tracing::warn!(path = %path.display(), %error, "no connection to the keystore");
+            tracing::warn!(%place, %error, "no connection to the keystore");
             last_said = Some(why.clone());
         }
         // Whoever called while there was no connection learns why at once.
@@ -124,13 +178,12 @@ async fn run(
     }
 }
 
-async fn connect(path: &Path, hello: &Hello) -> Result<UnixStream, Fault> {
-    let unavailable = |what: &str, error: io::Error| {
-        Fault::Unavailable(format!("{what} {}: {error}", path.display()))
-    };
+async fn connect(place: &Place, hello: &Hello) -> Result<Stream, Fault> {
+    let unavailable =
+        |what: &str, error: io::Error| Fault::Unavailable(format!("{what} {place}: {error}"));
     let greet = async {
-        let mut stream = (UnixStream::connect(path).await)
-            .map_err(|error| unavailable("cannot connect to", error))?;
+        let mut stream =
+            (place.connect().await).map_err(|error| unavailable("cannot connect to", error))?;
         (frame::write(&mut stream, &Frame::open(hello)).await)
             .map_err(|error| unavailable("cannot greet", error))?;
         let greeting = (frame::read::<Greeting>(&mut stream).await)
@@ -138,25 +191,16 @@ async fn connect(path: &Path, hello: &Hello) -> Result<UnixStream, Fault> {
         match greeting.map(|frame| frame.header) {
             Some(Greeting::Hello(theirs)) if theirs == *hello => Ok(stream),
             Some(Greeting::Hello(theirs)) => Err(Fault::Unavailable(format!(
-                "{} speaks {} {}, and this program {} {VERSION}",
-                path.display(),
-                theirs.protocol,
-                theirs.version,
-                hello.protocol
+                "{place} speaks {} {}, and this program {} {VERSION}",
+                theirs.protocol, theirs.version, hello.protocol
             ))),
             Some(Greeting::Fault(fault)) => Err(fault),
-            None => Err(Fault::Unavailable(format!(
-                "{} closed the connection",
-                path.display()
-            ))),
+            None => Err(Fault::Unavailable(format!("{place} closed the connection"))),
         }
     };
     match timeout(HELLO_TIMEOUT, greet).await {
         Ok(result) => result,
-        Err(_) => Err(Fault::Unavailable(format!(
-            "{} does not answer",
-            path.display()
-        ))),
+        Err(_) => Err(Fault::Unavailable(format!("{place} does not answer"))),
     }
 }
 
@@ -182,12 +226,12 @@ impl Connection {
     /// Works until the connection or the link ends. `first` is sent before what is in the queue.
     async fn serve(
         &self,
-        stream: UnixStream,
+        stream: Stream,
         first: Option<Pending>,
         queue: &mut mpsc::Receiver<Pending>,
         state: &watch::Sender<SealState>,
     ) -> End {
-        let (reader, writer) = stream.into_split();
+        let (reader, writer) = split(stream);
         tokio::select! {
             end = self.send(writer, first, queue) => end,
             error = self.receive(reader, state) => End::Lost(error),
@@ -196,7 +240,7 @@ impl Connection {
 
     async fn send(
         &self,
-        mut stream: OwnedWriteHalf,
+        mut stream: WriteHalf<Stream>,
         mut first: Option<Pending>,
         queue: &mut mpsc::Receiver<Pending>,
     ) -> End {
@@ -240,7 +284,7 @@ impl Connection {
 
     async fn receive(
         &self,
-        mut stream: OwnedReadHalf,
+        mut stream: ReadHalf<Stream>,
         state: &watch::Sender<SealState>,
     ) -> io::Error {
         loop {

@@ -105,6 +105,8 @@ pub enum AdminCall {
     RotateRoot(Option<SharePlan>),
     /// [`crate::admin::Admin::rotate_keks`].
     RotateKeks(Option<String>),
+    /// [`crate::admin::Admin::revoke_node`].
+    RevokeNode(String),
     /// [`crate::admin::Admin::status`].
     Status,
     /// [`crate::admin::Admin::checkpoint`].

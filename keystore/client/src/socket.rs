@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use keystore_types::KeyId;
+use keystore_types::{KeyContext, KeyId};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -14,12 +14,12 @@ use crate::admin::{
     Status, UnlockMethod,
 };
 use crate::frame::{Frame, Secret};
-use crate::link::Link;
+use crate::link::{Link, Place};
 use crate::message::{AdminCall, AdminReply, Hello, KeyCall, KeyReply, export_of, lease_of};
 use crate::{Answer, Error, ExportRequest, ExportedKey, Keystore, Lease, LeaseRequest, SealState};
 
 /// How long a key may take: many times a group commit on a slow disk.
-const KEY_PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const KEY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long an administrative call may take: `verify` reads the whole audit log.
 const ADMIN_PATIENCE: Duration = Duration::from_secs(600);
@@ -35,7 +35,7 @@ impl Socket {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn open(path: &Path) -> Self {
-        Self(Link::open(path, Hello::keystore()))
+        Self(Link::open(Place::Unix(path.to_owned()), Hello::keystore()))
     }
 
     async fn call(&self, call: KeyCall) -> Result<Frame<KeyReply>, Error> {
@@ -48,14 +48,8 @@ impl Keystore for Socket {
     fn lease(&self, request: LeaseRequest) -> Answer<'_, Lease> {
         Box::pin(async move {
             let asked = request.contexts.clone();
-            let lease =
-                lease_of(self.call(KeyCall::Lease(request)).await?).ok_or_else(unexpected)?;
-            let given = lease.keys.iter().map(|leased| &leased.context);
-            if given.eq(&asked) {
-                Ok(lease)
-            } else {
-                Err(unexpected())
-            }
+            let lease = lease_of(self.call(KeyCall::Lease(request)).await?);
+            as_asked(lease, &asked)
         })
     }
 
@@ -79,7 +73,7 @@ impl AdminSocket {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn open(path: &Path) -> Self {
-        Self(Link::open(path, Hello::control()))
+        Self(Link::open(Place::Unix(path.to_owned()), Hello::control()))
     }
 
     async fn call(&self, call: AdminCall, secret: Secret) -> Result<Frame<AdminReply>, AdminError> {
@@ -256,6 +250,10 @@ impl Admin for AdminSocket {
         })
     }
 
+    fn revoke_node(&self, node: String) -> Outcome<'_, ()> {
+        Box::pin(async { done(self.ask(AdminCall::RevokeNode(node)).await?) })
+    }
+
     fn approvals(&self) -> Outcome<'_, Vec<Approval>> {
         Box::pin(async {
             match self.ask(AdminCall::Approvals).await? {
@@ -291,6 +289,15 @@ impl Admin for AdminSocket {
     }
 }
 
+/// A lease of what was asked for, and of nothing else.
+pub(crate) fn as_asked(lease: Option<Lease>, asked: &[KeyContext]) -> Result<Lease, Error> {
+    let lease = lease.ok_or_else(unexpected)?;
+    match lease.keys.iter().map(|leased| &leased.context).eq(asked) {
+        true => Ok(lease),
+        false => Err(unexpected()),
+    }
+}
+
 fn done(reply: AdminReply) -> Result<(), AdminError> {
     match reply {
         AdminReply::Done => Ok(()),
@@ -312,7 +319,9 @@ fn key(reply: AdminReply) -> Result<KeyRecord, AdminError> {
     }
 }
 
-fn typed<T: DeserializeOwned>(reply: Frame<serde_json::Value>) -> Result<Frame<T>, Error> {
+pub(crate) fn typed<T: DeserializeOwned>(
+    reply: Frame<serde_json::Value>,
+) -> Result<Frame<T>, Error> {
     let header = serde_json::from_value(reply.header).map_err(|_| unexpected())?;
     Ok(Frame {
         header,
@@ -324,6 +333,6 @@ fn unlike(_: &AdminReply) -> AdminError {
     unexpected().into()
 }
 
-fn unexpected() -> Error {
+pub(crate) fn unexpected() -> Error {
     Error::Unavailable("the reply does not fit the call".to_owned())
 }

@@ -209,10 +209,17 @@ pub enum Event {
     },
     /// A caller has used up what it may use in a minute: the first time in that minute.
     Budget {
-        /// What of: `uses` or `keys`.
+        /// What of: `uses`, `keys` or `denials`.
         limit: &'static str,
         /// How much that is.
         of: u32,
+    },
+    /// A machine gets nothing any more.
+    RevokeNode {
+        /// Its name.
+        node: String,
+        /// SHA-256 of its certificate, in hexadecimal.
+        certificate: String,
     },
     /// Somebody asked for what they are not granted.
     Denied {

@@ -17,6 +17,8 @@ use crate::unlock::SealedRoot;
 pub mod postgres;
 mod record;
 pub mod sqlite;
+#[cfg(test)]
+mod tests;
 
 /// What every method of a store returns.
 pub type Stored<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
@@ -135,6 +137,12 @@ pub trait Store: Send + Sync {
 
     /// Takes note that so many were.
     fn put_tombstones(&self, count: u64) -> Stored<'_, ()>;
+
+    /// Takes note that the machine with this certificate, of this SHA-256, gets nothing any more.
+    fn revoke_node<'a>(&'a self, certificate: [u8; 32], node: &'a str, at: u64) -> Stored<'a, ()>;
+
+    /// Whether that was done.
+    fn is_node_revoked(&self, certificate: [u8; 32]) -> Stored<'_, bool>;
 
     /// How many keys can be used, and how many were destroyed.
     fn counts(&self) -> Stored<'_, (u64, u64)>;

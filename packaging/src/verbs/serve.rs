@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::ConfigFile;
 use crate::admin::{self, Admin};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::logging;
 use crate::roles::{Roles, control_runtime};
 
@@ -57,10 +57,19 @@ async fn serve(settings: &Settings, wanted: &[Role]) -> Result<(), Failure> {
     let shutdown =
         first_of(&[SignalKind::terminate(), SignalKind::interrupt()]).map_err(Failure::failed)?;
 
-    let mut roles = if wanted.contains(&Role::Keystore) {
-        Roles::with_keystore(&settings.keystore).await?
-    } else {
-        Roles::with_keystore_at(&settings.origin.keystore_socket)
+    let mut roles = match &settings.core {
+        Some(_) if wanted.contains(&Role::Keystore) => {
+            return Err(Failure::new(
+                Exit::Config,
+                "keystore.core: this machine asks the keystore of another, and has none of its own: \
+                 say --role origin, license or both",
+            ));
+        }
+        Some(core) => Roles::with_core(core)?,
+        None if wanted.contains(&Role::Keystore) => {
+            Roles::with_keystore(&settings.keystore).await?
+        }
+        None => Roles::with_keystore_at(&settings.origin.keystore_socket),
     };
     if wanted.contains(&Role::License) {
         roles.license(&settings.license, None)?;

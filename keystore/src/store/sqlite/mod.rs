@@ -30,11 +30,12 @@ use crate::error::{Error, ErrorKind};
 mod rows;
 
 /// Each brings the schema from one version to the next; `PRAGMA user_version` counts those done.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("../migrations/0001_initial.sql"),
     include_str!("../migrations/0002_root_seal.sql"),
     include_str!("../migrations/0003_versions.sql"),
     include_str!("../migrations/0004_audit.sql"),
+    include_str!("../migrations/0005_nodes.sql"),
 ];
 
 /// A SQLite database.
@@ -563,6 +564,29 @@ impl Store for Sqlite {
             resume(&mut transaction, rest.writes, rest.anchor).await?;
             finish(transaction, false, attempted).await?;
             Ok(true)
+        })
+    }
+
+    fn revoke_node<'a>(&'a self, certificate: [u8; 32], node: &'a str, at: u64) -> Stored<'a, ()> {
+        Box::pin(async move {
+            sqlx::query("INSERT INTO revoked_node VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
+                .bind(certificate.as_slice())
+                .bind(node)
+                .bind(seconds(at))
+                .execute(&mut *self.writer.lock().await)
+                .await
+                .map_err(failed("revoke a machine"))?;
+            Ok(())
+        })
+    }
+
+    fn is_node_revoked(&self, certificate: [u8; 32]) -> Stored<'_, bool> {
+        Box::pin(async move {
+            sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM revoked_node WHERE certificate = ?)")
+                .bind(certificate.as_slice())
+                .fetch_one(&mut *self.reader().await)
+                .await
+                .map_err(failed("look for a revocation"))
         })
     }
 

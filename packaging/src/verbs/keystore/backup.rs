@@ -52,12 +52,16 @@ impl NewFile {
         (self.file.write_all(bytes)).map_err(|error| cannot_write(&self.path, &error))
     }
 
-    pub(super) fn finish(self, output: Output) -> Result<(), Failure> {
+    pub(super) fn keep(&self) -> Result<(), Failure> {
         let mut partial = self.path.as_os_str().to_owned();
         partial.push(".partial");
         (self.file.sync_all())
             .and_then(|()| std::fs::rename(&partial, &self.path))
-            .map_err(|error| cannot_write(&self.path, &error))?;
+            .map_err(|error| cannot_write(&self.path, &error))
+    }
+
+    pub(super) fn finish(self, output: Output) -> Result<(), Failure> {
+        self.keep()?;
         let written = Written {
             file: self.path,
             bytes: self.bytes,

@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 
 use self::audit::{PublicKey, read_checkpoint, report_text, verify_offline};
 use self::backup::{NewFile, backup, restore};
+use self::nodes::{Revoked, enrol, enrolled_text};
 use self::operators::{Pending, act, acted_text, agreed, approval_text, pending_text, wait};
 use super::{ConfigFile, converse};
 use crate::failure::{Exit, Failure};
@@ -28,6 +29,7 @@ use crate::output::Output;
 mod audit;
 mod backup;
 mod ceremony;
+mod nodes;
 mod operators;
 
 #[derive(Debug, clap::Args)]
@@ -73,6 +75,31 @@ enum Verb {
         passphrase: Passphrase,
         #[command(flatten)]
         shares: Shares,
+    },
+    /// Make another machine's certificate and keys, and say what the keystore's configuration needs
+    #[command(
+        after_help = "The files go to that machine; its private keys stay there. The keystore's machine needs the certificate \
+                      and the printed table.\n\n\
+                      Example:\n  castellum keystore enrol edge1 /etc/castellum"
+    )]
+    Enrol {
+        /// Its name, as the audit log will have it
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// The folder for the files
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
+    /// Give another machine nothing any more, and end its leases
+    #[command(
+        after_help = "It holds until the machine gets a new certificate. One that cannot be told so keeps what it has until \
+                      its lease is over (keystore.nodes.NAME.lease_term).\n\n\
+                      Example:\n  castellum keystore revoke edge1"
+    )]
+    Revoke {
+        /// The machine, as keystore.nodes names it
+        #[arg(value_name = "NAME")]
+        name: String,
     },
     /// Say how the keystore stands
     #[command(after_help = "Example:\n  castellum keystore status --json")]
@@ -408,6 +435,13 @@ pub(crate) fn run(args: Args, output: Output) -> Result<(), Failure> {
                     keks: keystore.rotate_keks(tenant).await?,
                 };
                 output.say(&rotated, rotated_text)
+            }
+            Verb::Enrol { name, folder } => output.say(&enrol(&name, &folder)?, enrolled_text),
+            Verb::Revoke { name } => {
+                keystore.revoke_node(name.clone()).await?;
+                output.say(&Revoked { node: name }, |revoked| {
+                    format!("{} gets nothing any more", revoked.node)
+                })
             }
             Verb::Status => output.say(&keystore.status().await?, status_text),
             Verb::Approvals => {
