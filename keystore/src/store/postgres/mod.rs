@@ -679,6 +679,53 @@ impl Store for Postgres {
         }))
     }
 
+    fn revoke_node<'a>(&'a self, certificate: [u8; 32], node: &'a str, at: u64) -> Stored<'a, ()> {
+        let attempted = "revoke a machine";
+        Box::pin(self.link.once(attempted, async move {
+            let mut writer = self.writer().await?;
+            sqlx::query("INSERT INTO revoked_node VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
+                .bind(certificate.as_slice())
+                .bind(node)
+                .bind(seconds(at))
+                .execute(&mut *writer)
+                .await
+                .map_err(failed(attempted))?;
+            finish(writer, 0, 1, attempted).await?;
+            self.remembered.forget();
+            Ok(())
+        }))
+    }
+
+    fn is_node_revoked(&self, certificate: [u8; 32]) -> Stored<'_, bool> {
+        let attempted = "look for a revocation";
+        Box::pin(async move {
+            let read = || async {
+                let mut connection = self.link.connection().await?;
+                let revoked: bool = sqlx::query_scalar(
+                    "SELECT EXISTS (SELECT 1 FROM revoked_node WHERE certificate = $1)",
+                )
+                .bind(certificate.as_slice())
+                .fetch_one(&mut *connection)
+                .await
+                .map_err(failed(attempted))?;
+                connection.done();
+                Ok(revoked)
+            };
+            match self.link.read(attempted, read).await {
+                Ok(revoked) => {
+                    if !revoked {
+                        self.remembered.take_in_node(certificate);
+                    }
+                    Ok(revoked)
+                }
+                Err(error) => {
+                    let known = || self.remembered.knows_node(certificate).then_some(false);
+                    self.survive(error, known)
+                }
+            }
+        })
+    }
+
     fn counts(&self) -> Stored<'_, (u64, u64)> {
         let attempted = "count keys";
         let read = move || async move {

@@ -11,7 +11,7 @@ use super::super::{KeyBody, KeyRow};
 /// The most rows: some 500 bytes each.
 const MAX_ROWS: usize = 50_000;
 
-/// The usable keys that were read last.
+/// The usable keys that were read last, and the machines that may have them.
 #[derive(Default)]
 pub(super) struct Remembered(Mutex<Rows>);
 
@@ -19,6 +19,7 @@ pub(super) struct Remembered(Mutex<Rows>);
 struct Rows {
     by_id: Recent<KeyId, KeyRow>,
     ids: Recent<KeyContext, KeyId>,
+    nodes: Recent<[u8; 32], ()>,
 }
 
 impl Remembered {
@@ -47,6 +48,16 @@ impl Remembered {
     pub(super) fn of_ids(&self, ids: &[KeyId]) -> Option<Vec<KeyRow>> {
         let mut known = self.rows();
         ids.iter().map(|id| known.by_id.get(id)).collect()
+    }
+
+    /// The machine with this certificate is not revoked.
+    pub(super) fn take_in_node(&self, certificate: [u8; 32]) {
+        self.rows().nodes.put(certificate, ());
+    }
+
+    /// Whether that is known of it.
+    pub(super) fn knows_node(&self, certificate: [u8; 32]) -> bool {
+        self.rows().nodes.get(&certificate).is_some()
     }
 
     pub(super) fn forget(&self) {

@@ -68,7 +68,14 @@ CREATE INDEX content_key_asset ON content_key (asset, key_id);
 -- Finds what a rotation has left to wrap anew.
 CREATE INDEX content_key_kek ON content_key (tenant, kek_version, key_id) WHERE destroyed IS NULL;
 
--- The nodes, by the id in their state folder.
+-- Other machines that get nothing any more, by certificate: the same name with a new one is another machine.
+CREATE TABLE revoked_node (
+    certificate  BYTEA   PRIMARY KEY CHECK (length(certificate) = 32),
+    node         TEXT    NOT NULL,
+    revoked      BIGINT  NOT NULL
+);
+
+-- The keystores that share this database, by the id in their state folder.
 CREATE TABLE node (
     id           BYTEA   PRIMARY KEY CHECK (length(id) = 16),
     -- The record that the node's audit log must hold.

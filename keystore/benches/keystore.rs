@@ -1,0 +1,185 @@
+//! What a key costs: `cargo bench -p keystore --bench keystore`, and `KEYS=1000000` for a store as large as that.
+//!
+//! The rows "in memory" have store and log on a file system in memory, so they are the rules, the ciphers and the store's reads alone; "on
+//! disk" adds the audit commit, which is one fsync for all that wait.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a benchmark's report"
+)]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use keystore::capability::Caller;
+use keystore::{Local, SystemClock, testing};
+use keystore_client::{EntitlementRef, ExportRequest, LeaseRequest, MAX_KEYS};
+use keystore_types::{Generation, KeyContext, KeyId, Label, SUBSAMPLE_RULE, Scheme};
+
+/// How long a row is measured.
+const SPAN: Duration = Duration::from_secs(3);
+
+fn context(number: u32) -> KeyContext {
+    KeyContext {
+        tenant: "default".to_owned(),
+        asset: "film".parse().unwrap(),
+        label: Label::Hd,
+        scheme: Scheme::Cbcs,
+        subsample_rule: SUBSAMPLE_RULE,
+        generation: Generation {
+            sources: [7; 32],
+            number,
+        },
+    }
+}
+
+fn lease_of(number: u32) -> LeaseRequest {
+    LeaseRequest {
+        contexts: vec![context(number)],
+    }
+}
+
+fn export_of(id: KeyId) -> ExportRequest {
+    ExportRequest {
+        asset: "film".parse().unwrap(),
+        key_ids: vec![id],
+        entitlement: EntitlementRef {
+            issuer: "bench".to_owned(),
+            subject: Some("viewer".to_owned()),
+            token_id: None,
+            system: "clearkey".to_owned(),
+        },
+    }
+}
+
+/// Calls by `at_once` tasks for [`SPAN`]: how many a second, and how long the middle one took.
+async fn row<F: Future<Output = ()> + Send + 'static>(
+    name: &str,
+    at_once: usize,
+    call: impl Fn() -> F + Clone + Send + 'static,
+) {
+    let end = Instant::now() + SPAN;
+    let tasks: Vec<_> = (0..at_once)
+        .map(|_| {
+            let call = call.clone();
+            tokio::spawn(async move {
+                let mut took = vec![];
+                while Instant::now() < end {
+                    let began = Instant::now();
+                    call().await;
+                    took.push(began.elapsed());
+                }
+                took
+            })
+        })
+        .collect();
+    let mut took = vec![];
+    for task in tasks {
+        took.extend(task.await.unwrap());
+    }
+    took.sort_unstable();
+    let a_second = took.len() as f64 / SPAN.as_secs_f64();
+    let (middle, slow) = (took[took.len() / 2], took[took.len() * 99 / 100]);
+    println!("{name:<46} {a_second:>9.0}/s   p50 {middle:>10.1?}   p99 {slow:>10.1?}");
+}
+
+async fn rows(place: &str, local: &Local, at_once: &[usize]) {
+    let (origin, license) = (testing::origin(local), testing::license(local));
+    let id = origin.lease(lease_of(0)).await.unwrap().keys[0].key_id;
+    for &at_once in at_once {
+        let keystore = origin.clone();
+        row(
+            &format!("lease, warm, {place}, {at_once} at once"),
+            at_once,
+            move || {
+                let keystore = keystore.clone();
+                async move { drop(keystore.lease(lease_of(0)).await.unwrap()) }
+            },
+        )
+        .await;
+        let keystore = license.clone();
+        row(
+            &format!("export, {place}, {at_once} at once"),
+            at_once,
+            move || {
+                let keystore = keystore.clone();
+                async move { drop(keystore.export(export_of(id)).await.unwrap()) }
+            },
+        )
+        .await;
+    }
+}
+
+async fn open(folder: &Path) -> Local {
+    let mut settings = testing::settings(folder);
+    settings.audit.capacity = 8 << 30;
+    Local::open(&settings, Arc::new(SystemClock)).await.unwrap()
+}
+
+/// A store of many keys: how long from the passphrase to the first key.
+async fn large(folder: &Path, keys: u32) {
+    let local = open(folder).await;
+    let operator = testing::operator(&local);
+    operator.init(testing::PASSPHRASE.into()).await.unwrap();
+    let origin = testing::origin(&local);
+    let began = Instant::now();
+    let batch = u32::try_from(MAX_KEYS).unwrap();
+    for first in (0..keys).step_by(MAX_KEYS) {
+        let contexts = (first..(first + batch).min(keys)).map(context).collect();
+        origin.lease(LeaseRequest { contexts }).await.unwrap();
+    }
+    let a_second = f64::from(keys) / began.elapsed().as_secs_f64();
+    println!(
+        "{:<46} {a_second:>9.0}/s",
+        format!("keys made, {keys} of them, by {batch}")
+    );
+    drop((origin, operator, local));
+
+    let began = Instant::now();
+    let local = open(folder).await;
+    let opened = began.elapsed();
+    let operator = local.admin(Caller::operator("operator"));
+    let began = Instant::now();
+    operator.unseal(testing::PASSPHRASE.into()).await.unwrap();
+    let unsealed = began.elapsed();
+    let began = Instant::now();
+    drop(
+        testing::origin(&local)
+            .lease(lease_of(keys - 1))
+            .await
+            .unwrap(),
+    );
+    println!(
+        "with {keys} keys: opened in {opened:.1?}, unsealed in {unsealed:.1?} (the cheapest Argon2id), first lease in {:.1?}",
+        began.elapsed()
+    );
+    rows("large store", &local, &[64]).await;
+}
+
+fn main() {
+    // `cargo test --benches` runs it with a name to filter by, and no rows.
+    if std::env::args().any(|argument| argument == "--test") {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        for (place, within) in [("in memory", "/dev/shm"), ("on disk", ".")] {
+            let folder = tempfile::tempdir_in(within).unwrap();
+            let local = open(folder.path()).await;
+            let operator = testing::operator(&local);
+            operator.init(testing::PASSPHRASE.into()).await.unwrap();
+            rows(place, &local, &[1, 64, 512]).await;
+        }
+        let keys = std::env::var("KEYS")
+            .ok()
+            .and_then(|keys| keys.parse().ok());
+        let folder = tempfile::tempdir_in(".").unwrap();
+        large(folder.path(), keys.unwrap_or(100_000)).await;
+    });
+}
