@@ -150,6 +150,8 @@ async fn nodes<const N: usize>(settings: &PostgresSettings) -> [Node; N] {
     for node in &nodes[1..] {
         node.unseal().await;
     }
+    // What is remembered is forgotten at the look that finds the new root.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
     let Ok(nodes) = nodes.try_into() else {
         panic!("there are {N}")
     };

@@ -262,7 +262,10 @@ async fn what_is_destroyed_stays_and_bars_its_tenant(store: &dyn Store) {
     let unknown = KeyId::new([99; 16]);
     assert_eq!(store.destroy(unknown, 500).await.unwrap(), None);
     assert_eq!(
-        store.keys_of(&[gone.context.clone()]).await.unwrap(),
+        store
+            .keys_of(std::slice::from_ref(&gone.context))
+            .await
+            .unwrap(),
         [None]
     );
     assert_eq!(store.keys_by_id(&[id, unknown]).await.unwrap(), [gone]);
