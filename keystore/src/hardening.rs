@@ -4,9 +4,11 @@
 //! wiped before they are given back. Content keys pass through ordinary memory that is wiped; they are short-lived
 //! here, and the process as a whole dumps no core.
 
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::fmt;
 use std::ops::Deref;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mlock, mmap_anonymous, munmap};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
@@ -26,6 +28,65 @@ pub fn harden_process() {
     };
     if let Err(error) = setrlimit(Resource::Core, none) {
         tracing::warn!(%error, "cannot forbid core dumps");
+    }
+}
+
+/// The system's allocator, which wipes what is given back to it, once [`wipe_freed_memory`] was called: the buffers of
+/// libraries too, which a key passes on its way into an answer and which nobody else wipes.
+pub struct WipingAllocator;
+
+/// Has the [`WipingAllocator`] wipe from now on, in this whole process. It costs a process that moves media some of its
+/// throughput, and is meant for those that do not.
+pub fn wipe_freed_memory() {
+    WIPES.store(true, Ordering::Relaxed);
+}
+
+static WIPES: AtomicBool = AtomicBool::new(false);
+
+#[expect(unsafe_code, reason = "an allocator hands out raw memory")]
+mod allocator {
+    use super::*;
+
+    // SAFETY: every call is the system's allocator's with the same arguments, apart from `realloc`, which is made of the
+    // others as the trait's own is. A block is written to only before it is given back, while it is still the caller's.
+    unsafe impl GlobalAlloc for WipingAllocator {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            // SAFETY: the caller keeps the promises of this method, which are the same.
+            unsafe { System.alloc(layout) }
+        }
+
+        unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+            // SAFETY: as for `alloc`.
+            unsafe { System.alloc_zeroed(layout) }
+        }
+
+        unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+            // SAFETY: the block has the layout's size and is not used any more, says the caller.
+            unsafe {
+                if WIPES.load(Ordering::Relaxed) {
+                    block.write_bytes(0, layout.size());
+                    // Else the compiler may leave out writes that nobody reads before the block is freed.
+                    std::hint::black_box(block);
+                }
+                System.dealloc(block, layout);
+            }
+        }
+
+        unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+            // SAFETY: the caller promises that `size`, rounded up to the alignment, does not overflow; both blocks have at
+            // least the smaller of the two sizes and do not overlap.
+            unsafe {
+                if !WIPES.load(Ordering::Relaxed) {
+                    return System.realloc(block, layout, size);
+                }
+                let moved = System.alloc(Layout::from_size_align_unchecked(size, layout.align()));
+                if !moved.is_null() {
+                    moved.copy_from_nonoverlapping(block, layout.size().min(size));
+                    self.dealloc(block, layout);
+                }
+                moved
+            }
+        }
     }
 }
 

@@ -28,6 +28,8 @@
 //!
 //! # Whom this trusts, and what a breach yields
 //!
+//! In full, with what is out of scope: `keystore/design/threat-model.md`.
+//!
 //! | who is taken over | gets | does not get |
 //! |---|---|---|
 //! | an origin | the keys of the assets that it is granted, each lease in the log | keys of other assets or tenants; any key while sealed; a say in who is asked for what |
@@ -79,6 +81,6 @@ mod verify;
 
 pub use clock::{Clock, SystemClock};
 pub use error::{Error, ErrorKind};
-pub use hardening::harden_process;
+pub use hardening::{WipingAllocator, harden_process, wipe_freed_memory};
 pub use local::Local;
 pub use run::run;

@@ -1,13 +1,14 @@
 //! The keys that this node holds: leased from the keystore, held for their term, dropped when it seals.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use arc_swap::ArcSwapOption;
 use keystore_client::{Keystore, LeaseRequest, SealState};
-use keystore_types::{ConstantIv, KeyContext, KeyId, Label};
+use keystore_types::{KeyContext, Label};
 use origin_cipher::{Aes128Key, Form};
+use origin_media::protect::TrackKey;
 use tokio::sync::watch;
 
 /// Leases keys on behalf of the workers.
@@ -19,22 +20,15 @@ pub struct Keys {
 
 /// The keys of one asset's tracks under one scheme.
 pub struct HeldKeys {
-    keys: BTreeMap<Label, HeldKey>,
-    ended: Arc<AtomicBool>,
+    track_keys: BTreeMap<Label, TrackKey>,
+    ciphers: Arc<Ciphers>,
     /// When new responses need a new lease: a quarter of the term earlier than this one ends, so that what is
     /// under way by then has time to finish.
     renewal: Instant,
 }
 
-/// One key, ready to encrypt with.
-pub struct HeldKey {
-    /// Its public id.
-    pub key_id: KeyId,
-    /// Its constant IV.
-    pub iv: ConstantIv,
-    /// The key, expanded.
-    pub cipher: Arc<Aes128Key>,
-}
+/// The keys, expanded; nothing once the lease has ended, whoever still holds the [`HeldKeys`].
+type Ciphers = ArcSwapOption<BTreeMap<Label, Arc<Aes128Key>>>;
 
 impl Keys {
     /// Leases from `keystore` and expands keys for `form`.
@@ -64,45 +58,39 @@ impl Keys {
         let mut seal = self.seal.clone();
         let before = *seal.borrow_and_update();
         let lease = self.keystore.lease(LeaseRequest { contexts }).await?;
-        let keys = lease
-            .keys
-            .into_iter()
-            .map(|leased| {
-                let cipher = Arc::new(Aes128Key::with_form(leased.key.expose(), self.form));
-                (
-                    leased.context.label,
-                    HeldKey {
-                        key_id: leased.key_id,
-                        iv: leased.iv,
-                        cipher,
-                    },
-                )
-            })
-            .collect();
-        let ended = Arc::new(AtomicBool::new(false));
+        let (mut track_keys, mut ciphers) = (BTreeMap::new(), BTreeMap::new());
+        for leased in lease.keys {
+            let cipher = Arc::new(Aes128Key::with_form(leased.key.expose(), self.form));
+            let label = leased.context.label;
+            ciphers.insert(label, cipher);
+            let (key_id, iv) = (leased.key_id, leased.iv);
+            track_keys.insert(label, TrackKey { key_id, iv });
+        }
+        let ciphers = Arc::new(Ciphers::from_pointee(ciphers));
         let until = asked + lease.term;
         tokio::spawn(end_with_the_seal(
             seal,
             before,
-            Arc::downgrade(&ended),
+            Arc::downgrade(&ciphers),
             until,
         ));
         Ok(HeldKeys {
-            keys,
-            ended,
+            track_keys,
+            ciphers,
             renewal: until - lease.term / 4,
         })
     }
 }
 
-/// Marks a lease as ended once its term is over or the keystore seals, however short it was sealed for.
+/// Lets go of a lease's ciphers, which are wiped, once its term is over or the keystore seals, however short it was
+/// sealed for.
 ///
 /// A watch channel keeps the latest state only. So `Unsealed` that follows upon `Unsealed` hides another state
 /// between them, and counts as a seal.
 async fn end_with_the_seal(
     mut seal: watch::Receiver<SealState>,
     mut before: SealState,
-    ended: Weak<AtomicBool>,
+    ciphers: Weak<Ciphers>,
     until: Instant,
 ) {
     let sealed = async {
@@ -120,20 +108,20 @@ async fn end_with_the_seal(
     let sealed = tokio::time::timeout_at(until.into(), sealed)
         .await
         .unwrap_or(true);
-    if let (true, Some(ended)) = (sealed, ended.upgrade()) {
-        ended.store(true, Ordering::Release);
+    if let (true, Some(ciphers)) = (sealed, ciphers.upgrade()) {
+        ciphers.store(None);
     }
 }
 
 impl HeldKeys {
-    /// The key of a label.
-    pub fn get(&self, label: Label) -> Option<&HeldKey> {
-        self.keys.get(&label)
+    /// The key of a label, expanded; `None` once the lease has ended.
+    pub fn cipher(&self, label: Label) -> Option<Arc<Aes128Key>> {
+        self.ciphers.load().as_ref()?.get(&label).cloned()
     }
 
-    /// Every key, by label.
-    pub fn iter(&self) -> impl Iterator<Item = (Label, &HeldKey)> {
-        self.keys.iter().map(|(&label, key)| (label, key))
+    /// What is public about the keys, by label.
+    pub fn track_keys(&self) -> &BTreeMap<Label, TrackKey> {
+        &self.track_keys
     }
 
     /// Whether a new response may begin under this lease.
@@ -143,7 +131,7 @@ impl HeldKeys {
 
     /// Whether the keystore has sealed since, or the term is over: what is under way must stop too.
     pub fn ended(&self) -> bool {
-        self.ended.load(Ordering::Acquire)
+        self.ciphers.load().is_none()
     }
 }
 

@@ -69,19 +69,8 @@ impl Package {
         presentation: Arc<Presentation>,
         keys: Option<HeldKeys>,
     ) -> Result<Self, Error> {
-        let track_keys: BTreeMap<Label, TrackKey> = keys
-            .iter()
-            .flat_map(HeldKeys::iter)
-            .map(|(label, key)| {
-                (
-                    label,
-                    TrackKey {
-                        key_id: key.key_id,
-                        iv: key.iv,
-                    },
-                )
-            })
-            .collect();
+        let track_keys =
+            (keys.as_ref()).map_or_else(BTreeMap::new, |keys| keys.track_keys().clone());
         let mut media_ids = Vec::new();
         let tracks = presentation
             .tracks()
@@ -135,12 +124,9 @@ impl Package {
         self.tracks[number].source
     }
 
-    /// The cipher of a track, if the pack is protected.
+    /// The cipher of a track, if the pack is protected and the lease has not ended.
     pub fn cipher(&self, track: &Track) -> Option<Arc<Aes128Key>> {
-        self.keys
-            .as_ref()?
-            .get(track.label())
-            .map(|key| Arc::clone(&key.cipher))
+        self.keys.as_ref()?.cipher(track.label())
     }
 
     /// Names and ids of all tracks, in their order.

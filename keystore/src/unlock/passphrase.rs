@@ -29,6 +29,10 @@ const MAX_PASSES: u32 = 64;
 /// The most lanes that a stored cost may ask for.
 const MAX_LANES: u32 = 64;
 
+const ALGORITHM: Algorithm = Algorithm::Argon2id;
+
+const VERSION: Version = Version::V0x13;
+
 /// Whether its length is one that a passphrase may have.
 pub(crate) fn fits(passphrase: &SecretString) -> bool {
     (MIN_LEN..=MAX_LEN).contains(&passphrase.expose_secret().len())
@@ -106,8 +110,9 @@ fn derive(
     let mut key = KeyBytes::default();
     Params::new(memory_kib, passes, lanes, Some(key.len()))
         .and_then(|params| {
-            Argon2::new(Algorithm::Argon2id, Version::V0x13, params).hash_password_into(
-                passphrase.expose_secret().as_bytes(),
+            let passphrase = passphrase.expose_secret().as_bytes();
+            Argon2::new(ALGORITHM, VERSION, params).hash_password_into(
+                passphrase,
                 salt,
                 key.as_mut_slice(),
             )
@@ -175,5 +180,29 @@ mod tests {
             ),
         };
         assert_eq!(*open(&sealed, &"correct horse".into()).unwrap(), [0x42; 32]);
+    }
+
+    /// RFC 9106 5.3. Its secret and associated data have no place in [`derive`], which has the rest of the
+    /// configuration from the same constants.
+    #[test]
+    fn vector_of_the_rfc() {
+        let params = argon2::ParamsBuilder::new()
+            .m_cost(32)
+            .t_cost(3)
+            .p_cost(4)
+            .data(argon2::AssociatedData::new(&[4; 12]).unwrap())
+            .output_len(32)
+            .build()
+            .unwrap();
+        let argon2 = Argon2::new_with_secret(&[3; 8], ALGORITHM, VERSION, params).unwrap();
+        let mut tag = [0; 32];
+        argon2
+            .hash_password_into(&[1; 32], &[2; 16], &mut tag)
+            .unwrap();
+        let tag: String = tag.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            tag,
+            "0d640df58d78766c08c037a34a8b53c9d01ef0452d75b65eb52520e96b01e659"
+        );
     }
 }

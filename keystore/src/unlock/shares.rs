@@ -2,7 +2,7 @@
 //!
 //! Shamir's scheme over GF(2^8), byte by byte, by the crate `blahaj`: the maintained successor of `sharks` without its
 //! bias (RUSTSEC-2024-0398), with nothing around it but the scheme. Its coefficients come from the system's generator
-//! alone; a test of ours looks at their distribution.
+//! alone; tests of ours look at their distribution, and at what two of three shares tell.
 //!
 //! # A share
 //! ```text
@@ -560,69 +560,148 @@ mod tests {
         }
     }
 
-    /// Chi-squared of `counts` against all bins alike.
-    fn chi_squared(counts: &[u32]) -> f64 {
-        let total: u32 = counts.iter().sum();
-        let expected = f64::from(total) / counts.len() as f64;
-        let square = |count: &u32| (f64::from(*count) - expected).powi(2) / expected;
-        counts.iter().map(square).sum()
+    /// A product in GF(2^8) by the polynomial of AES (FIPS 197 4.2), which is the field's of the shares.
+    fn product(one: u8, other: u8) -> u8 {
+        let mut product = 0;
+        for bit in (0..8).rev() {
+            let carry = if product & 0x80 == 0 { 0 } else { 0x1b };
+            product = (product << 1) ^ carry ^ (if other >> bit & 1 == 1 { one } else { 0 });
+        }
+        product
     }
 
-    /// Fewer shares than the threshold say nothing: over many splits of one key, a share's bytes, and any relation
-    /// between two shares' bytes that a line through them shows, are spread evenly, whatever the key. A generator that
-    /// leaves out zero, as two other crates' did, or gives odd numbers only, fails this by far.
-    ///
-    /// 255 degrees of freedom: a fair generator exceeds 400 once in about 10^8 runs, and there are 12 figures.
-    #[test]
-    fn shares_are_spread_evenly() {
-        const SPLITS: usize = 3000;
+    fn quotient(one: u8, other: u8) -> u8 {
+        // The units are a group of 255: the 254th power is the inverse.
+        (0..254).fold(one, |power, _| product(power, other))
+    }
+
+    /// Lagrange's polynomials for values at these places, each 1 at its own place and 0 at the others, with the constant
+    /// first.
+    fn basis<const N: usize>(places: [u8; N]) -> [[u8; N]; N] {
+        places.map(|x| {
+            let mut basis = [0; N];
+            basis[0] = 1;
+            for zero in places.into_iter().filter(|zero| *zero != x) {
+                // Times (X - zero) / (x - zero).
+                let scale = quotient(1, x ^ zero);
+                for power in (0..N).rev() {
+                    let below = power.checked_sub(1).map_or(0, |below| basis[below]);
+                    basis[power] = product(scale, below ^ product(zero, basis[power]));
+                }
+            }
+            basis
+        })
+    }
+
+    /// The coefficient of the polynomial that has these values where the basis says.
+    fn coefficient<const N: usize>(basis: &[[u8; N]; N], values: [u8; N], power: usize) -> u8 {
+        (basis.iter().zip(values)).fold(0, |sum, (basis, value)| sum ^ product(basis[power], value))
+    }
+
+    /// How often each byte was seen.
+    struct Counts([u32; 256]);
+
+    impl Counts {
+        fn of(bytes: impl IntoIterator<Item = u8>) -> Self {
+            let mut counts = [0; 256];
+            for byte in bytes {
+                counts[usize::from(byte)] += 1;
+            }
+            Self(counts)
+        }
+
+        /// Whether every value is as likely as every other, by chi-squared. With 255 degrees of freedom a fair
+        /// generator exceeds 400 once in 10^8 times.
+        fn are_even(&self) -> bool {
+            let total: u32 = self.0.iter().sum();
+            let expected = f64::from(total) / 256.0;
+            let square = |count: &u32| (f64::from(*count) - expected).powi(2) / expected;
+            self.0.iter().map(square).sum::<f64>() < 400.0
+        }
+    }
+
+    /// Everything that two of three shares, whose threshold is three, say of a key byte lies in the line through them,
+    /// and a line is its slope and its value at 0. So these, and each share by itself, are spread evenly, whatever the
+    /// key, exactly where the two coefficients are any of 256 values each, zero included.
+    fn two_say_nothing(triples: &[[u8; 3]]) -> bool {
+        let even =
+            |figure: &dyn Fn(&[u8; 3]) -> u8| Counts::of(triples.iter().map(figure)).are_even();
+        let even_lines = |[one, other]: [u8; 2]| {
+            let lines = basis([one, other]);
+            let ends = |triple: &[u8; 3]| [one, other].map(|x| triple[usize::from(x) - 1]);
+            (0..2).all(|power| even(&|triple| coefficient(&lines, ends(triple), power)))
+        };
+        (0..3).all(|at| even(&|triple| triple[at]))
+            && [[1, 2], [1, 3], [2, 3]].into_iter().all(even_lines)
+    }
+
+    fn triples(key: u8, splits: usize) -> Vec<[u8; 3]> {
         let random = SystemRandom::new();
         let plan = SharePlan {
             shares: 3,
             threshold: 3,
         };
-        for byte in [0x00, 0xff] {
-            let key = KeyBytes::new([byte; 32]);
-            let mut single = [[0_u32; 256]; 3];
-            let mut pairs = [[0_u32; 256]; 3];
-            for _ in 0..SPLITS {
-                let (_, shares) = split(&key, plan, &random).unwrap();
-                for at in 0..32 {
-                    let value = |share: usize| shares[share].value[at];
-                    for (share, counts) in single.iter_mut().enumerate() {
-                        counts[usize::from(value(share))] += 1;
-                    }
-                    for (pair, (one, other)) in pairs.iter_mut().zip([(0, 1), (0, 2), (1, 2)]) {
-                        pair[usize::from(value(one) ^ value(other))] += 1;
-                    }
-                }
-            }
-            for counts in single.iter().chain(&pairs) {
-                let figure = chi_squared(counts);
-                assert!(figure < 400.0, "{figure} for key bytes {byte:#x}");
-            }
+        let key = KeyBytes::new([key; 32]);
+        let mut triples = Vec::new();
+        for _ in 0..splits {
+            let (_, shares) = split(&key, plan, &random).unwrap();
+            triples.extend((0..32).map(|at| [0, 1, 2].map(|share| shares[share].value[at])));
+        }
+        triples
+    }
+
+    #[test]
+    fn fewer_shares_than_the_threshold_say_nothing() {
+        for key in [0x00, 0x5a, 0xff] {
+            assert!(two_say_nothing(&triples(key, 3000)), "{key:#x}");
         }
     }
 
-    /// With threshold 2 a share is key + coefficient * x: at x = 1 the coefficient is seen, and is any of all 256
-    /// values.
+    /// Each coefficient is any of all 256 values, zero like any other, and none follows from another: not from the
+    /// other one of its byte, nor from that of the byte before.
     #[test]
     fn coefficients_are_all_values_alike() {
-        let random = SystemRandom::new();
-        let plan = SharePlan {
-            shares: 2,
-            threshold: 2,
-        };
-        let key = KeyBytes::new([0x5a; 32]);
-        let mut counts = [0_u32; 256];
-        for _ in 0..4000 {
-            let (_, shares) = split(&key, plan, &random).unwrap();
-            for value in shares[0].value.iter() {
-                counts[usize::from(value ^ 0x5a)] += 1;
-            }
+        let parabola = basis([1, 2, 3]);
+        let found: Vec<[u8; 3]> = (triples(0x5a, 3000).into_iter())
+            .map(|triple| [0, 1, 2].map(|power| coefficient(&parabola, triple, power)))
+            .collect();
+        assert!(found.iter().all(|[key, ..]| *key == 0x5a));
+        for power in [1, 2] {
+            let counts = Counts::of(found.iter().map(|it| it[power]));
+            assert!(counts.0[0] > 0 && counts.are_even(), "of x^{power}");
+            let steps = found.windows(2).map(|it| it[0][power] ^ it[1][power]);
+            assert!(Counts::of(steps).are_even(), "of x^{power} and the next");
         }
-        assert!(counts[0] > 0, "zero is a coefficient like any other");
-        let figure = chi_squared(&counts);
-        assert!(figure < 400.0, "{figure}");
+        assert!(Counts::of(found.iter().map(|[_, one, two]| one ^ two)).are_even());
+    }
+
+    /// The faults that other crates had, and some that they might have had, do not pass: coefficients that are never
+    /// zero (RUSTSEC-2024-0398), the highest alone never zero, odd ones only, one for two bytes.
+    #[test]
+    fn a_biased_dealer_is_found_out() {
+        let random = SystemRandom::new();
+        let mut bytes = vec![0; 4 * 96_000];
+        fill(&random, &mut bytes).unwrap();
+        let deal = |coefficients: &mut dyn Iterator<Item = [u8; 2]>| -> Vec<[u8; 3]> {
+            (coefficients.take(96_000))
+                .map(|[one, two]| {
+                    [1, 2, 3].map(|x| 0x5a ^ product(x, one) ^ product(product(x, x), two))
+                })
+                .collect()
+        };
+        let any = || bytes.chunks_exact(2).map(|pair| [pair[0], pair[1]]);
+        assert!(two_say_nothing(&deal(&mut any())));
+        assert!(!two_say_nothing(&deal(
+            &mut any().filter(|[one, two]| *one != 0 && *two != 0)
+        )));
+        assert!(!two_say_nothing(&deal(
+            &mut any().filter(|[_, two]| *two != 0)
+        )));
+        assert!(!two_say_nothing(&deal(
+            &mut any().map(|it| it.map(|byte| byte | 1))
+        )));
+        assert!(!two_say_nothing(&deal(
+            &mut any().map(|[one, _]| [one, one])
+        )));
     }
 }

@@ -118,9 +118,9 @@ impl VerificationKey {
     }
 
     /// Whether `signature` (base64url) is the key's over `signed`.
-    pub(super) fn verifies(&self, signed: &str, signature: &str) -> bool {
+    pub(super) fn verifies(&self, signed: impl AsRef<[u8]>, signature: &str) -> bool {
         let algorithm = self.algorithm.jsonwebtoken();
-        jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &self.key, algorithm)
+        jsonwebtoken::crypto::verify(signature, signed.as_ref(), &self.key, algorithm)
             .unwrap_or(false)
     }
 }

@@ -185,6 +185,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::Form;
     use crate::testing::{KEY, hex, key, keys, noise};
 
     const IV: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
@@ -211,6 +212,39 @@ mod tests {
         assert_eq!(cipher[..16], hex("5fbf9fece9c2d9dcebf4a832c0629881"));
         assert_eq!(cipher[16..160], plain[16..160]);
         assert_eq!(cipher[160..], hex("4b2e2511f510e6496e464d372bea9eaf"));
+    }
+
+    /// Wycheproof's valid vectors, padded here, since nothing that ships pads. There is no decryption to put the
+    /// invalid ones to.
+    #[test]
+    fn whole_blocks_of_wycheproof() {
+        use wycheproof::cipher::{TestName, TestSet};
+
+        let mut tried = 0;
+        for group in TestSet::load(TestName::AesCbcPkcs5).unwrap().test_groups {
+            for test in group.tests {
+                if group.key_size != 128 || test.result.must_fail() {
+                    continue;
+                }
+                let pad = BLOCK - test.pt.len() % BLOCK;
+                let mut plain = test.pt.to_vec();
+                plain.resize(plain.len() + pad, u8::try_from(pad).unwrap());
+                let chain = Piece::Chain(Chain {
+                    from: 0,
+                    to: 0,
+                    len: plain.len(),
+                    previous: test.nonce[..].try_into().unwrap(),
+                });
+                for form in Form::ALL.into_iter().filter(|form| form.is_available()) {
+                    let key = Aes128Key::with_form(test.key[..].try_into().unwrap(), form);
+                    let mut cipher = vec![0; plain.len()];
+                    key.cbc(Pattern::Whole, &plain, &mut cipher, [chain]);
+                    assert!(cipher == test.ct[..], "{} by {form}", test.tc_id);
+                    tried += 1;
+                }
+            }
+        }
+        assert!(tried >= 24, "{tried}");
     }
 
     fn whole(len: usize) -> Piece {

@@ -116,7 +116,7 @@ impl Entity for Segment {
                     ),
                 )
             }
-            // Cannot be for a package, which has a key for each label; and clear bytes must not leave instead.
+            // The lease has just ended: clear bytes must not leave instead.
             Err(_) => Body::chunks(len, NoKey),
         }
     }

@@ -52,6 +52,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 async fn serve(settings: &Settings, wanted: &[Role]) -> Result<(), Failure> {
+    if !wanted.contains(&Role::Origin) {
+        keystore::wipe_freed_memory();
+    }
     let metrics = admin::start_metrics()?;
     // Taken before anything is open, so that none is missed.
     let shutdown =

