@@ -345,6 +345,8 @@ pub struct KeystoreDocument {
     pub pkcs11: Pkcs11Document,
     /// The transit service (Vault, OpenBao) that keeps the root, if one does.
     pub transit: TransitDocument,
+    /// The PostgreSQL database that several keystores share. Without one, key records are in SQLite, in `state_dir`.
+    pub postgres: PostgresDocument,
     /// Room for the audit log. Without a record no key leaves: from 80 % on there is an alarm, in the reserve no key is made any more, in its second half none is handed out, and the rest is for what operators do.
     pub audit: AuditDocument,
     /// How much of a minute's work is still ordinary, for each caller. Beyond it nothing is handed out to that caller until the minute is over, the audit log says so, and `castellum_keystore_budget_exceeded_total` counts it.
@@ -409,6 +411,26 @@ pub struct Pkcs11Document {
     pub pin_credential: Option<String>,
     /// How long the token may take for one question. Default `"10s"`.
     pub timeout: Span,
+}
+
+/// A PostgreSQL database, whose owner the user is. Key records lie there wrapped; each keystore unseals itself, and has its audit log and its tombstones in its own `state_dir`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PostgresDocument {
+    /// Where it is and as whom: `postgres://castellum@db.example.com:5432/castellum`, always over TLS, or `postgres://castellum@/castellum?host=/run/postgresql` by a socket on this machine.
+    pub url: Option<String>,
+    /// The file of the user's password, read anew at each connection.
+    pub password_file: Option<PathBuf>,
+    /// The systemd credential that is the password, instead of `password_file`.
+    pub password_credential: Option<String>,
+    /// Authorities from which the server's certificate may come, beside the system's, in PEM.
+    pub ca_file: Option<PathBuf>,
+    /// The most connections of this keystore. Default `8`.
+    pub connections: u32,
+    /// How long one question may take. Default `"2s"`.
+    pub timeout: Span,
+    /// How long keys that were read before are still handed out while the database does not answer, each with its record. What another keystore destroys meanwhile is not known here. Default `"15m"`.
+    pub survival: Span,
 }
 
 /// The transit engine of HashiCorp Vault or OpenBao. It is asked at unsealing, never for a licence.

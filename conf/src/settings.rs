@@ -223,6 +223,8 @@ pub struct KeystoreSettings {
     pub pkcs11: Option<Pkcs11Settings>,
     /// The transit service to unseal with at the start.
     pub transit: Option<TransitSettings>,
+    /// The database that several keystores share; none: SQLite in the state folder.
+    pub postgres: Option<PostgresSettings>,
     /// Makes a root at the first start, kept by each of those that are set.
     pub init_at_start: bool,
     /// How long shares that are not yet enough, or a ceremony under way, are kept after the last step.
@@ -305,6 +307,41 @@ pub struct Pkcs11Settings {
     pub timeout: Duration,
     /// The program that loads the module and asks; none: the one that runs, started anew.
     pub process: Option<PathBuf>,
+}
+
+/// A PostgreSQL database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PostgresSettings {
+    /// Where it is.
+    pub host: PostgresHost,
+    /// As whom.
+    pub user: String,
+    /// Its name.
+    pub database: String,
+    /// The user's password.
+    pub password: Option<SecretSource>,
+    /// Authorities from which the server's certificate may come, beside the system's, in PEM.
+    pub ca_file: Option<PathBuf>,
+    /// The most connections.
+    pub connections: usize,
+    /// How long one question may take.
+    pub timeout: Duration,
+    /// How long keys that were read before are handed out while the database does not answer.
+    pub survival: Duration,
+}
+
+/// Where a PostgreSQL server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PostgresHost {
+    /// On this machine: the folder of its socket, which is reached in clear.
+    Socket(PathBuf),
+    /// Reached over TLS.
+    Tcp {
+        /// Its name, as in its certificate, or its address.
+        host: String,
+        /// Its port.
+        port: u16,
+    },
 }
 
 /// The transit engine of Vault or OpenBao.

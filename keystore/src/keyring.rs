@@ -9,7 +9,7 @@
 //! [`ErrorKind::Superseded`](crate::ErrorKind::Superseded), and a second look at the store finds the row as it is now.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use keystore_client::exchange::DepositedHead;
@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 use crate::audit::Signer;
 use crate::error::{Error, ErrorKind};
 use crate::seal::{KeyBytes, Purpose, WrappingKey, fill, random_key};
-use crate::store::{KekRow, KeyBody, KeyRow, Replaced, Signed, SigningKeyRow, Store};
+use crate::store::{Handover, KekRow, KeyBody, KeyRow, Replaced, Signed, SigningKeyRow, Store};
 
 /// How often a record that a rotation has replaced is looked for again, and the pause before it is, which is many times
 /// what a rotation takes between its commit and the end of the old version.
@@ -29,15 +29,16 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 /// The root and KEKs. Sealing drops it, which wipes them.
 pub(crate) struct Keyring {
-    roots: RwLock<Roots>,
+    root: RwLock<Root>,
+    /// Refuses what would not lie in locked memory.
+    locked_only: bool,
     tenants: Mutex<HashMap<String, Tenant>>,
 }
 
-struct Roots {
-    /// The version that wraps what is new.
-    newest: u32,
-    /// One; while a rotation is under way, two.
-    known: BTreeMap<u32, Arc<WrappingKey>>,
+#[derive(Clone)]
+struct Root {
+    version: u32,
+    key: Arc<WrappingKey>,
 }
 
 /// The KEKs of a tenant that are in memory.
@@ -48,64 +49,101 @@ struct Tenant {
 }
 
 impl Keyring {
-    /// A keyring with nothing but the root.
-    pub(crate) fn new(version: u32, root: WrappingKey) -> Self {
+    /// A keyring with nothing but the root. With `locked_only`, roots that come after it must lie in locked memory.
+    pub(crate) fn new(version: u32, root: WrappingKey, locked_only: bool) -> Self {
         Self {
-            roots: RwLock::new(Roots {
-                newest: version,
-                known: BTreeMap::from([(version, Arc::new(root))]),
+            root: RwLock::new(Root {
+                version,
+                key: Arc::new(root),
             }),
+            locked_only,
             tenants: Mutex::default(),
         }
     }
 
     /// Whether all of it lies in locked memory.
     pub(crate) fn locked(&self) -> bool {
-        let roots = self.roots();
+        let root = self.root().key;
         let tenants = self.tenants();
-        let keks = tenants.values().flat_map(|tenant| tenant.keks.values());
-        roots.known.values().chain(keks).all(|key| key.locked())
+        let mut keks = tenants.values().flat_map(|tenant| tenant.keks.values());
+        root.locked() && keks.all(|key| key.locked())
     }
 
-    /// The newest root's version.
+    /// The root's version.
     pub(crate) fn root_version(&self) -> u32 {
-        self.roots().newest
+        self.root().version
     }
 
-    /// Takes in a root beside the one in use, so that what it wraps opens from now on.
-    pub(crate) fn take_in_root(&self, version: u32, root: WrappingKey) -> Arc<WrappingKey> {
-        let root = Arc::new(root);
-        self.roots_mut().known.insert(version, root.clone());
-        root
-    }
-
-    /// Goes over to a root that was taken in, or stays with the one in use, and lets go of all others. They are wiped
-    /// when nobody uses them any more.
-    pub(crate) fn keep_root(&self, version: u32) {
-        let mut roots = self.roots_mut();
-        roots.newest = version;
-        roots.known.retain(|known, _| *known == version);
-    }
-
-    fn newest_root(&self) -> Result<(u32, Arc<WrappingKey>), Error> {
-        let version = self.root_version();
-        Ok((version, self.known_root(version)?))
-    }
-
-    fn known_root(&self, version: u32) -> Result<Arc<WrappingKey>, Error> {
-        let known = self.roots().known.get(&version).cloned();
-        known.ok_or_else(|| {
-            let what = format!("root {version} is not in memory");
-            Error::new(ErrorKind::Superseded, what)
+    /// A new root for the nodes that have the one before it.
+    pub(crate) fn hand_over(
+        &self,
+        random: &SystemRandom,
+        version: u32,
+        root: &KeyBytes,
+    ) -> Result<Handover, Error> {
+        let old = self.known_root(version.saturating_sub(1))?;
+        let purpose = Purpose::Handover { version };
+        Ok(Handover {
+            version,
+            wrapped: old.wrap(random, root.as_slice(), &purpose)?,
         })
     }
 
-    fn roots(&self) -> RwLockReadGuard<'_, Roots> {
-        self.roots.read().unwrap_or_else(PoisonError::into_inner)
+    /// Goes over to a later root. The one before is wiped when nobody uses it any more.
+    pub(crate) fn succeed(&self, version: u32, key: Arc<WrappingKey>) {
+        let mut root = self.root.write().unwrap_or_else(PoisonError::into_inner);
+        // Who comes late finds it done.
+        if version > root.version {
+            *root = Root { version, key };
+        }
     }
 
-    fn roots_mut(&self) -> RwLockWriteGuard<'_, Roots> {
-        self.roots.write().unwrap_or_else(PoisonError::into_inner)
+    /// Goes over to the roots that another node has made since, as far as they were handed over.
+    pub(crate) async fn catch_up(&self, store: &dyn Store) -> Result<(), Error> {
+        for Handover { version, wrapped } in store.handovers(self.root_version()).await? {
+            let old = self.root();
+            if old.version.checked_add(1) != Some(version) {
+                continue;
+            }
+            let bytes = old.key.unwrap(&wrapped, &Purpose::Handover { version })?;
+            let root = WrappingKey::new(&bytes)?;
+            if self.locked_only && !root.locked() {
+                let what = format!("root {version} would not lie in locked memory");
+                return Err(Error::new(ErrorKind::Unavailable, what));
+            }
+            self.succeed(version, Arc::new(root));
+        }
+        Ok(())
+    }
+
+    /// Keeps to what other nodes have destroyed, and to the floors that they have moved.
+    pub(crate) async fn refresh(&self, store: &dyn Store) -> Result<(), Error> {
+        let known: Vec<String> = self.tenants().keys().cloned().collect();
+        for tenant in known {
+            match store.kek(&tenant, None).await? {
+                Some(newest) if not_destroyed(&newest).is_ok() => {
+                    // What it says counts only if it opens.
+                    drop(self.unwrap_kek(&newest)?);
+                    self.set_floor(&tenant, floor(&newest));
+                }
+                Some(_) | None => self.forget(&tenant),
+            }
+        }
+        Ok(())
+    }
+
+    /// The root of this version, if it is the one in memory.
+    pub(crate) fn known_root(&self, version: u32) -> Result<Arc<WrappingKey>, Error> {
+        let root = self.root();
+        if root.version == version {
+            return Ok(root.key);
+        }
+        let what = format!("root {version} is not in memory");
+        Err(Error::new(ErrorKind::Superseded, what))
+    }
+
+    fn root(&self) -> Root {
+        (self.root.read().unwrap_or_else(PoisonError::into_inner)).clone()
     }
 
     /// A new key for a context, wrapped and not yet kept. Nothing derives it and nothing remembers it but the row.
@@ -307,7 +345,7 @@ impl Keyring {
     ) -> Result<KekRow, Error> {
         for look in 0..LOOKS {
             pause(look).await;
-            let (root_version, root) = self.newest_root()?;
+            let root = self.root();
             let kek = random_key(random)?;
             let floor = Some(floor);
             let purpose = Purpose::Kek {
@@ -319,14 +357,15 @@ impl Keyring {
                 tenant: tenant.to_owned(),
                 version,
                 floor,
-                root_version,
-                wrapped: root.wrap(random, kek.as_slice(), &purpose)?,
+                root_version: root.version,
+                wrapped: root.key.wrap(random, kek.as_slice(), &purpose)?,
                 created: now,
             };
             // Not kept: the root was rotated in between.
             if let Some(standing) = store.put_kek(row).await? {
                 return Ok(standing);
             }
+            self.catch_up(store).await?;
         }
         Err(unknown_root())
     }
@@ -336,11 +375,10 @@ impl Keyring {
         &self,
         random: &SystemRandom,
         row: KekRow,
-        root_version: u32,
+        (root_version, root): (u32, &WrappingKey),
         floor: Option<u32>,
     ) -> Result<Replaced<KekRow>, Error> {
         let bytes = self.unwrap_kek(&row)?;
-        let root = self.known_root(root_version)?;
         let purpose = Purpose::Kek {
             tenant: &row.tenant,
             version: row.version,
@@ -369,18 +407,18 @@ impl Keyring {
             let row = match kept.into_iter().find(|row| row.signs == signs) {
                 Some(row) => Some(row),
                 None => {
-                    let (root_version, root) = self.newest_root()?;
+                    let root = self.root();
                     let seed = random_key(random)?;
                     let public = *Signer::new(&seed)?.public_key().as_bytes();
                     let purpose = Purpose::Signing {
                         signs: signs.as_str(),
                         public: &public,
                     };
-                    let wrapped = root.wrap(random, seed.as_slice(), &purpose)?;
+                    let wrapped = root.key.wrap(random, seed.as_slice(), &purpose)?;
                     let row = SigningKeyRow {
                         signs,
                         public,
-                        root_version,
+                        root_version: root.version,
                         wrapped,
                         created: now,
                     };
@@ -392,6 +430,7 @@ impl Keyring {
                 Some(seed) => return Signer::new(&seed?),
                 None => {}
             }
+            self.catch_up(store).await?;
         }
         Err(unknown_root())
     }
@@ -401,10 +440,9 @@ impl Keyring {
         &self,
         random: &SystemRandom,
         row: SigningKeyRow,
-        root_version: u32,
+        (root_version, root): (u32, &WrappingKey),
     ) -> Result<Replaced<SigningKeyRow>, Error> {
         let seed = self.unwrap_signing_key(&row)?;
-        let root = self.known_root(root_version)?;
         let new = SigningKeyRow {
             root_version,
             wrapped: root.wrap(random, seed.as_slice(), &signing_purpose(&row))?,
@@ -480,7 +518,10 @@ impl Keyring {
             match self.take_in(&newest, &row) {
                 // Wrapped by a root that was there when the row was read, and no longer is.
                 Err(error)
-                    if error.kind() == ErrorKind::Superseded && version >= floor(&newest) => {}
+                    if error.kind() == ErrorKind::Superseded && version >= floor(&newest) =>
+                {
+                    self.catch_up(store).await?;
+                }
                 result => return result,
             }
         }

@@ -1,7 +1,7 @@
 //! Makes, wraps, leases, audits and destroys content keys.
 //!
 //! ```text
-//!   caller -> capability -> budget -> local -> store (wrapped keys, SQLite)
+//!   caller -> capability -> budget -> local -> store (wrapped keys: SQLite, or PostgreSQL for several nodes)
 //!                                       |  \--> seal  (AEAD)  <- unlock (the root)
 //!                                       \-----> audit (hash-chained, on disk before a key leaves)
 //! ```
@@ -12,6 +12,7 @@
 //! | `approval.rs`, `act.rs` | what needs two of them |
 //! | `burial.rs`, `tombstone.rs` | destroying for good |
 //! | `backup.rs`, `restore.rs` | a machine that is lost |
+//! | `shared.rs` | several keystores over one store |
 //! | `verify.rs`, `rollback.rs` | finding out what was changed or put back |
 //! | `nodes.rs` | origins and licence servers on other machines |
 //!
@@ -71,6 +72,7 @@ mod rotation;
 pub mod run;
 mod seal;
 pub mod server;
+mod shared;
 pub mod store;
 pub mod testing;
 mod tombstone;

@@ -37,6 +37,8 @@ use crate::keyring::Keyring;
 use crate::nodes::Nodes;
 use crate::restore::Restore;
 use crate::seal::{KeyBytes, WrappingKey};
+use crate::shared::node_id;
+use crate::store::postgres::Postgres;
 use crate::store::sqlite::Sqlite;
 use crate::store::{KeyBody, KeyRow, Signed, Store};
 use crate::tombstone::Tombstones;
@@ -45,6 +47,9 @@ use crate::unlock::held::Held;
 
 /// The database's name in the state folder.
 const DATABASE: &str = "keystore.sqlite";
+
+/// The name of what a shared store knows this node by.
+const NODE: &str = "node";
 
 /// Where tombstones lie in the state folder, if the settings do not say otherwise.
 const TOMBSTONES: &str = "tombstones.log";
@@ -72,6 +77,8 @@ pub(crate) struct Files {
 
 pub(crate) struct Inner {
     pub(crate) store: Box<dyn Store>,
+    /// Whether other nodes use the store too, and it may be away for a while.
+    pub(crate) shared: bool,
     pub(crate) log: Log,
     clock: Arc<dyn Clock>,
     pub(crate) random: SystemRandom,
@@ -123,16 +130,25 @@ impl Local {
             }
             None => folder.file(TOMBSTONES)?,
         };
-        // SQLite takes an empty file for a new database, and gives its modes to the files that it puts beside it.
-        drop(folder.file(DATABASE)?);
-        let store = Sqlite::open(&settings.state_dir.join(DATABASE)).await?;
+        let store: Box<dyn Store> = match &settings.postgres {
+            Some(postgres) => {
+                let node = node_id(folder.file(NODE)?)?;
+                Box::new(Postgres::open(postgres, node).await?)
+            }
+            None => {
+                // SQLite takes an empty file for a new database, and gives its modes to the files that it puts beside it.
+                drop(folder.file(DATABASE)?);
+                Box::new(Sqlite::open(&settings.state_dir.join(DATABASE)).await?)
+            }
+        };
         folder.sync()?;
         let files = Files {
             log,
             tombstones,
             folder: Some(folder),
         };
-        let local = Self::assemble(Box::new(store), files, settings, clock).await?;
+        let local = Self::assemble(store, files, settings, clock).await?;
+        local.0.watch_store();
         local.0.unseal_at_start(settings.init_at_start).await?;
         Ok(local)
     }
@@ -158,12 +174,17 @@ impl Local {
                 "cut off an unfinished record at the end of the audit log"
             );
         }
-        let state = match store.root().await? {
-            Some(_) => SealState::Sealed,
-            None => SealState::Uninitialised,
+        let shared = settings.postgres.is_some();
+        let state = match store.root().await {
+            Ok(Some(_)) => SealState::Sealed,
+            Ok(None) => SealState::Uninitialised,
+            // Found out when it is there.
+            Err(error) if shared && error.kind() == ErrorKind::Unavailable => SealState::Sealed,
+            Err(error) => return Err(error),
         };
         let inner = Inner {
             store,
+            shared,
             log,
             clock,
             random: SystemRandom::new(),
@@ -384,6 +405,12 @@ impl Inner {
             tracing::warn!("key memory cannot be locked: with swap on, keys may reach the disk");
         }
         Ok(root)
+    }
+
+    /// A keyring with nothing but the root.
+    pub(crate) fn keyring(&self, version: u32, root: &KeyBytes) -> Result<Keyring, Error> {
+        let root = self.ready(root)?;
+        Ok(Keyring::new(version, root, self.require_locked_memory))
     }
 
     pub(crate) async fn open(self: &Arc<Self>, unsealed: Keyring) -> Result<(), Error> {

@@ -12,7 +12,9 @@ use crate::local::Inner;
 impl Inner {
     /// What does not fit together.
     pub(crate) async fn rolled_back(&self) -> Result<Option<String>, Error> {
-        let (writes, seen) = (self.store.writes().await?, self.log.store_seen());
+        // Taken first: other nodes write meanwhile.
+        let seen = self.log.store_seen();
+        let writes = self.store.writes().await?;
         if writes < seen {
             return Ok(Some(format!(
                 "the store was put back: it was written to {writes} times, and the audit log has seen {seen}"

@@ -18,8 +18,8 @@ use crate::error::{Error, ErrorKind};
 use crate::keyring::{Keyring, floor};
 use crate::local::{Inner, blocking};
 use crate::refusal::{Refusal, refused};
-use crate::seal::{KeyBytes, random_key};
-use crate::store::{KekRow, KeyRow, RootRotation, RootRow};
+use crate::seal::{KeyBytes, WrappingKey, random_key};
+use crate::store::{Handover, KekRow, KeyRow, RootRotation, RootRow};
 use crate::unlock::{SealedRoot, passphrase};
 use crate::unseal::check_plan;
 
@@ -59,7 +59,8 @@ impl Inner {
         passphrase: Option<SecretString>,
     ) -> Result<RotatedRoot, Refusal> {
         let _administration = self.administration.lock().await;
-        self.unsealed().map_err(|_| Refusal::Sealed)?;
+        let keyring = self.unsealed().map_err(|_| Refusal::Sealed)?;
+        keyring.catch_up(self.store.as_ref()).await?;
         let row = self.newest_root().await?;
         let old = row.version;
         let dealt = |sealed: &SealedRoot| sealed.method == UnlockMethod::Shares;
@@ -136,18 +137,16 @@ impl Inner {
             return Err(refused("the root was rotated meanwhile: begin anew"));
         }
         let version = next(old)?;
-        keyring.take_in_root(version, self.ready(root)?);
+        let new = Arc::new(self.ready(root)?);
+        let handover = keyring.hand_over(&self.random, version, root)?;
         let row = RootRow {
             version,
             sealed,
             created: self.now(),
         };
-        let replaced = self.replace_root(caller, &keyring, row).await;
-        keyring.keep_root(match replaced {
-            Ok(()) => version,
-            Err(_) => old,
-        });
-        replaced?;
+        self.replace_root(caller, &keyring, row, &new, handover)
+            .await?;
+        keyring.succeed(version, new);
         self.store.wipe().await?;
         self.anchor().await?;
         Ok(())
@@ -158,6 +157,8 @@ impl Inner {
         caller: &str,
         keyring: &Keyring,
         root: RootRow,
+        new: &WrappingKey,
+        handover: Handover,
     ) -> Result<(), Error> {
         let version = root.version;
         self.record(caller, Event::RotateRoot { version }).await?;
@@ -166,14 +167,15 @@ impl Inner {
                 root: root.clone(),
                 keks: Vec::new(),
                 signing_keys: Vec::new(),
+                handover: handover.clone(),
             };
             for kek in self.store.keks().await? {
                 let floor = Some(floor(&kek));
-                let kek = keyring.rewrap_kek(&self.random, kek, version, floor)?;
+                let kek = keyring.rewrap_kek(&self.random, kek, (version, new), floor)?;
                 rotation.keks.push(kek);
             }
-            for key in self.store.signing_keys().await? {
-                let key = keyring.rewrap_signing_key(&self.random, key, version)?;
+            for key in self.store.every_signing_key().await? {
+                let key = keyring.rewrap_signing_key(&self.random, key, (version, new))?;
                 rotation.signing_keys.push(key);
             }
             if self.store.rotate_root(rotation).await? {
@@ -340,8 +342,9 @@ impl Inner {
         floor: u32,
     ) -> Result<bool, Error> {
         let tenant = kek.tenant.clone();
-        let root_version = kek.root_version;
-        let moved = keyring.rewrap_kek(&self.random, kek, root_version, Some(floor))?;
+        let root = keyring.known_root(kek.root_version)?;
+        let root = (kek.root_version, root.as_ref());
+        let moved = keyring.rewrap_kek(&self.random, kek, root, Some(floor))?;
         let moved = self.store.move_floor(moved).await?;
         if moved {
             keyring.set_floor(&tenant, floor);

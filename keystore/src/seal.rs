@@ -159,6 +159,8 @@ pub(crate) enum Purpose<'a> {
         method: &'a str,
         parameters: &'a [u8],
     },
+    /// A root of this version, under the one before it.
+    Handover { version: u32 },
     /// A tenant's KEK, under the root, and the floor that it bears; `None` in the first form.
     Kek {
         tenant: &'a str,
@@ -193,6 +195,9 @@ impl Purpose<'_> {
         match self {
             Self::Root { method, parameters } => {
                 parts(&[b"castellum root 1", method.as_bytes(), parameters])
+            }
+            Self::Handover { version } => {
+                parts(&[b"castellum root handover 1", &version.to_be_bytes()])
             }
             Self::Kek {
                 tenant,
@@ -244,6 +249,7 @@ impl fmt::Display for Purpose<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Root { .. } => f.write_str("the root"),
+            Self::Handover { version } => write!(f, "root {version}, handed over"),
             Self::Kek {
                 tenant, version, ..
             } => write!(f, "KEK {version} of tenant {tenant}"),

@@ -13,7 +13,6 @@ use secrecy::{ExposeSecret as _, SecretString};
 use crate::audit::Event;
 use crate::ceremony::{Ceremony, Finished, Gathered};
 use crate::error::{Error, ErrorKind};
-use crate::keyring::Keyring;
 use crate::local::{Inner, blocking};
 use crate::refusal::{Refusal, refused};
 use crate::seal::{KeyBytes, random_key};
@@ -34,7 +33,15 @@ impl Inner {
     /// opens the root it starts sealed, so that clear titles play and an operator can put it right; what merely did not
     /// answer is asked again from time to time.
     pub(crate) async fn unseal_at_start(self: &Arc<Self>, init: bool) -> Result<(), Error> {
-        let silent = self.try_by(self.configured.methods(), init).await?;
+        let methods = self.configured.methods();
+        let silent = match self.try_by(methods.clone(), init).await {
+            // A shared store is as far away as a token or a service.
+            Err(error) if self.shared && error.kind() == ErrorKind::Unavailable => {
+                tracing::error!(%error, "still sealed");
+                methods
+            }
+            result => result?,
+        };
         if !silent.is_empty() {
             tokio::spawn(try_later(Arc::downgrade(self), silent, init));
         }
@@ -63,7 +70,11 @@ impl Inner {
             tracing::info!("making a root: this is the keystore's first start");
             let root = random_key(&self.random)?;
             return match self.seal_by(&methods, &root).await {
-                Ok(sealed) => own(self.found("keystore", &root, sealed).await).map(|()| vec![]),
+                Ok(sealed) => match self.found("keystore", &root, sealed).await {
+                    // Another node has made one meanwhile, and kept it the same way.
+                    Err(Refusal::Refused(_)) if self.shared => Ok(methods),
+                    found => own(found).map(|()| vec![]),
+                },
                 Err(error) => {
                     tracing::error!(%error, "no root is made");
                     Ok(match error.kind() {
@@ -232,7 +243,7 @@ impl Inner {
         let kept_by = sealed.iter().map(|sealed| sealed.method.as_str()).collect();
         // Made ready first: where key memory must be locked and cannot be, nothing is kept.
         let version = 1;
-        let unsealed = Keyring::new(version, self.ready(root)?);
+        let unsealed = self.keyring(version, root)?;
         // What a restore has left that did not finish.
         let cleared = self.store.clear().await?;
         let row = RootRow {
@@ -344,7 +355,7 @@ impl Inner {
         let by = method.as_str();
         match root {
             Ok(root) => {
-                let unsealed = Keyring::new(version, self.ready(&root)?);
+                let unsealed = self.keyring(version, &root)?;
                 if let Some(why) = self.rolled_back().await? {
                     return Err(refused(why));
                 }

@@ -1,4 +1,5 @@
-//! What every keystore does, whichever way it is reached: in the same process, or over its Unix sockets.
+//! What every keystore does, whichever way it is reached, in the same process or over its Unix sockets, and whichever
+//! database holds its records.
 //!
 //! It cannot show that a key is on disk before it leaves (`crash.rs` does), nor that another user's process is told
 //! apart from this one's: all callers here are the same user.
@@ -26,6 +27,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
+mod postgres;
+
 /// A keystore on disk, not yet initialised, and how each caller reaches it.
 struct Reached {
     origin: Arc<dyn Keystore>,
@@ -37,31 +40,43 @@ struct Reached {
     _servers: Vec<oneshot::Sender<()>>,
 }
 
+/// Which database holds the records.
+#[derive(Clone, Copy, Debug)]
+enum Records {
+    Sqlite,
+    Postgres,
+}
+
 /// `origin` may lease, and `license` export, `film` and `other`; the auditor may audit.
-fn settings(folder: &TempDir) -> KeystoreSettings {
+/// `None` where there is no such database.
+async fn settings(folder: &TempDir, records: Records) -> Option<KeystoreSettings> {
     let mut settings = testing::settings(folder.path());
+    if let Records::Postgres = records {
+        let server = postgres::server()?;
+        settings.postgres = Some(server.settings(&server.database().await));
+    }
     for caller in settings.callers.values_mut() {
         caller.assets = vec!["film".to_owned(), "other".to_owned()];
     }
     let mut auditor = settings.callers["origin"].clone();
     auditor.may = vec![conf::CallerRight::Audit];
     settings.callers.insert("auditor".to_owned(), auditor);
-    settings
+    Some(settings)
 }
 
-async fn in_process() -> Reached {
+async fn in_process(records: Records) -> Option<Reached> {
     let folder = tempfile::tempdir().unwrap();
-    let settings = settings(&folder);
+    let settings = settings(&folder, records).await?;
     let local = Local::open(&settings, Arc::new(SystemClock)).await.unwrap();
     let caller = |name| Caller::configured(&settings, name).unwrap();
-    Reached {
+    Some(Reached {
         origin: local.handle(caller("origin")),
         license: local.handle(caller("license")),
         operator: local.admin(Caller::operator("operator")),
         auditor: local.admin(caller("auditor")),
         folder,
         _servers: vec![],
-    }
+    })
 }
 
 /// Serves one caller's socket, as if this user were that caller alone.
@@ -98,9 +113,9 @@ fn serve(
     path
 }
 
-async fn over_sockets() -> Reached {
+async fn over_sockets(records: Records) -> Option<Reached> {
     let folder = tempfile::tempdir().unwrap();
-    let settings = settings(&folder);
+    let settings = settings(&folder, records).await?;
     let local = Local::open(&settings, Arc::new(SystemClock)).await.unwrap();
     let mut servers = vec![];
     let origin = Socket::open(&serve(&local, &settings, "origin", &mut servers));
@@ -112,7 +127,7 @@ async fn over_sockets() -> Reached {
             .await
             .unwrap();
     }
-    Reached {
+    Some(Reached {
         origin: Arc::new(origin),
         license: Arc::new(license),
         operator: Arc::new(operator),
@@ -120,7 +135,7 @@ async fn over_sockets() -> Reached {
         auditor: local.admin(Caller::configured(&settings, "auditor").unwrap()),
         folder,
         _servers: servers,
-    }
+    })
 }
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
@@ -197,19 +212,24 @@ fn export(name: &str, key_ids: &[KeyId]) -> ExportRequest {
     }
 }
 
-/// Every test runs over both.
+/// Every test runs over each way and each database.
 macro_rules! contract {
     ($($test:ident),+ $(,)?) => {
-        mod in_process {
+        over!(in_process, in_process, Sqlite, $($test),+);
+        over!(over_sockets, over_sockets, Sqlite, $($test),+);
+        over!(in_process_over_postgres, in_process, Postgres, $($test),+);
+        over!(over_sockets_over_postgres, over_sockets, Postgres, $($test),+);
+    };
+}
+
+macro_rules! over {
+    ($name:ident, $way:ident, $records:ident, $($test:ident),+) => {
+        mod $name {
             $(#[tokio::test]
             async fn $test() {
-                super::$test(super::in_process().await).await;
-            })+
-        }
-        mod over_sockets {
-            $(#[tokio::test]
-            async fn $test() {
-                super::$test(super::over_sockets().await).await;
+                if let Some(keystore) = super::$way(super::Records::$records).await {
+                    super::$test(keystore).await;
+                }
             })+
         }
     };

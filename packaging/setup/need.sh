@@ -44,6 +44,7 @@ if [ "${1:-}" = test ]; then
     need ffmpeg on_path ffmpeg
     need fonts-dejavu-core test -e /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
     need libnss3-tools on_path certutil
+    need postgresql ls /usr/lib/postgresql/*/bin/initdb
     need python3-venv python3 -c 'import ensurepip, venv'
     need softhsm2 test -e /usr/lib/softhsm/libsofthsm2.so
     need strace on_path strace
@@ -65,6 +66,17 @@ if [ "$(id -u)" != 0 ] || ! on_path apt-get >/dev/null; then
     echo "On Debian, as root:  $install" >&2
     exit 1
 fi
+
+# Of PostgreSQL the tests want the programs alone: Debian makes a cluster and starts it, unless told before.
+clusters=/etc/postgresql-common/createcluster.conf
+case $missing in
+*postgresql*)
+    if ! [ -e "$clusters" ]; then
+        mkdir -p "${clusters%/*}"
+        echo "create_main_cluster = false" >"$clusters"
+    fi
+    ;;
+esac
 
 echo "Installing:$missing" >&2
 log=$(mktemp)

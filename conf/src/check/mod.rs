@@ -5,6 +5,7 @@ mod exchange;
 mod network;
 mod nodes;
 mod people;
+mod postgres;
 mod rules;
 mod served;
 mod unlock;
@@ -285,6 +286,7 @@ impl Check<'_> {
         );
         let pkcs11 = self.pkcs11(keystore.pkcs11);
         let transit = self.transit(keystore.transit);
+        let postgres = self.postgres(keystore.postgres);
         let kept = passphrase.is_some() || key.is_some() || pkcs11.is_some() || transit.is_some();
         if keystore.init_at_start && !kept {
             self.fault(
@@ -324,6 +326,7 @@ impl Check<'_> {
             key,
             pkcs11,
             transit,
+            postgres,
             init_at_start: keystore.init_at_start,
             share_patience: keystore.share_patience.0,
             argon2: self.argon2(keystore.argon2),

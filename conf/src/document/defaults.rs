@@ -239,6 +239,7 @@ impl Default for KeystoreDocument {
             argon2: Argon2Document::default(),
             pkcs11: Pkcs11Document::default(),
             transit: TransitDocument::default(),
+            postgres: PostgresDocument::default(),
             listener: ListenerDocument::default(),
             nodes: BTreeMap::new(),
             core: CoreDocument::default(),
@@ -297,6 +298,20 @@ impl Default for Pkcs11Document {
             pin_file: None,
             pin_credential: None,
             timeout: Span::seconds(10),
+        }
+    }
+}
+
+impl Default for PostgresDocument {
+    fn default() -> Self {
+        Self {
+            url: None,
+            password_file: None,
+            password_credential: None,
+            ca_file: None,
+            connections: 8,
+            timeout: Span::seconds(2),
+            survival: Span::seconds(900),
         }
     }
 }

@@ -14,13 +14,39 @@ use crate::error::Error;
 use crate::seal::Wrapped;
 use crate::unlock::SealedRoot;
 
+pub mod postgres;
+mod record;
 pub mod sqlite;
+#[cfg(test)]
+mod tests;
 
 /// What every method of a store returns.
 pub type Stored<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
 /// Where key records lie.
+///
+/// Several nodes may share one. What is a node's own there, each sees alone: the keys that it signs with, its place in
+/// its audit log, its count of tombstones. All else is common to them, and the methods that only then have something
+/// to do have a body here.
 pub trait Store: Send + Sync {
+    /// Says that this node is there, with this root in memory, and what others have done. Called every second, also
+    /// while nothing else succeeds. `None` where there are no others.
+    fn look(&self, root_version: Option<u32>) -> Stored<'_, Option<Seen>> {
+        let _ = root_version;
+        Box::pin(async { Ok(None) })
+    }
+
+    /// The roots after this version that were handed over to nodes that have it, by version.
+    fn handovers(&self, after: u32) -> Stored<'_, Vec<Handover>> {
+        let _ = after;
+        Box::pin(async { Ok(vec![]) })
+    }
+
+    /// What every node signs with.
+    fn every_signing_key(&self) -> Stored<'_, Vec<SigningKeyRow>> {
+        self.signing_keys()
+    }
+
     /// The root, if one was made.
     fn root(&self) -> Stored<'_, Option<RootRow>>;
 
@@ -174,8 +200,30 @@ pub struct RootRotation {
     pub root: RootRow,
     /// Every KEK.
     pub keks: Vec<Replaced<KekRow>>,
-    /// Every signing key.
+    /// Every signing key, of every node.
     pub signing_keys: Vec<Replaced<SigningKeyRow>>,
+    /// It, for the other nodes.
+    pub handover: Handover,
+}
+
+/// A root for nodes that have the one before it in memory.
+#[derive(Clone, Debug)]
+pub struct Handover {
+    /// Its version.
+    pub version: u32,
+    /// The root, wrapped by the one before it.
+    pub wrapped: Wrapped,
+}
+
+/// What a look at a shared store finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// See [`Store::writes`].
+    pub writes: u64,
+    /// Another number than at the last look: something was destroyed, a floor moved, or the root changed.
+    pub changes: u64,
+    /// The newest root's version, if one was made.
+    pub root_version: Option<u32>,
 }
 
 /// What is signed.

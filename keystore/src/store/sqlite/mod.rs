@@ -12,9 +12,13 @@ use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tokio::sync::{Mutex, MutexGuard};
 
 use self::rows::{
-    ALL_KEKS, KEKS, KEYS_BELOW, KEYS_OF_ASSET, PAGE, RESTORE_KEY, begin, bind_key, bytes, failed,
-    finish, kek, kek_row, key_by_id, key_of, key_row, number, put_key, put_root, replace_kek,
-    resume, root, rootless, seconds, signing_keys, writes,
+    begin, bind_key, finish, kek, key_by_id, key_of, put_key, put_root, replace_kek, resume, root,
+    rootless, signing_keys, writes,
+};
+use super::record::{
+    ALL_KEKS, BAR_TENANT, COUNTS, EMPTY_KEKS, ERASE_KEYS, FLOOR_IS_FREE, KEKS, KEYS_BELOW,
+    KEYS_OF_ASSET, NO_BODY, PAGE, PUT_KEK, RESTORE_KEK, RESTORE_KEY, STALE, failed, head_row,
+    kek_row, key_row, number, seconds,
 };
 use super::{
     KekRow, KeyBody, KeyRow, Replaced, Restored, RootRotation, RootRow, SigningKeyRow, Snapshot,
@@ -157,6 +161,8 @@ impl Store for Sqlite {
                 root,
                 keks,
                 signing_keys,
+                // There is nobody to hand it to.
+                handover: _,
             } = rotation;
             let mut writer = self.writer.lock().await;
             let mut transaction = begin(&mut writer, attempted).await?;
@@ -244,20 +250,16 @@ impl Store for Sqlite {
             let attempted = "keep a KEK";
             let mut writer = self.writer.lock().await;
             let mut transaction = begin(&mut writer, attempted).await?;
-            let done = sqlx::query(
-                "INSERT INTO kek (tenant, version, floor, root_version, wrapped, created) \
-                 SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE ?4 = (SELECT MAX(version) FROM root_seal) \
-                 ON CONFLICT DO NOTHING",
-            )
-            .bind(&row.tenant)
-            .bind(row.version)
-            .bind(row.floor)
-            .bind(row.root_version)
-            .bind(row.wrapped.as_bytes())
-            .bind(seconds(row.created))
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed(attempted))?;
+            let done = sqlx::query(PUT_KEK)
+                .bind(&row.tenant)
+                .bind(row.version)
+                .bind(row.floor)
+                .bind(row.root_version)
+                .bind(row.wrapped.as_bytes())
+                .bind(seconds(row.created))
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed(attempted))?;
             let standing = kek(&mut transaction, &row.tenant, Some(row.version)).await?;
             finish(transaction, done.rows_affected() > 0, attempted).await?;
             Ok(standing)
@@ -269,17 +271,13 @@ impl Store for Sqlite {
             let attempted = "move a floor";
             let mut writer = self.writer.lock().await;
             let mut transaction = begin(&mut writer, attempted).await?;
-            let free: bool = sqlx::query_scalar(
-                "SELECT NOT EXISTS (SELECT 1 FROM kek WHERE tenant = ?1 AND version > ?2) \
-                 AND NOT EXISTS (SELECT 1 FROM content_key \
-                     WHERE tenant = ?1 AND kek_version < ?3 AND destroyed IS NULL)",
-            )
-            .bind(&kek.new.tenant)
-            .bind(kek.new.version)
-            .bind(kek.new.floor.unwrap_or(1))
-            .fetch_one(&mut *transaction)
-            .await
-            .map_err(failed(attempted))?;
+            let free: bool = sqlx::query_scalar(FLOOR_IS_FREE)
+                .bind(&kek.new.tenant)
+                .bind(kek.new.version)
+                .bind(kek.new.floor.unwrap_or(1))
+                .fetch_one(&mut *transaction)
+                .await
+                .map_err(failed(attempted))?;
             let moved = free && replace_kek(&mut transaction, &kek).await?;
             finish(transaction, moved, attempted).await?;
             Ok(moved)
@@ -341,14 +339,10 @@ impl Store for Sqlite {
 
     fn stale(&self) -> Stored<'_, u64> {
         Box::pin(async {
-            let row = sqlx::query(
-                "SELECT COUNT(*) AS stale FROM (SELECT tenant, MAX(version) AS newest FROM kek GROUP BY tenant) AS kek \
-                 JOIN content_key ON content_key.tenant = kek.tenant AND kek_version < newest \
-                 WHERE destroyed IS NULL",
-            )
-            .fetch_one(&mut *self.reader().await)
-            .await
-            .map_err(failed("count keys to wrap anew"))?;
+            let row = (sqlx::query(STALE)
+                .fetch_one(&mut *self.reader().await)
+                .await)
+                .map_err(failed("count keys to wrap anew"))?;
             number(&row, "stale")
         })
     }
@@ -464,20 +458,22 @@ impl Store for Sqlite {
             let attempted = "destroy a tenant";
             let mut writer = self.writer.lock().await;
             let mut transaction = begin(&mut writer, attempted).await?;
-            for statement in [
-                "UPDATE content_key SET wrapped = NULL, destroyed = ?2 WHERE tenant = ?1 AND destroyed IS NULL",
-                // A tenant that never had a KEK gets one without its body, so that it never will.
-                "INSERT INTO kek (tenant, version, wrapped, created) VALUES (?1, 1, x'', ?2) ON CONFLICT DO NOTHING",
-            ] {
-                sqlx::query(statement)
-                    .bind(tenant)
-                    .bind(seconds(at))
-                    .execute(&mut *transaction)
-                    .await
-                    .map_err(failed(attempted))?;
-            }
-            sqlx::query("UPDATE kek SET wrapped = x'' WHERE tenant = ?")
+            sqlx::query(ERASE_KEYS)
                 .bind(tenant)
+                .bind(seconds(at))
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed(attempted))?;
+            sqlx::query(BAR_TENANT)
+                .bind(tenant)
+                .bind(seconds(at))
+                .bind(NO_BODY)
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed(attempted))?;
+            sqlx::query(EMPTY_KEKS)
+                .bind(tenant)
+                .bind(NO_BODY)
                 .execute(&mut *transaction)
                 .await
                 .map_err(failed(attempted))?;
@@ -532,19 +528,16 @@ impl Store for Sqlite {
             let mut transaction = begin(&mut writer, attempted).await?;
             rootless(&mut transaction).await?;
             for kek in &keks {
-                sqlx::query(
-                    "INSERT INTO kek (tenant, version, floor, root_version, wrapped, created) \
-                     VALUES (?, ?, ?, ?, ?, ?)",
-                )
-                .bind(&kek.tenant)
-                .bind(kek.version)
-                .bind(kek.floor)
-                .bind(kek.root_version)
-                .bind(kek.wrapped.as_bytes())
-                .bind(seconds(kek.created))
-                .execute(&mut *transaction)
-                .await
-                .map_err(failed(attempted))?;
+                sqlx::query(RESTORE_KEK)
+                    .bind(&kek.tenant)
+                    .bind(kek.version)
+                    .bind(kek.floor)
+                    .bind(kek.root_version)
+                    .bind(kek.wrapped.as_bytes())
+                    .bind(seconds(kek.created))
+                    .execute(&mut *transaction)
+                    .await
+                    .map_err(failed(attempted))?;
             }
             finish(transaction, false, attempted).await
         })
@@ -652,13 +645,10 @@ impl Store for Sqlite {
 
     fn counts(&self) -> Stored<'_, (u64, u64)> {
         Box::pin(async {
-            let row = sqlx::query(
-                "SELECT COUNT(*) FILTER (WHERE destroyed IS NULL) AS usable, \
-                 COUNT(destroyed) AS destroyed FROM content_key",
-            )
-            .fetch_one(&mut *self.reader().await)
-            .await
-            .map_err(failed("count keys"))?;
+            let row = (sqlx::query(COUNTS)
+                .fetch_one(&mut *self.reader().await)
+                .await)
+                .map_err(failed("count keys"))?;
             Ok((number(&row, "usable")?, number(&row, "destroyed")?))
         })
     }
@@ -695,14 +685,7 @@ impl Store for Sqlite {
                 .fetch_optional(&mut *self.reader().await)
                 .await
                 .map_err(failed("read the audit anchor"))?;
-            row.map(|row| {
-                Ok(Head {
-                    seq: number(&row, "seq")?,
-                    hash: bytes(&row, "hash")?,
-                    bytes: number(&row, "bytes")?,
-                })
-            })
-            .transpose()
+            row.as_ref().map(head_row).transpose()
         })
     }
 

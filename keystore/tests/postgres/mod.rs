@@ -1,0 +1,171 @@
+//! Debian's PostgreSQL server, in a folder of its own that goes with the test, behind a Unix socket.
+//!
+//! `postgres` refuses to run as root, so as root it is `nobody` who does. The server's end hangs on a pipe: however the
+//! test ends, the shell at the other side stops the server.
+
+#![allow(dead_code, reason = "each test uses its part of this")]
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
+
+use conf::{PostgresHost, PostgresSettings};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
+use sqlx::{ConnectOptions as _, Connection as _};
+
+/// Makes a database cluster, starts it, says where it is, and waits for the end of its input.
+const SCRIPT: &str = r#"
+set -eu
+folder=$(mktemp -d)
+trap '"$0/pg_ctl" stop -s -D "$folder/data" -m immediate || :; rm -rf "$folder"' EXIT
+"$0/initdb" -D "$folder/data" -U castellum -A trust --no-sync -E UTF8 --locale=C >/dev/null
+cat >>"$folder/data/postgresql.conf" <<END
+listen_addresses = ''
+unix_socket_directories = '$folder'
+unix_socket_permissions = 0777
+fsync = off
+max_connections = 200
+END
+chmod 755 "$folder"
+"$0/pg_ctl" start -s -w -D "$folder/data" -l "$folder/log" >/dev/null
+echo "$folder"
+cat >/dev/null
+"#;
+
+pub struct Server {
+    programs: PathBuf,
+    folder: PathBuf,
+    /// Ends the server when it goes.
+    _shell: Mutex<Child>,
+}
+
+impl Server {
+    /// A server of one's own, to stop and start; none where Debian's is not installed, which is said.
+    pub fn start() -> Option<Self> {
+        let Some(programs) = programs() else {
+            let missing = "PostgreSQL's server is missing (`make setup` sees to it)";
+            assert!(std::env::var_os("CASTELLUM_NO_SKIP").is_none(), "{missing}");
+            eprintln!("skipped: {missing}");
+            return None;
+        };
+        let mut shell = unprivileged("sh")
+            .arg("-c")
+            .arg(SCRIPT)
+            .arg(&programs)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut folder = String::new();
+        let output = shell.stdout.take().unwrap();
+        BufReader::new(output).read_line(&mut folder).unwrap();
+        let folder = folder.trim_end();
+        assert!(!folder.is_empty(), "the server did not start");
+        Some(Self {
+            programs,
+            folder: folder.into(),
+            _shell: Mutex::new(shell),
+        })
+    }
+
+    /// Where the socket is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Stops it, as in an emergency.
+    pub fn stop(&self) {
+        self.control(&["stop", "-m", "immediate"]);
+    }
+
+    pub fn start_again(&self) {
+        let log = self.folder.join("log");
+        self.control(&["start", "-w", "-l", log.to_str().unwrap()]);
+    }
+
+    fn control(&self, arguments: &[&str]) {
+        let done = unprivileged(self.programs.join("pg_ctl").to_str().unwrap())
+            .args(arguments)
+            .arg("-s")
+            .arg("-D")
+            .arg(self.folder.join("data"))
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(done.success(), "{arguments:?}");
+    }
+
+    /// Connects to a database of it.
+    pub async fn connect(&self, database: &str) -> PgConnection {
+        PgConnectOptions::new_without_pgpass()
+            .socket(&self.folder)
+            .username("castellum")
+            .database(database)
+            .ssl_mode(PgSslMode::Disable)
+            .options([("search_path", "keystore")])
+            .connect()
+            .await
+            .unwrap()
+    }
+
+    /// Makes an empty database; returns its name.
+    pub async fn database(&self) -> String {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let mut connection = self.connect("postgres").await;
+        let made = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name} TEMPLATE template0"));
+        sqlx::raw_sql(made).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        name
+    }
+
+    /// What a node needs to use a database of it.
+    pub fn settings(&self, database: &str) -> PostgresSettings {
+        PostgresSettings {
+            host: PostgresHost::Socket(self.folder.clone()),
+            user: "castellum".to_owned(),
+            database: database.to_owned(),
+            password: None,
+            ca_file: None,
+            connections: 8,
+            timeout: Duration::from_secs(10),
+            survival: Duration::from_secs(60),
+        }
+    }
+}
+
+/// The server that all tests of a program share.
+pub fn server() -> Option<&'static Server> {
+    static SERVER: OnceLock<Option<Server>> = OnceLock::new();
+    SERVER.get_or_init(Server::start).as_ref()
+}
+
+/// The newest version's folder of programs, as Debian has them.
+fn programs() -> Option<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?;
+    let mut folders: Vec<PathBuf> = versions
+        .filter_map(|version| Some(version.ok()?.path().join("bin")))
+        .filter(|folder| folder.join("initdb").exists() && folder.join("postgres").exists())
+        .collect();
+    folders.sort();
+    folders.pop()
+}
+
+/// A command as somebody who is not root.
+fn unprivileged(program: &str) -> Command {
+    let mut command = if rustix::process::geteuid().is_root() {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid=nobody", "--regid=nogroup", "--clear-groups", "--"])
+            .arg(program);
+        command
+    } else {
+        Command::new(program)
+    };
+    // The folder of whoever runs the tests may be closed to others.
+    command.current_dir("/").env("LC_ALL", "C");
+    command
+}
