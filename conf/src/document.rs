@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::Address;
 use crate::settings::{
-    CallerRight, Ciphers, ColdReads, ExchangeRight, HlsClearKey, LogFormat, PackScheme,
+    CallerRight, Ciphers, ColdReads, ExchangeRight, HlsClearKey, KeyCipher, LogFormat, PackScheme,
     StorageMode, System, TokenAlgorithm,
 };
 use crate::units::{Size, Span};
@@ -307,6 +307,8 @@ pub struct ExchangeCallerDocument {
     pub secret_credential: Option<String>,
     /// The enrolled certificates (PEM, RSA of at least 2048 bits) to which keys are encrypted for it. A document's own certificates count only if they are among these. Default `[]`.
     pub recipient_files: Vec<PathBuf>,
+    /// What content keys are encrypted with for it, under the document's key: `aes-cbc`, as CPIX has it, or `aes-kw` (RFC 3394), for those who take that. Default `"aes-cbc"`.
+    pub key_cipher: KeyCipher,
     /// Lets keys leave for it, and come from it, in documents that are not encrypted: they are then as safe as the connection. Default `false`.
     pub danger_clear: bool,
     /// Encrypts keys to certificates that merely come with a request. Whoever may send requests can then read the keys. Default `false`.

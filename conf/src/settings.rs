@@ -166,10 +166,23 @@ pub struct ExchangeCallerSettings {
     pub secret: Option<SecretSource>,
     /// The enrolled certificates to which keys are encrypted for it, in PEM.
     pub recipients: Vec<PathBuf>,
+    /// What content keys are encrypted with, under a document's key.
+    pub key_cipher: KeyCipher,
     /// Documents need not be encrypted.
     pub danger_clear: bool,
     /// Keys are encrypted to certificates that merely come with a request.
     pub danger_unenrolled: bool,
+}
+
+/// What content keys are encrypted with in a document.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyCipher {
+    /// AES-256-CBC, as CPIX has it.
+    #[default]
+    AesCbc,
+    /// AES-256 key wrap (RFC 3394).
+    AesKw,
 }
 
 /// What a partner in key exchange may do.

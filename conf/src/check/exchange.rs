@@ -131,6 +131,7 @@ impl Check<'_> {
             may,
             assets,
             secret,
+            key_cipher: caller.key_cipher,
             danger_clear: caller.danger_clear,
             danger_unenrolled: caller.danger_unenrolled,
         }

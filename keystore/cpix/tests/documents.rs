@@ -8,7 +8,7 @@ mod key_server;
 use std::path::PathBuf;
 use std::process::Command;
 
-use cpix::delivery::RsaRecipient;
+use cpix::delivery::{KeyCipher, RsaRecipient};
 use cpix::usage::{AudioFilter, BitrateFilter, Filter, Media, Track, UsageRule, VideoFilter};
 use cpix::{
     ContentProtection, Document, EncryptionScheme, ErrorKind, Hdcp, HlsSignaling, Key, Period,
@@ -154,7 +154,11 @@ fn a_clear_key_is_not_written_by_accident() {
         let error = document.to_xml().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Denied);
         document
-            .encrypt(&[&certificate("encryptor")], &SystemRandom::new())
+            .encrypt(
+                &[&certificate("encryptor")],
+                KeyCipher::AesCbc,
+                &SystemRandom::new(),
+            )
             .unwrap();
         assert!(document.to_xml().is_ok());
         assert!(!document.export_clear().contains("PlainValue"));
@@ -166,21 +170,27 @@ fn encrypted_for_several_and_opened_by_each() {
     let random = SystemRandom::new();
     let names = ["encryptor", "stranger"];
     let certificates = names.map(certificate);
-    let mut document = everything(Version::V2_4);
     let recipients: Vec<_> = certificates.iter().collect();
-    document.encrypt(&recipients, &random).unwrap();
-    let text = document.to_xml().unwrap();
-    for name in names {
-        let pem = file(&format!("recipients/{name}.key"));
-        let recipient = RsaRecipient::from_pem(certificate(name), &pem).unwrap();
-        let mut document = read(&text);
-        assert_eq!(document.deliveries.len(), 2);
-        document.decrypt(&recipient, &random).unwrap();
-        assert!(document.deliveries.is_empty());
-        assert_eq!(
-            *document.export_clear(),
-            *everything(Version::V2_4).export_clear()
-        );
+    for (cipher, algorithm) in [
+        (KeyCipher::AesCbc, "aes256-cbc"),
+        (KeyCipher::AesKw, "kw-aes256"),
+    ] {
+        let mut document = everything(Version::V2_4);
+        document.encrypt(&recipients, cipher, &random).unwrap();
+        let text = document.to_xml().unwrap();
+        assert!(text.contains(&format!("xmlenc#{algorithm}")));
+        for name in names {
+            let pem = file(&format!("recipients/{name}.key"));
+            let recipient = RsaRecipient::from_pem(certificate(name), &pem).unwrap();
+            let mut document = read(&text);
+            assert_eq!(document.deliveries.len(), 2);
+            document.decrypt(&recipient, &random).unwrap();
+            assert!(document.deliveries.is_empty());
+            assert_eq!(
+                *document.export_clear(),
+                *everything(Version::V2_4).export_clear()
+            );
+        }
     }
 }
 
@@ -188,15 +198,17 @@ fn encrypted_for_several_and_opened_by_each() {
 fn there_is_no_encryption_to_nobody() {
     let mut document = everything(Version::V2_4);
     let random = SystemRandom::new();
-    let error = document.encrypt(&[], &random).unwrap_err();
+    let error = document
+        .encrypt(&[], KeyCipher::AesCbc, &random)
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied);
     assert!(document.to_xml().is_err());
     // Nor to a second recipient afterwards: the keys are no longer there to encrypt.
     document
-        .encrypt(&[&certificate("encryptor")], &random)
+        .encrypt(&[&certificate("encryptor")], KeyCipher::AesCbc, &random)
         .unwrap();
     let error = document
-        .encrypt(&[&certificate("stranger")], &random)
+        .encrypt(&[&certificate("stranger")], KeyCipher::AesCbc, &random)
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Mismatch);
 }
@@ -236,7 +248,9 @@ fn a_recipient_of_some_keys() {
             secret: Secret::Clear(key_of(key_id(number))),
             ..Key::new(key_id(number))
         });
-        document.encrypt(&[&name], &random).unwrap();
+        document
+            .encrypt(&[&name], KeyCipher::AesCbc, &random)
+            .unwrap();
         document
     };
     let mut document = seal(0);
@@ -343,7 +357,11 @@ fn the_schema_agrees() {
     };
     let mut encrypted = everything(Version::V2_4);
     encrypted
-        .encrypt(&[&certificate("encryptor")], &SystemRandom::new())
+        .encrypt(
+            &[&certificate("encryptor")],
+            KeyCipher::AesCbc,
+            &SystemRandom::new(),
+        )
         .unwrap();
     let folder = std::env::temp_dir().join(format!("cpix-schema-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();

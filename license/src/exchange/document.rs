@@ -160,7 +160,7 @@ impl Exchange {
             document.export_clear()
         } else {
             let recipients: Vec<&Certificate> = partner.recipients.iter().collect();
-            document.encrypt(&recipients, &self.random)?;
+            document.encrypt(&recipients, partner.key_cipher, &self.random)?;
             document.to_xml()?
         };
         Ok(Reply {

@@ -36,6 +36,7 @@ pub(super) struct Partner {
     secret: Option<[u8; 32]>,
     /// To whom keys are encrypted.
     pub(super) recipients: Vec<Certificate>,
+    pub(super) key_cipher: KeyCipher,
     pub(super) danger_clear: bool,
     pub(super) danger_unenrolled: bool,
 }
@@ -177,6 +178,10 @@ impl Partner {
             recipients: recipients
                 .map(|path| recipient(path, &key("recipient_files")))
                 .collect::<Result<_, _>>()?,
+            key_cipher: match settings.key_cipher {
+                conf::KeyCipher::AesCbc => KeyCipher::AesCbc,
+                conf::KeyCipher::AesKw => KeyCipher::AesKw,
+            },
             danger_clear: settings.danger_clear,
             danger_unenrolled: settings.danger_unenrolled,
         })

@@ -52,6 +52,7 @@ impl Exchange {
             enrolled: &partner.recipients,
             now: draft.time.as_seconds(),
             random: &self.random,
+            key_cipher: partner.key_cipher,
             danger_clear: partner.danger_clear,
             danger_unenrolled: partner.danger_unenrolled,
         };

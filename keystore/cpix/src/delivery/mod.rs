@@ -3,12 +3,14 @@
 //! ```text
 //! recipient's certificate  (RSA, DeliveryKey)
 //!   ├─ RSA-OAEP-MGF1-SHA1 ─> document key (256 bits)
-//!   │                          └─ AES-256-CBC, PKCS#7 ─> content key     CipherValue = IV | ciphertext
+//!   │                          ├─ AES-256-CBC, PKCS#7 ─> content key     CipherValue = IV | ciphertext
+//!   │                          └─ or AES-256 key wrap ─> content key     CipherValue = 24 bytes
 //!   └─ RSA-OAEP-MGF1-SHA1 ─> MAC key (512 bits)
 //!                              └─ HMAC-SHA512 over CipherValue ─> ValueMAC
 //! ```
 //!
-//! The algorithms are fixed by the specification. OAEP with SHA-1 does not rest on collisions, where SHA-1 is broken.
+//! The specification fixes AES-256-CBC. Some take a key that is wrapped instead ([`KeyCipher::AesKw`]), shaka-packager
+//! among them; it is read from whoever writes it, and written to those for whom an operator says so. OAEP with SHA-1 does not rest on collisions, where SHA-1 is broken.
 //! A `ValueMAC` is required and checked before anything is decrypted: without it, a CBC padding is an oracle.
 
 mod certificate;
@@ -30,6 +32,7 @@ use crate::error::{Error, ErrorKind};
 pub(crate) mod algorithm {
     pub(crate) const RSA_OAEP: &str = "http://www.w3.org/2001/04/xmlenc#rsa-oaep-mgf1p";
     pub(crate) const AES_256_CBC: &str = "http://www.w3.org/2001/04/xmlenc#aes256-cbc";
+    pub(crate) const AES_256_KW: &str = "http://www.w3.org/2001/04/xmlenc#kw-aes256";
     pub(crate) const HMAC_SHA512: &str = "http://www.w3.org/2001/04/xmldsig-more#hmac-sha512";
     pub(crate) const SHA1: &str = "http://www.w3.org/2000/09/xmldsig#sha1";
 }
@@ -58,10 +61,33 @@ pub struct DocumentKey {
     pub wrapped: Vec<u8>,
 }
 
+/// What a content key is encrypted with, under the document key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeyCipher {
+    /// AES-256-CBC with PKCS#7 padding, which the specification fixes.
+    #[default]
+    AesCbc,
+    /// AES-256 key wrap (RFC 3394).
+    AesKw,
+}
+
+impl KeyCipher {
+    pub(crate) const ALL: [Self; 2] = [Self::AesCbc, Self::AesKw];
+
+    pub(crate) const fn algorithm(self) -> &'static str {
+        match self {
+            Self::AesCbc => algorithm::AES_256_CBC,
+            Self::AesKw => algorithm::AES_256_KW,
+        }
+    }
+}
+
 /// `EncryptedValue` and `ValueMAC` of a content key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EncryptedValue {
-    /// IV and ciphertext.
+    /// With what.
+    pub cipher: KeyCipher,
+    /// IV and ciphertext, or the wrapped key.
     pub cipher_value: Vec<u8>,
     /// HMAC-SHA512 over `cipher_value`; `None` where the document has none, and then it does not open.
     pub mac: Option<Vec<u8>>,
@@ -76,6 +102,7 @@ impl Document {
     pub fn encrypt(
         &mut self,
         recipients: &[&Certificate],
+        cipher: KeyCipher,
         random: &dyn SecureRandom,
     ) -> Result<(), Error> {
         if recipients.is_empty() {
@@ -103,7 +130,7 @@ impl Document {
         };
         let deliveries = recipients.iter().map(wrap).collect::<Result<_, Error>>()?;
         let seal = |key: &Key| match &key.secret {
-            Secret::Clear(clear) => envelope.encrypt(clear, random).map(Some),
+            Secret::Clear(clear) => envelope.encrypt(clear, cipher, random).map(Some),
             Secret::Absent | Secret::Encrypted(_) => Ok(None),
         };
         let sealed: Vec<_> = self.keys.iter().map(seal).collect::<Result<_, Error>>()?;

@@ -1,7 +1,7 @@
 use keystore_types::{ConstantIv, KeyId};
 
 use super::{ContentProtection, Document, Hdcp, HlsSignaling, Key, Legacy, Secret, System};
-use crate::delivery::{Certificate, Delivery, DocumentKey, EncryptedValue, algorithm};
+use crate::delivery::{Certificate, Delivery, DocumentKey, EncryptedValue, KeyCipher, algorithm};
 use crate::encoding::{decode, decode_key};
 use crate::error::{Error, ErrorKind, Faults};
 use crate::identity::{EncryptionScheme, Playlist, SystemId, Version, key_id};
@@ -266,12 +266,23 @@ impl Reader {
                 key.map(Secret::Clear)
             }
             (None, Some(value)) => {
-                let cipher_value = self.encrypted(&value, algorithm::AES_256_CBC)?;
+                let stated = value.one(ENC, "EncryptionMethod", &mut self.faults);
+                let stated =
+                    stated.and_then(|method| method.attribute("Algorithm").map(str::to_owned));
+                // What is neither is refused as what it should be.
+                let cipher = (KeyCipher::ALL.into_iter())
+                    .find(|cipher| stated.as_deref() == Some(cipher.algorithm()))
+                    .unwrap_or_default();
+                let cipher_value = self.encrypted(&value, cipher.algorithm())?;
                 let mac = match secret.one(PSKC, "ValueMAC", &mut self.faults) {
                     Some(mac) => Some(self.base64(&mac)?),
                     None => None,
                 };
-                Some(Secret::Encrypted(EncryptedValue { cipher_value, mac }))
+                Some(Secret::Encrypted(EncryptedValue {
+                    cipher,
+                    cipher_value,
+                    mac,
+                }))
             }
             _ => {
                 let reason = "a secret is a PlainValue or an EncryptedValue";

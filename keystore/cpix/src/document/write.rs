@@ -134,8 +134,12 @@ pub(crate) fn key_data_element(secret: &Secret) -> Option<Element> {
         Secret::Clear(key) => {
             vec![Element::new(PSKC, "PlainValue").saying(encode_secret(key.expose()))]
         }
-        Secret::Encrypted(EncryptedValue { cipher_value, mac }) => {
-            let value = encrypted(PSKC, "EncryptedValue", algorithm::AES_256_CBC, cipher_value);
+        Secret::Encrypted(EncryptedValue {
+            cipher,
+            cipher_value,
+            mac,
+        }) => {
+            let value = encrypted(PSKC, "EncryptedValue", cipher.algorithm(), cipher_value);
             let mac = mac
                 .as_ref()
                 .map(|mac| Element::new(PSKC, "ValueMAC").saying(encode(mac)));

@@ -5,7 +5,7 @@ use ring::rand::SecureRandom;
 use zeroize::Zeroizing;
 
 use super::{CONTENT_TYPE, Request, SpekeVersion, VERSION_HEADER};
-use crate::delivery::{Certificate, DocumentKey, Envelope};
+use crate::delivery::{Certificate, DocumentKey, Envelope, KeyCipher};
 use crate::document::{
     Hdcp, Secret, document_key_element, hdcp_element, key_data_element, mac_method_element,
 };
@@ -25,6 +25,8 @@ pub struct Release<'a> {
     pub now: u64,
     /// For document keys and IVs.
     pub random: &'a (dyn SecureRandom + Sync),
+    /// What content keys are encrypted with, under the document key.
+    pub key_cipher: KeyCipher,
     /// Answer in the clear where a request names no recipient. Then the keys are as safe as the transport.
     pub danger_clear: bool,
     /// Encrypt to certificates merely because they came with the request. Then encryption hides the keys from the
@@ -43,6 +45,7 @@ impl<'a> Release<'a> {
             enrolled,
             now,
             random,
+            key_cipher: KeyCipher::AesCbc,
             danger_clear: false,
             danger_unenrolled: false,
         }
@@ -95,6 +98,7 @@ struct Encryption<'a> {
     envelope: Envelope,
     /// One for each `DeliveryData`.
     wrapped: Vec<(Vec<u8>, Vec<u8>)>,
+    key_cipher: KeyCipher,
     random: &'a (dyn SecureRandom + Sync),
 }
 
@@ -144,6 +148,7 @@ impl Request {
                 Some(Encryption {
                     wrapped: deliveries.iter().map(wrap).collect::<Result<_, Error>>()?,
                     envelope,
+                    key_cipher: release.key_cipher,
                     random: release.random,
                 })
             }
@@ -300,9 +305,12 @@ impl Prepared<'_> {
                 key_data_element(&Secret::Clear(ContentKey::take(&mut bytes)))
             }
             Some(Encryption {
-                envelope, random, ..
+                envelope,
+                key_cipher,
+                random,
+                ..
             }) => {
-                let value = envelope.encrypt(issued.key, *random)?;
+                let value = envelope.encrypt(issued.key, *key_cipher, *random)?;
                 key_data_element(&Secret::Encrypted(value))
             }
         };

@@ -179,53 +179,11 @@ impl Store for Postgres {
     fn rotate_root(&self, rotation: RootRotation) -> Stored<'_, bool> {
         let attempted = "keep a new root";
         Box::pin(self.link.bulk(attempted, async move {
-            let RootRotation {
-                root,
-                keks,
-                signing_keys,
-                handover,
-            } = rotation;
             let mut writer = self.writer().await?;
-            let removed = sqlx::query("DELETE FROM root_seal WHERE version = $1")
-                .bind(i64::from(root.version.saturating_sub(1)))
-                .execute(&mut *writer)
-                .await
-                .map_err(failed(attempted))?;
-            let all: i64 = sqlx::query_scalar(
-                "SELECT (SELECT COUNT(*) FROM kek WHERE length(wrapped) > 0) + (SELECT COUNT(*) FROM signing_key)",
-            )
-            .fetch_one(&mut *writer)
-            .await
-            .map_err(failed(attempted))?;
-            let as_read = removed.rows_affected() > 0
-                && usize::try_from(all).is_ok_and(|all| all == keks.len() + signing_keys.len())
-                && put_root(&mut writer, &root).await?
-                && replace_keks(&mut writer, &keks).await?;
             // Dropped, a transaction changes nothing.
-            if !as_read {
+            if !rows::rotate_root(&mut writer, rotation, attempted).await? {
                 return Ok(false);
             }
-            for Replaced { old, new } in &signing_keys {
-                let done = sqlx::query(
-                    "UPDATE signing_key SET root_version = $1, wrapped = $2 WHERE public = $3 AND wrapped = $4",
-                )
-                .bind(i64::from(new.root_version))
-                .bind(new.wrapped.as_bytes())
-                .bind(old.public.as_slice())
-                .bind(old.wrapped.as_bytes())
-                .execute(&mut *writer)
-                .await
-                .map_err(failed(attempted))?;
-                if done.rows_affected() != 1 {
-                    return Ok(false);
-                }
-            }
-            sqlx::query("INSERT INTO handover (version, wrapped) VALUES ($1, $2)")
-                .bind(i64::from(handover.version))
-                .bind(handover.wrapped.as_bytes())
-                .execute(&mut *writer)
-                .await
-                .map_err(failed(attempted))?;
             finish(writer, 1, 1, attempted).await?;
             Ok(true)
         }))

@@ -9,7 +9,7 @@ use super::super::record::{
     KEK, KEY_BY_ID, PUT_KEY, PUT_ROOT, ROOT, failed, kek_row, key_row, number, root_row, seconds,
     signing_key_row,
 };
-use super::super::{KekRow, KeyBody, KeyRow, Replaced, RootRow, SigningKeyRow};
+use super::super::{KekRow, KeyBody, KeyRow, Replaced, RootRotation, RootRow, SigningKeyRow};
 use super::MIGRATIONS;
 use super::link::{Lent, Link, check_version};
 use crate::audit::Head;
@@ -317,6 +317,60 @@ pub(super) async fn put_key(connection: &mut PgConnection, key: &KeyRow) -> Resu
         .await
         .map_err(failed("keep a new key"))?;
     Ok(done.rows_affected())
+}
+
+/// Whether the old root and all that it wraps were as they were read, and are replaced.
+pub(super) async fn rotate_root(
+    connection: &mut PgConnection,
+    rotation: RootRotation,
+    attempted: &'static str,
+) -> Result<bool, Error> {
+    let RootRotation {
+        root,
+        keks,
+        signing_keys,
+        handover,
+    } = rotation;
+    let removed = sqlx::query("DELETE FROM root_seal WHERE version = $1")
+        .bind(i64::from(root.version.saturating_sub(1)))
+        .execute(&mut *connection)
+        .await
+        .map_err(failed(attempted))?;
+    let all: i64 = sqlx::query_scalar(
+        "SELECT (SELECT COUNT(*) FROM kek WHERE length(wrapped) > 0) + (SELECT COUNT(*) FROM signing_key)",
+    )
+    .fetch_one(&mut *connection)
+    .await
+    .map_err(failed(attempted))?;
+    let as_read = removed.rows_affected() > 0
+        && usize::try_from(all).is_ok_and(|all| all == keks.len() + signing_keys.len())
+        && put_root(&mut *connection, &root).await?
+        && replace_keks(&mut *connection, &keks).await?;
+    if !as_read {
+        return Ok(false);
+    }
+    for Replaced { old, new } in &signing_keys {
+        let done = sqlx::query(
+            "UPDATE signing_key SET root_version = $1, wrapped = $2 WHERE public = $3 AND wrapped = $4",
+        )
+        .bind(i64::from(new.root_version))
+        .bind(new.wrapped.as_bytes())
+        .bind(old.public.as_slice())
+        .bind(old.wrapped.as_bytes())
+        .execute(&mut *connection)
+        .await
+        .map_err(failed(attempted))?;
+        if done.rows_affected() != 1 {
+            return Ok(false);
+        }
+    }
+    sqlx::query("INSERT INTO handover (version, wrapped) VALUES ($1, $2)")
+        .bind(i64::from(handover.version))
+        .bind(handover.wrapped.as_bytes())
+        .execute(connection)
+        .await
+        .map_err(failed(attempted))?;
+    Ok(true)
 }
 
 /// How many were as they were read.
