@@ -104,6 +104,7 @@ impl Rig {
                 key: SecretSource::file(recipient_file("stranger.key")),
             }),
             callers: [("encryptor".to_owned(), caller)].into(),
+            vendors: [].into(),
         };
         let local = testing::unsealed().await.unwrap();
         let keystore = licence_role(&local);
@@ -646,6 +647,7 @@ async fn weak_secrets_and_shared_proofs_stop_the_start() {
             body_bytes: 1 << 16,
             recipient: None,
             callers: secrets.into_iter().enumerate().map(caller).collect(),
+            vendors: [].into(),
         };
         async move {
             let parts = license::exchange::Parts {
