@@ -323,7 +323,7 @@ pub struct VendorDocument {
     pub url: Option<String>,
     /// `speke-1.0`, `speke-2.0` or `speke-2.1`. In 1.0 each key is ordered in a request of its own. Default `"speke-2.0"`.
     pub protocol: VendorProtocol,
-    /// The assets whose keys come from it: their names are the content ids; `*` is all that no other vendor names. No key is made here for their tracks, as if `keystore.external_assets` named them. Required.
+    /// The assets whose keys come from it: their names are the content ids; `*` is all that no other vendor names. No key is made here for them, as if `keystore.external_assets` named them. Required.
     pub assets: Option<Vec<String>>,
     /// The tracks that get a key each. Default `["SD", "HD", "AUDIO"]`.
     pub labels: Vec<TrackLabel>,
@@ -377,7 +377,7 @@ pub struct KeystoreDocument {
     pub tombstone_file: Option<PathBuf>,
     /// How long a request that needs two operators waits for the second. Default `"1h"`.
     pub approval_term: Span,
-    /// The assets whose keys come from outside; `*` is all. None is made for their tracks: they are refused to the origin until keys were fetched or imported. Those of `license.exchange.vendors` in the same file count as well. Default `[]`.
+    /// The assets whose keys come from outside; `*` is all. None is made here: origin and encryptors are refused until keys were fetched or imported. Those of `license.exchange.vendors` in the same file count as well. Default `[]`.
     pub external_assets: Vec<String>,
     /// The cost of one guess at the passphrase (Argon2id). It is kept with the root when that is made.
     pub argon2: Argon2Document,

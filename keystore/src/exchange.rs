@@ -170,8 +170,10 @@ impl Inner {
                     place.check_asked(row, key)?;
                     continue;
                 }
-                self.check_room_to_make()?;
                 let usage = &key.usage;
+                self.external
+                    .check(&place.context(usage, Generation::UNCLAIMED))?;
+                self.check_room_to_make()?;
                 // A key that others use in counter mode would meet their counters here: each side draws its own.
                 let here = usage.elsewhere.is_none()
                     && usage.scheme == Scheme::Cbcs
@@ -395,7 +397,7 @@ impl Inner {
     }
 }
 
-/// The assets whose keys come from outside, and are never made for the origin's own tracks.
+/// The assets whose keys come from outside, and are never made here.
 pub(crate) struct External {
     all: bool,
     named: HashSet<String>,

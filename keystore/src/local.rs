@@ -83,7 +83,7 @@ pub(crate) struct Inner {
     clock: Arc<dyn Clock>,
     pub(crate) random: SystemRandom,
     lease_term: Duration,
-    /// For whose tracks no key is made.
+    /// For which no key is made.
     pub(crate) external: External,
     /// What unseals without anybody at the keyboard.
     pub(crate) configured: Configured,

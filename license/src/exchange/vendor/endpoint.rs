@@ -197,9 +197,10 @@ impl Endpoint {
         // The connection is driven here, and ends with this call, however that ends.
         tokio::select! {
             answer = &mut answer => answer,
-            ended = &mut connection => match ended {
-                Ok(()) => answer.await,
-                Err(error) => Err(self.unreachable(&error)),
+            // The answer may have come whole before, and otherwise the connection knows why not.
+            ended = &mut connection => match (answer.await, ended) {
+                (Err(FetchError::Unreachable { .. }), Err(error)) => Err(self.unreachable(&error)),
+                (answer, _) => answer,
             },
         }
     }
