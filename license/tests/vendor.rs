@@ -24,7 +24,7 @@ use cpix::delivery::Certificate;
 use key_server::{Payloads, key_of};
 use keystore::capability::{Assets, Caller, Capability, Grant};
 use keystore::{Local, testing};
-use keystore_client::exchange::{HandOverRequest, Partner};
+use keystore_client::exchange::{AskedKey, ExchangeRequest, HandOverRequest, KeyUsage, Partner};
 use keystore_client::{Keystore, LeaseRequest, LeasedKey};
 use keystore_types::{Generation, KeyContext, KeyId, Label, SUBSAMPLE_RULE, Scheme};
 use license::SystemClock;
@@ -234,11 +234,7 @@ impl Rig {
             tenant: "default".to_owned(),
             asset: "film".parse().unwrap(),
             scheme: None,
-            partner: Partner {
-                name: "tests".to_owned(),
-                protocol: "none".to_owned(),
-                recipients: vec![],
-            },
+            partner: tests(),
         };
         let handed = licence_role(&self.local).hand_over(request).await.unwrap();
         handed.keys.iter().map(|key| key.key_id).collect()
@@ -263,6 +259,14 @@ fn orders(
         tenant: "default".to_owned(),
     };
     Vendors::open(settings, folder, parts)
+}
+
+fn tests() -> Partner {
+    Partner {
+        name: "tests".to_owned(),
+        protocol: "none".to_owned(),
+        recipients: vec![],
+    }
 }
 
 fn licence_role(local: &Local) -> Arc<dyn Keystore> {
@@ -312,7 +316,7 @@ async fn what_the_vendor_gives_in_each_protocol_is_what_the_origin_leases() {
 }
 
 #[tokio::test]
-async fn the_origin_gets_no_key_of_its_own_for_a_vendors_asset() {
+async fn no_key_is_made_here_for_a_vendors_asset() {
     let server = KeyServer::sound();
     let rig = Rig::new(&server).await;
     let error = rig.lease(Scheme::Cbcs, Label::Hd).await.unwrap_err();
@@ -320,6 +324,25 @@ async fn the_origin_gets_no_key_of_its_own_for_a_vendors_asset() {
         panic!("{error}");
     };
     assert!(why.contains("castellum key fetch film"), "{why}");
+    // Nor does an encryptor that orders from here have one made, which the origin would then use.
+    let usage = KeyUsage {
+        label: Label::Hd,
+        scheme: Scheme::Cbcs,
+        elsewhere: None,
+    };
+    let request = ExchangeRequest {
+        tenant: "default".to_owned(),
+        asset: "film".parse().unwrap(),
+        keys: vec![AskedKey {
+            key_id: KeyId::new([5; 16]),
+            usage,
+            iv: None,
+        }],
+        partner: tests(),
+    };
+    let made = licence_role(&rig.local).exchange(request).await;
+    assert!(matches!(made, Err(keystore_client::Error::Conflict(_))));
+    assert_eq!(rig.kept().await, []);
     rig.fetch().await.unwrap();
     rig.lease(Scheme::Cbcs, Label::Hd).await.unwrap();
     // Not ordered, so still none.

@@ -175,3 +175,22 @@ impl Check<'_> {
 fn has_twice<T: PartialEq>(list: &[T]) -> bool {
     (list.iter().enumerate()).any(|(index, item)| list[..index].contains(item))
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_vendors_assets_have_their_keys_from_outside() {
+        let text = r#"
+            [keystore]
+            external_assets = ["other"]
+            [license.exchange.vendors.drm]
+            url = "http://[::1]:8080"
+            assets = ["film"]
+            danger_clear = true
+        "#;
+        let settings = crate::parse("vendor.toml", text).unwrap();
+        // Also while key exchange is switched off.
+        assert!(settings.license.exchange.is_none());
+        assert_eq!(settings.keystore.external_assets, ["other", "film"]);
+    }
+}
