@@ -317,7 +317,10 @@ async fn a_backup_that_was_changed_or_is_another_is_refused() {
         without_tombstones: false,
     };
     refused(found.anna.act(act("yesterday's")).await);
-    found.agreed(act(&name.replace('a', "b"))).await;
+    let another: String = (name.chars())
+        .map(|digit| if digit == '0' { '1' } else { '0' })
+        .collect();
+    found.agreed(act(&another)).await;
     let text = lines.concat();
     let why = async {
         for part in text.split_inclusive('\n') {
