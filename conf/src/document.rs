@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::Address;
 use crate::settings::{
     CallerRight, Ciphers, ColdReads, ExchangeRight, HlsClearKey, KeyCipher, LogFormat, PackScheme,
-    StorageMode, System, TokenAlgorithm,
+    StorageMode, System, TokenAlgorithm, TrackLabel, VendorProtocol,
 };
 use crate::units::{Size, Span};
 
@@ -289,6 +289,8 @@ pub struct ExchangeDocument {
     pub recipient_key_credential: Option<String>,
     /// Who may exchange keys, by name. Each is known by a client certificate or a secret.
     pub callers: BTreeMap<String, ExchangeCallerDocument>,
+    /// Other vendors' key servers, by name, from which keys are ordered by SPEKE (`castellum key fetch ASSET`).
+    pub vendors: BTreeMap<String, VendorDocument>,
 }
 
 /// One partner in key exchange.
@@ -313,6 +315,42 @@ pub struct ExchangeCallerDocument {
     pub danger_clear: bool,
     /// Encrypts keys to certificates that merely come with a request. Whoever may send requests can then read the keys. Default `false`.
     pub danger_unenrolled: bool,
+}
+
+/// A key server of another vendor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct VendorDocument {
+    /// Where it answers SPEKE, in full: `https`, or `http` on this host's loopback. No redirect is followed. Required.
+    pub url: Option<String>,
+    /// `speke-1.0`, `speke-2.0` or `speke-2.1`. In 1.0 each key is ordered in a request of its own. Default `"speke-2.0"`.
+    pub protocol: VendorProtocol,
+    /// The assets whose keys come from it: their names are the content ids; `*` is all that no other vendor names. No key is made here for them, as if `keystore.external_assets` named them. Required.
+    pub assets: Option<Vec<String>>,
+    /// The tracks that get a key each. Default `["SD", "HD", "AUDIO"]`.
+    pub labels: Vec<TrackLabel>,
+    /// `cbcs`, `cenc` or both: each has keys of its own. Default `["cbcs"]`.
+    pub schemes: Vec<PackScheme>,
+    /// The systems that are named in orders; what comes back for them is checked and not used. FairPlay is named in `cbcs` only. Default `["widevine", "playready", "fairplay"]`.
+    pub systems: Vec<System>,
+    /// The certificate that is shown to it, a chain in PEM.
+    pub certificate: Option<PathBuf>,
+    /// The file of its private key, in PEM.
+    pub key_file: Option<PathBuf>,
+    /// The systemd credential that is its private key, instead of `key_file`.
+    pub key_credential: Option<String>,
+    /// The name that goes with the secret, which is then sent as `Basic`; without one it is sent as `Bearer`.
+    pub user: Option<String>,
+    /// The file of the secret that is sent to it. It is read anew for each order.
+    pub secret_file: Option<PathBuf>,
+    /// The systemd credential that is this secret, instead of `secret_file`.
+    pub secret_credential: Option<String>,
+    /// The authorities, in PEM, one of which must vouch for its certificate. Default `"/etc/ssl/certs/ca-certificates.crt"`.
+    pub ca_file: PathBuf,
+    /// How long one request may take. Default `"30s"`.
+    pub timeout: Span,
+    /// Orders keys in the clear instead of encrypted to `license.exchange.recipient_certificate`: they are then as safe as the connection. Default `false`.
+    pub danger_clear: bool,
 }
 
 /// The keystore role.
@@ -341,6 +379,8 @@ pub struct KeystoreDocument {
     pub tombstone_file: Option<PathBuf>,
     /// How long a request that needs two operators waits for the second. Default `"1h"`.
     pub approval_term: Span,
+    /// The assets whose keys come from outside; `*` is all. None is made here: origin and encryptors are refused until keys were fetched or imported. Those of `license.exchange.vendors` in the same file count as well. Default `[]`.
+    pub external_assets: Vec<String>,
     /// The cost of one guess at the passphrase (Argon2id). It is kept with the root when that is made.
     pub argon2: Argon2Document,
     /// The PKCS#11 token that keeps the root, if one does.

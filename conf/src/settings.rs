@@ -140,8 +140,75 @@ pub struct ExchangeSettings {
     pub body_bytes: usize,
     /// To whom partners encrypt the keys that they bring.
     pub recipient: Option<ExchangeRecipient>,
-    /// Who may exchange keys, by name; at least one.
+    /// Who may exchange keys, by name; at least one, or a vendor.
     pub callers: BTreeMap<String, ExchangeCallerSettings>,
+    /// Key servers from which keys are ordered, by name. No asset is named by two.
+    pub vendors: BTreeMap<String, VendorSettings>,
+}
+
+/// A key server of another vendor.
+#[derive(Clone, Debug)]
+pub struct VendorSettings {
+    /// Whether by TLS; otherwise it is on this host.
+    pub tls: bool,
+    /// Its host, and its port unless that is the scheme's own.
+    pub authority: String,
+    /// The path at which it answers, with a slash at its front.
+    pub path: String,
+    /// What it speaks.
+    pub protocol: VendorProtocol,
+    /// The assets whose keys come from it: names, or `*` for all that no other vendor names.
+    pub assets: Vec<String>,
+    /// The tracks that get a key each; at least one.
+    pub labels: Vec<TrackLabel>,
+    /// `cbcs`, `cenc` or both.
+    pub schemes: Vec<PackScheme>,
+    /// The systems that orders name; at least one for each scheme.
+    pub systems: Vec<System>,
+    /// What it is shown as a TLS client: a certificate chain in PEM and its private key.
+    pub identity: Option<(PathBuf, SecretSource)>,
+    /// The user name of `Basic`; none: `Bearer`.
+    pub user: Option<String>,
+    /// The secret that is sent to it, less one trailing line feed.
+    pub secret: Option<SecretSource>,
+    /// The authorities that vouch for it, in PEM.
+    pub ca_file: PathBuf,
+    /// How long one request may take.
+    pub timeout: Duration,
+    /// Keys are ordered in the clear.
+    pub danger_clear: bool,
+}
+
+/// What a key server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum VendorProtocol {
+    /// SPEKE 1.0.
+    #[serde(rename = "speke-1.0")]
+    Speke10,
+    /// SPEKE 2.0.
+    #[serde(rename = "speke-2.0")]
+    Speke20,
+    /// SPEKE 2.1.
+    #[serde(rename = "speke-2.1")]
+    Speke21,
+}
+
+/// Tracks that have a key of their own.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum TrackLabel {
+    /// Pictures up to 1024x576.
+    Sd,
+    /// Up to 1920x1080.
+    Hd,
+    /// Up to 4096x2160.
+    Uhd1,
+    /// Above.
+    Uhd2,
+    /// Sound.
+    Audio,
 }
 
 /// This server as a recipient of keys.
@@ -254,6 +321,8 @@ pub struct KeystoreSettings {
     pub tombstone_file: Option<PathBuf>,
     /// How long a request that needs two operators waits for the second.
     pub approval_term: Duration,
+    /// The assets whose keys come from outside: names, or `*` for all.
+    pub external_assets: Vec<String>,
     /// Where other machines reach it.
     pub listener: Option<KeystoreListenerSettings>,
     /// The machines that may, by name.

@@ -4,7 +4,7 @@
 //! ever; a key that others encrypt with in counter mode is never used here; and an exchanged key that is used here
 //! belongs to the first content that asks for it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use keystore_client::exchange::{
     AskedKey, DepositRequest, DepositedKey, ExchangeRequest, HandOverRequest, HandedOver, KeyUsage,
@@ -170,8 +170,10 @@ impl Inner {
                     place.check_asked(row, key)?;
                     continue;
                 }
-                self.check_room_to_make()?;
                 let usage = &key.usage;
+                self.external
+                    .check(&place.context(usage, Generation::UNCLAIMED))?;
+                self.check_room_to_make()?;
                 // A key that others use in counter mode would meet their counters here: each side draws its own.
                 let here = usage.elsewhere.is_none()
                     && usage.scheme == Scheme::Cbcs
@@ -392,6 +394,39 @@ impl Inner {
             });
         }
         Ok(keys)
+    }
+}
+
+/// The assets whose keys come from outside, and are never made here.
+pub(crate) struct External {
+    all: bool,
+    named: HashSet<String>,
+}
+
+impl External {
+    /// Names, or `*` for all.
+    pub(crate) fn new(assets: &[String]) -> Self {
+        Self {
+            all: assets.iter().any(|asset| asset == "*"),
+            named: assets.iter().cloned().collect(),
+        }
+    }
+
+    /// Refuses to have a key made: the vendor who licenses the asset would not know it.
+    pub(crate) fn check(&self, context: &KeyContext) -> Result<(), CallError> {
+        let KeyContext {
+            asset,
+            label,
+            scheme,
+            ..
+        } = context;
+        if !self.all && !self.named.contains(asset.as_str()) {
+            return Ok(());
+        }
+        Err(conflict(format!(
+            "the keys of {asset} come from outside, and there is none yet for {label} in {scheme}: fetch it with \
+             `castellum key fetch {asset}`, or import it"
+        )))
     }
 }
 

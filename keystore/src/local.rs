@@ -31,7 +31,7 @@ use crate::capability::{Caller, Capability};
 use crate::ceremony::{Ceremony, Gathered};
 use crate::clock::{Clock, unix_ms};
 use crate::error::{Error, ErrorKind};
-use crate::exchange::check_content;
+use crate::exchange::{External, check_content};
 use crate::folder::{Folder, private, sync_parent};
 use crate::keyring::Keyring;
 use crate::nodes::Nodes;
@@ -83,6 +83,8 @@ pub(crate) struct Inner {
     clock: Arc<dyn Clock>,
     pub(crate) random: SystemRandom,
     lease_term: Duration,
+    /// For which no key is made.
+    pub(crate) external: External,
     /// What unseals without anybody at the keyboard.
     pub(crate) configured: Configured,
     /// Shares of a new root that are being dealt and read back.
@@ -189,6 +191,7 @@ impl Local {
             clock,
             random: SystemRandom::new(),
             lease_term: settings.lease_term,
+            external: External::new(&settings.external_assets),
             configured: Configured::new(settings),
             ceremony: Held::new(settings.share_patience, "a ceremony"),
             gathered: Held::new(settings.share_patience, "shares that were not enough"),
@@ -300,6 +303,13 @@ impl Inner {
                 made,
                 claimed,
             });
+        }
+        let missing = contexts
+            .iter()
+            .zip(&found)
+            .filter(|(_, found)| found.is_none());
+        for (context, _) in missing {
+            self.external.check(context)?;
         }
         self.check_room_to_make()?;
         for _ in 0..MAX_TRIES {
@@ -436,9 +446,12 @@ impl Inner {
             return Ok(());
         }
         let recorded = self.record(caller, Event::Seal).await;
-        let anchored = self.anchor().await;
+        // What the store cannot take note of proves less, and does not leave it open.
+        if let Err(error) = self.anchor().await {
+            tracing::error!(%error, "sealed, without a checkpoint");
+        }
         self.log.sign_with(None);
-        recorded.and(anchored)
+        recorded
     }
 
     /// Drops the root, if it is there; says whether it was.

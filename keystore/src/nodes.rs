@@ -37,7 +37,9 @@ use crate::capability::Caller;
 use crate::error::Error;
 use crate::local::{Inner, Local};
 use crate::refusal::{Refusal, refused};
-use crate::server::{ACCEPT_PAUSE, HELLO_TIMEOUT, KeySession, Session, connection};
+use crate::server::{
+    ACCEPT_PAUSE, HELLO_TIMEOUT, KeySession, Place, Session, connection, places_of_one,
+};
 
 /// The most connections at once: a machine holds one or two.
 const MAX_CONNECTIONS: usize = 1024;
@@ -57,6 +59,8 @@ struct Node {
     fingerprint: [u8; 32],
     node_key: [u8; 32],
     lease_term: Option<Duration>,
+    /// Its connections.
+    places: Arc<Semaphore>,
 }
 
 impl Nodes {
@@ -79,6 +83,7 @@ impl Nodes {
                 fingerprint,
                 node_key: node.node_key,
                 lease_term: node.lease_term,
+                places: places_of_one(),
             };
             by_name.insert(name.clone(), Arc::new(node));
         }
@@ -205,6 +210,9 @@ async fn converse(
     let Some(node) = certificate.and_then(|certificate| local.0.nodes.of(certificate)) else {
         return Err("its certificate is no machine's of keystore.nodes".to_owned());
     };
+    let own = (node.places.clone().try_acquire_owned())
+        .map_err(|_| format!("{} has too many connections", node.caller.name()))?;
+    let place = Place(place, Some(own));
     let hello = Hello::keystore();
     let revoked = |error: Error| Fault::Unavailable(error.to_string());
     let session = match local.0.store.is_node_revoked(node.fingerprint).await {

@@ -1,6 +1,7 @@
 //! The two Unix sockets. Who a peer is, is what the kernel says of it (`SO_PEERCRED`); what it may do is decided in
 //! [`crate::local`], not here.
 
+use std::collections::HashMap;
 use std::fs::Permissions;
 use std::future::Future;
 use std::io;
@@ -33,6 +34,10 @@ use crate::local::Local;
 
 /// The most connections on one socket: the roles hold one each, verbs come and go.
 const MAX_CONNECTIONS: usize = 64;
+
+/// The most connections of one user on one socket, so that nobody who may come keeps others out: root must get through to
+/// seal.
+const MAX_OF_USER: usize = 16;
 
 /// The most peers that are being turned away at once; further ones are cut off without a word.
 const MAX_REFUSALS: usize = 64;
@@ -280,6 +285,7 @@ async fn serve<S: Session>(
 ) {
     let mut shutdown = pin!(shutdown);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut of_users: HashMap<u32, Arc<Semaphore>> = HashMap::new();
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     let (closing, close) = watch::channel(false);
     let mut connections = JoinSet::new();
@@ -306,10 +312,20 @@ async fn serve<S: Session>(
         };
         let session = match admit(uid) {
             None => Err(Fault::Denied(format!("user {uid} is no caller here"))),
-            Some(session) => match places.clone().try_acquire_owned() {
-                Ok(place) => Ok((session, place)),
-                Err(_) => Err(Fault::Unavailable("too many connections".to_owned())),
-            },
+            // Users who may come are those of the configuration: few.
+            Some(session) => {
+                let of_user = of_users.entry(uid).or_insert_with(places_of_one);
+                match (
+                    of_user.clone().try_acquire_owned(),
+                    places.clone().try_acquire_owned(),
+                ) {
+                    (Ok(own), Ok(place)) => Ok((session, Place(place, Some(own)))),
+                    (Err(_), _) => Err(Fault::Unavailable(format!(
+                        "too many connections of user {uid}: {MAX_OF_USER} at the most"
+                    ))),
+                    (_, Err(_)) => Err(Fault::Unavailable("too many connections".to_owned())),
+                }
+            }
         };
         // Refusals are counted apart, so that strangers take no place from callers.
         let session = match session {
@@ -319,7 +335,7 @@ async fn serve<S: Session>(
                     continue;
                 };
                 tracing::warn!(uid, path = %bound.path.display(), ?fault, "turned away");
-                Err((fault, refusal))
+                Err((fault, Place(refusal, None)))
             }
         };
         connections.spawn(connection(
@@ -337,10 +353,22 @@ async fn serve<S: Session>(
     }
 }
 
+/// Held by a connection: its place among all, and among those of its user or machine.
+pub(crate) struct Place(
+    #[expect(dead_code, reason = "given back when it is dropped")] pub(crate) OwnedSemaphorePermit,
+    #[expect(dead_code, reason = "given back when it is dropped")]
+    pub(crate)  Option<OwnedSemaphorePermit>,
+);
+
+/// Places for one user or machine.
+pub(crate) fn places_of_one() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(MAX_OF_USER))
+}
+
 pub(crate) async fn connection<S: Session>(
     mut stream: impl AsyncRead + AsyncWrite + Send + Unpin,
     hello: Hello,
-    session: Result<(S, OwnedSemaphorePermit), (Fault, OwnedSemaphorePermit)>,
+    session: Result<(S, Place), (Fault, Place)>,
     state: watch::Receiver<SealState>,
     close: watch::Receiver<bool>,
 ) {

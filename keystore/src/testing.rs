@@ -64,6 +64,7 @@ pub fn settings(folder: &std::path::Path) -> KeystoreSettings {
         postgres: None,
         require_locked_memory: false,
         tombstone_file: None,
+        external_assets: vec![],
         approval_term: Duration::from_secs(3600),
         listener: None,
         nodes: BTreeMap::new(),

@@ -167,7 +167,11 @@ async fn tamper_evident_audit_flip_drop_reorder_and_truncation_are_located() {
     );
 
     type Change = fn(&mut Vec<String>);
-    let cases: [(&str, u64, Change); 8] = [
+    let cases: [(&str, u64, Change); 9] = [
+        ("the front cut off, up to a checkpoint", 1, |lines| {
+            let at = lines.iter().skip(10).position(|line| is_checkpoint(line));
+            drop(lines.drain(..10 + at.unwrap()));
+        }),
         ("a byte flipped", 300, |lines| {
             lines[299] = lines[299].replacen("film", "fylm", 1);
         }),

@@ -2,18 +2,66 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Query, State};
-use axum::routing::get;
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
 use axum::{Json, Router};
+use http::header::CONTENT_TYPE;
+use keystore_types::AssetId;
 use serde::{Deserialize, Serialize};
 
 use crate::decision_log::{DecisionLog, Entry, MAX_HELD};
+use crate::exchange::vendor::Vendors;
 
-/// `GET /api/v1/decisions?limit=N`: the latest decisions, newest first; 100 without a limit.
-pub(crate) fn api(decisions: Arc<DecisionLog>) -> Router {
-    Router::new()
+/// `GET /api/v1/decisions?limit=N`: the latest decisions, newest first; 100 without a limit. With key exchange,
+/// `POST /api/v1/orders/{asset}`: fetches the asset's keys from its vendor, with `?renew=true` under new ids.
+pub(crate) fn api(decisions: Arc<DecisionLog>, vendors: Option<Arc<Vendors>>) -> Router {
+    let api = Router::new()
         .route("/api/v1/decisions", get(latest))
-        .with_state(decisions)
+        .with_state(decisions);
+    match vendors {
+        Some(vendors) => api.merge(
+            Router::new()
+                .route("/api/v1/orders/{asset}", post(order))
+                .with_state(vendors),
+        ),
+        None => api,
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ordering {
+    #[serde(default)]
+    renew: bool,
+}
+
+/// A problem (RFC 9457).
+#[derive(Serialize)]
+struct Problem {
+    status: u16,
+    title: &'static str,
+    detail: String,
+}
+
+async fn order(
+    State(vendors): State<Arc<Vendors>>,
+    Path(asset): Path<AssetId>,
+    Query(ordering): Query<Ordering>,
+) -> Response {
+    match vendors.fetch(&asset, ordering.renew).await {
+        Ok(fetched) => Json(fetched).into_response(),
+        Err(error) => {
+            let status = error.status();
+            let problem = Problem {
+                status: status.as_u16(),
+                title: error.reason(),
+                detail: error.to_string(),
+            };
+            let kind = [(CONTENT_TYPE, "application/problem+json")];
+            (status, kind, Json(problem)).into_response()
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -74,7 +122,7 @@ mod tests {
             ("/api/v1/decisions?other=1", 400, &[]),
         ] {
             let request = http::Request::get(uri).body(Body::empty()).unwrap();
-            let response = api(Arc::clone(&log)).oneshot(request).await.unwrap();
+            let response = api(Arc::clone(&log), None).oneshot(request).await.unwrap();
             assert_eq!(response.status(), status, "{uri}");
             if status == 200 {
                 let body = response.into_body().collect().await.unwrap().to_bytes();

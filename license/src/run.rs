@@ -14,6 +14,7 @@ use origin_front::{Bound, Drain, Limits, Tls, Workers};
 use crate::admin;
 use crate::decision_log::DecisionLog;
 use crate::entitlement::{Issuer, Verifier};
+use crate::exchange::vendor::Vendors;
 use crate::exchange::{self, Exchange, Signals};
 use crate::http::service::{LicenseService, Parts};
 use crate::policy::{PolicyRule, Rules};
@@ -23,6 +24,7 @@ use crate::{Error, SystemClock};
 pub struct Server {
     service: LicenseService,
     decisions: Arc<DecisionLog>,
+    vendors: Option<Arc<Vendors>>,
     limits: Arc<Limits>,
     addresses: Vec<(Transport, SocketAddr)>,
     listeners: Vec<Bound>,
@@ -60,18 +62,20 @@ impl Server {
         let token_header = HeaderName::try_from(settings.token_header.as_str())
             .map_err(|error| Error::internal("read the checked name of the token header", error))?;
         let clock = Arc::new(SystemClock);
-        let exchange = match &settings.exchange {
-            Some(exchange) => Some(Arc::new(Exchange::open(
-                exchange,
-                exchange::Parts {
-                    signals,
-                    keystore: Arc::clone(&keystore),
-                    decisions: Arc::clone(&decisions),
-                    clock: clock.clone(),
-                    tenant: settings.tenant.name.clone(),
-                },
-            )?)),
-            None => None,
+        let parts = exchange::Parts {
+            signals,
+            keystore: Arc::clone(&keystore),
+            decisions: Arc::clone(&decisions),
+            clock: clock.clone(),
+            tenant: settings.tenant.name.clone(),
+        };
+        let (exchange, vendors) = match &settings.exchange {
+            Some(exchange) => {
+                let vendors = Vendors::open(exchange, &settings.state_dir, parts.clone())?;
+                let exchange = Exchange::open(exchange, parts)?;
+                (Some(Arc::new(exchange)), Some(Arc::new(vendors)))
+            }
+            None => (None, None),
         };
         let client_issuers = (exchange.as_ref())
             .map(|exchange| exchange.client_issuers())
@@ -116,6 +120,7 @@ impl Server {
         Ok(Self {
             service,
             decisions,
+            vendors,
             limits: Limits::new(settings.limits.clone()),
             addresses,
             listeners,
@@ -140,7 +145,7 @@ impl Server {
 
     /// What operators may ask, for the admin listener.
     pub fn api(&self) -> axum::Router {
-        admin::api(Arc::clone(&self.decisions))
+        admin::api(Arc::clone(&self.decisions), self.vendors.clone())
     }
 
     /// Serves on workers of its own, so that segments cannot starve licences. Blocks until the drain is closing and

@@ -84,6 +84,7 @@ impl Rig {
         let secret = folder.path().join("encryptor.secret");
         std::fs::write(&secret, format!("{SECRET}\n")).unwrap();
         let mut caller = ExchangeCallerSettings {
+            key_cipher: conf::KeyCipher::AesCbc,
             may: vec![
                 ExchangeRight::Speke,
                 ExchangeRight::Export,
@@ -104,6 +105,7 @@ impl Rig {
                 key: SecretSource::file(recipient_file("stranger.key")),
             }),
             callers: [("encryptor".to_owned(), caller)].into(),
+            vendors: [].into(),
         };
         let local = testing::unsealed().await.unwrap();
         let keystore = licence_role(&local);
@@ -512,7 +514,13 @@ fn encrypted(number: u8, key: [u8; 16]) -> String {
     let mut document = document(number, key);
     let server = recipient("stranger");
     let recipients = [server.certificate()];
-    document.encrypt(&recipients, &SystemRandom::new()).unwrap();
+    document
+        .encrypt(
+            &recipients,
+            cpix::delivery::KeyCipher::AesKw,
+            &SystemRandom::new(),
+        )
+        .unwrap();
     document.to_xml().unwrap().to_string()
 }
 
@@ -632,6 +640,7 @@ async fn weak_secrets_and_shared_proofs_stop_the_start() {
             let path = folder.path().join(number.to_string());
             std::fs::write(&path, secret).unwrap();
             let caller = ExchangeCallerSettings {
+                key_cipher: conf::KeyCipher::AesCbc,
                 may: vec![ExchangeRight::Import],
                 assets: vec!["*".to_owned()],
                 certificates: vec![],
@@ -646,6 +655,7 @@ async fn weak_secrets_and_shared_proofs_stop_the_start() {
             body_bytes: 1 << 16,
             recipient: None,
             callers: secrets.into_iter().enumerate().map(caller).collect(),
+            vendors: [].into(),
         };
         async move {
             let parts = license::exchange::Parts {

@@ -1,21 +1,30 @@
 //! The keys that this node holds: leased from the keystore, held for their term, dropped when it seals.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use keystore_client::{Keystore, LeaseRequest, SealState};
-use keystore_types::{KeyContext, Label};
+use keystore_types::{AssetId, KeyContext, Label};
 use origin_cipher::{Aes128Key, Form};
 use origin_media::protect::TrackKey;
 use tokio::sync::watch;
+
+/// How long a refusal is remembered. Each one counts against this node's budget at the keystore, and whoever watches must
+/// not be able to use that up by asking for what is not granted here.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
+
+/// The most refusals that are remembered.
+const MAX_REFUSALS: usize = 4096;
 
 /// Leases keys on behalf of the workers.
 pub struct Keys {
     keystore: Arc<dyn Keystore>,
     seal: watch::Receiver<SealState>,
     form: Form,
+    /// Assets whose keys the keystore has refused, when and why.
+    refusals: Mutex<HashMap<AssetId, (Instant, String)>>,
 }
 
 /// The keys of one asset's tracks under one scheme.
@@ -38,6 +47,24 @@ impl Keys {
             keystore,
             seal,
             form,
+            refusals: Mutex::default(),
+        }
+    }
+
+    /// Why the keystore has refused this asset's keys a short while ago.
+    fn refused(&self, asset: &AssetId, now: Instant) -> Option<String> {
+        let refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, why) = refusals.get(asset)?;
+        (now.duration_since(*at) < REFUSED_FOR).then(|| why.clone())
+    }
+
+    fn refuse(&self, asset: AssetId, now: Instant, why: &str) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        if refusals.len() >= MAX_REFUSALS {
+            refusals.retain(|_, (at, _)| now.duration_since(*at) < REFUSED_FOR);
+        }
+        if refusals.len() < MAX_REFUSALS {
+            refusals.insert(asset, (now, why.to_owned()));
         }
     }
 
@@ -55,9 +82,17 @@ impl Keys {
         contexts: Vec<KeyContext>,
     ) -> Result<HeldKeys, keystore_client::Error> {
         let asked = Instant::now();
+        let of = contexts.first().map(|context| context.asset.clone());
+        if let Some(why) = of.as_ref().and_then(|asset| self.refused(asset, asked)) {
+            return Err(keystore_client::Error::Denied(why));
+        }
         let mut seal = self.seal.clone();
         let before = *seal.borrow_and_update();
-        let lease = self.keystore.lease(LeaseRequest { contexts }).await?;
+        let lease = self.keystore.lease(LeaseRequest { contexts }).await;
+        if let (Err(keystore_client::Error::Denied(why)), Some(asset)) = (&lease, of) {
+            self.refuse(asset, asked, why);
+        }
+        let lease = lease?;
         let (mut track_keys, mut ciphers) = (BTreeMap::new(), BTreeMap::new());
         for leased in lease.keys {
             let cipher = Arc::new(Aes128Key::with_form(leased.key.expose(), self.form));

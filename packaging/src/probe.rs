@@ -1,7 +1,7 @@
 //! One plain HTTP/1.1 request to a listener of ours on this host: enough to see whether it answers.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -31,7 +31,28 @@ const MAX_ANSWER: u64 = 1 << 20;
 
 /// Asks `method path` of the listener at `address`.
 pub(crate) async fn ask(address: SocketAddr, method: &str, path: &str) -> io::Result<Answer> {
-    tokio::time::timeout(PATIENCE, exchange(address, method, path)).await?
+    ask_for(PATIENCE, address, method, path).await
+}
+
+/// [`ask`] for what takes its time.
+pub(crate) async fn ask_for(
+    patience: Duration,
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+) -> io::Result<Answer> {
+    tokio::time::timeout(patience, exchange(address, method, path)).await?
+}
+
+/// The address at which a listener answers on this host: a wildcard is for listening, and loopback is among what it
+/// covers.
+pub(crate) fn reachable(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        IpAddr::V4(_) | IpAddr::V6(_) => {}
+    }
+    address
 }
 
 async fn exchange(address: SocketAddr, method: &str, path: &str) -> io::Result<Answer> {

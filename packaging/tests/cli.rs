@@ -74,7 +74,7 @@ fn configured(folder: &Path, more: &str) -> PathBuf {
     path
 }
 
-const VERBS: [&[&str]; 34] = [
+const VERBS: [&[&str]; 35] = [
     &["demo"],
     &["serve"],
     &["ingest"],
@@ -101,6 +101,7 @@ const VERBS: [&[&str]; 34] = [
     &["keystore", "verify"],
     &["key", "list"],
     &["key", "show"],
+    &["key", "fetch"],
     &["key", "destroy"],
     &["token", "mint"],
     &["token", "inspect"],

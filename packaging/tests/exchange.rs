@@ -42,6 +42,59 @@ struct Exchanging {
 
 impl Exchanging {
     fn start() -> Self {
+        let file = |name: &str| format!("{:?}", recipient_file(name));
+        let caller = "LICENSE__EXCHANGE__CALLERS__ENCRYPTOR__";
+        Self::with(&[
+            (
+                "LICENSE__EXCHANGE__RECIPIENT_CERTIFICATE",
+                file("stranger.pem"),
+            ),
+            (
+                "LICENSE__EXCHANGE__RECIPIENT_KEY_FILE",
+                file("stranger.key"),
+            ),
+            (
+                &format!("{caller}MAY"),
+                r#"["speke", "import", "export"]"#.to_owned(),
+            ),
+            (&format!("{caller}ASSETS"), r#"["film"]"#.to_owned()),
+            (
+                &format!("{caller}CERTIFICATE_FILES"),
+                format!("[{}]", file("encryptor.pem")),
+            ),
+            (
+                &format!("{caller}RECIPIENT_FILES"),
+                format!("[{}]", file("encryptor.pem")),
+            ),
+        ])
+    }
+
+    /// One that is a client of the first: the keys of `film` come from there.
+    fn of_vendor(vendor: &Self) -> Self {
+        let file = |name: &str| format!("{:?}", recipient_file(name));
+        let authority = vendor.folder.path().join("license/self-signed.pem");
+        let table = "LICENSE__EXCHANGE__VENDORS__DRM__";
+        Self::with(&[
+            (
+                "LICENSE__EXCHANGE__RECIPIENT_CERTIFICATE",
+                file("encryptor.pem"),
+            ),
+            (
+                "LICENSE__EXCHANGE__RECIPIENT_KEY_FILE",
+                file("encryptor.key"),
+            ),
+            (
+                &format!("{table}URL"),
+                format!("{}/speke/v2.0", vendor.license),
+            ),
+            (&format!("{table}ASSETS"), r#"["film"]"#.to_owned()),
+            (&format!("{table}CA_FILE"), format!("{authority:?}")),
+            (&format!("{table}CERTIFICATE"), file("encryptor.pem")),
+            (&format!("{table}KEY_FILE"), file("encryptor.key")),
+        ])
+    }
+
+    fn with(settings: &[(&str, String)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let node = Node::new(folder.path(), &folder.path().join("run"));
         let film = folder.path().join("media/film");
@@ -52,41 +105,18 @@ impl Exchanging {
             fs::copy(title, film.join(&name)).unwrap();
         }
         let port = free_port();
-        let file = |name: &str| format!("{:?}", recipient_file(name));
         let mut serve = node.command(&["serve", "--role", "origin,license,keystore"]);
-        let caller = "LICENSE__EXCHANGE__CALLERS__ENCRYPTOR__";
         for (name, value) in [
+            ("LICENSE__TLS__LISTEN", &format!("127.0.0.1:{port}")),
+            ("LICENSE__EXCHANGE__ENABLED", &"true".to_owned()),
             (
-                "LICENSE__TLS__LISTEN".to_owned(),
-                format!("127.0.0.1:{port}"),
+                "KEYSTORE__CALLERS__LICENSE__MAY",
+                &r#"["export", "exchange", "deposit"]"#.to_owned(),
             ),
-            ("LICENSE__EXCHANGE__ENABLED".to_owned(), "true".to_owned()),
-            (
-                "LICENSE__EXCHANGE__RECIPIENT_CERTIFICATE".to_owned(),
-                file("stranger.pem"),
-            ),
-            (
-                "LICENSE__EXCHANGE__RECIPIENT_KEY_FILE".to_owned(),
-                file("stranger.key"),
-            ),
-            (
-                format!("{caller}MAY"),
-                r#"["speke", "import", "export"]"#.to_owned(),
-            ),
-            (format!("{caller}ASSETS"), r#"["film"]"#.to_owned()),
-            (
-                format!("{caller}CERTIFICATE_FILES"),
-                format!("[{}]", file("encryptor.pem")),
-            ),
-            (
-                format!("{caller}RECIPIENT_FILES"),
-                format!("[{}]", file("encryptor.pem")),
-            ),
-            (
-                "KEYSTORE__CALLERS__LICENSE__MAY".to_owned(),
-                r#"["export", "exchange", "deposit"]"#.to_owned(),
-            ),
-        ] {
+        ]
+        .into_iter()
+        .chain(settings.iter().map(|(name, value)| (*name, value)))
+        {
             serve.env(format!("CASTELLUM__{name}"), value);
         }
         let roles = node.spawn_by(serve);
@@ -197,6 +227,19 @@ fn keys(order: &Order<'_>, answer: &Answer) -> Vec<(KeyId, [u8; 16])> {
     let supply = order.accept(&headers, &answer.body, &Reading::default(), &random);
     let keys = supply.unwrap().keys.into_iter();
     keys.map(|key| (key.key_id, *key.key.expose())).collect()
+}
+
+/// The keys of `film`, as a licence server is handed them.
+fn exported(appliance: &Exchanging) -> Vec<(KeyId, [u8; 16])> {
+    let answer = appliance.ask("/cpix/film", Some("encryptor"), &[]);
+    let mut document = Document::read(&answer.body, &Reading::default()).unwrap();
+    let random = SystemRandom::new();
+    document.decrypt(&recipient("encryptor"), &random).unwrap();
+    let bytes = |key: &Key| match &key.secret {
+        Secret::Clear(secret) => (key.key_id, *secret.expose()),
+        Secret::Absent | Secret::Encrypted(_) => panic!("{} is not open", key.key_id),
+    };
+    document.keys.iter().map(bytes).collect()
 }
 
 /// What ffmpeg complains of when it decrypts with this key and decodes.
@@ -323,7 +366,13 @@ fn an_imported_key_is_the_one_that_is_played() {
     }
     let server = recipient("stranger");
     let random = SystemRandom::new();
-    document.encrypt(&[server.certificate()], &random).unwrap();
+    document
+        .encrypt(
+            &[server.certificate()],
+            cpix::delivery::KeyCipher::AesCbc,
+            &random,
+        )
+        .unwrap();
     let body = document.to_xml().unwrap();
     let answer = appliance.post("/cpix/film", Some("encryptor"), &[], &body);
     assert_eq!(answer.status, 200, "{}", answer.text());
@@ -341,13 +390,51 @@ fn an_imported_key_is_the_one_that_is_played() {
         3
     );
 
-    let answer = appliance.ask("/cpix/film", Some("encryptor"), &[]);
-    let mut exported = Document::read(&answer.body, &Reading::default()).unwrap();
-    exported.decrypt(&recipient("encryptor"), &random).unwrap();
-    let bytes = |key: &Key| match &key.secret {
-        Secret::Clear(secret) => *secret.expose(),
-        Secret::Absent | Secret::Encrypted(_) => panic!("{} is not open", key.key_id),
-    };
-    let exported: Vec<_> = exported.keys.iter().map(bytes).collect();
+    let exported = exported(&appliance);
+    let exported: Vec<_> = exported.into_iter().map(|(_, key)| key).collect();
     assert_eq!(exported, [[0x71; 16], [0x72; 16], [0x73; 16]]);
+}
+
+#[test]
+fn what_is_fetched_from_a_vendor_the_origin_encrypts_with() {
+    let vendor = Exchanging::start();
+    let appliance = Exchanging::of_vendor(&vendor);
+    let fetch = || {
+        let mut command = appliance.node.command(&["key", "fetch", "film", "--json"]);
+        command.output().unwrap()
+    };
+    // Whoever asks before has nothing, and no key is made that the vendor does not know.
+    let mpd = format!("{}/v1/film/cbcs/main.mpd", appliance.node.origin);
+    let refused = || curl(&[&mpd]).status == 503;
+    appliance.node.wait_for("the title to be there", refused);
+    let output = fetch();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}\n{}", appliance.node.log());
+    let first: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(first["vendor"], "drm");
+
+    let keys = exported(&vendor);
+    let served = appliance.served();
+    assert_eq!((keys.len(), served.len()), (3, 3));
+    for (key_id, file) in served {
+        let (_, key) = (keys.iter())
+            .find(|(id, _)| id.to_string() == key_id)
+            .unwrap();
+        assert_eq!(complaints(&file, key), "", "{key_id}");
+    }
+    let again: Value = serde_json::from_slice(&fetch().stdout).unwrap();
+    assert_eq!(again, first);
+    let deposits = appliance.records("deposit");
+    assert_eq!(deposits.len(), 2);
+    assert_eq!(deposits[0]["partner"]["name"], "drm");
+    assert_eq!(deposits[0]["new"].as_array().unwrap().len(), 3);
+    assert_eq!(vendor.records("exchange").len(), 2);
+
+    // The vendor is gone: what was fetched plays on, and an order says what is wrong.
+    drop(vendor);
+    let output = fetch();
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("cannot be reached"), "{said}");
+    appliance.served();
 }

@@ -1,4 +1,4 @@
-//! Partners in key exchange.
+//! Partners in key exchange, and vendors whose keys are used.
 
 use std::path::PathBuf;
 
@@ -20,11 +20,11 @@ impl Check<'_> {
             Size(4 << 10),
             Size(1 << 20),
         );
-        if exchange.enabled && exchange.callers.is_empty() {
+        if exchange.enabled && exchange.callers.is_empty() && exchange.vendors.is_empty() {
             self.fault(
                 "license.exchange.enabled",
                 "nobody may exchange keys",
-                "write a [license.exchange.callers.NAME]",
+                "write a [license.exchange.callers.NAME] or a [license.exchange.vendors.NAME]",
             );
         }
         let recipient = self.recipient(
@@ -41,10 +41,12 @@ impl Check<'_> {
                 (name, settings)
             })
             .collect();
+        let vendors = self.vendors(exchange.vendors, recipient.is_some());
         exchange.enabled.then_some(ExchangeSettings {
             body_bytes,
             recipient,
             callers,
+            vendors,
         })
     }
 

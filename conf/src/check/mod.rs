@@ -9,6 +9,7 @@ mod postgres;
 mod rules;
 mod served;
 mod unlock;
+mod vendors;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -112,11 +113,12 @@ impl Check<'_> {
         let packs = self.packs(packs);
         let policies = self.policies(policies, &packs);
         let licensed = licensed(&policies, &packs);
+        let external = self.external_assets(&keystore.external_assets, &license.exchange);
         Settings {
             origin: self.origin(origin, packs, policies, &shared),
             license: self.license(license, licensed, &shared),
             core: self.core(keystore.core.clone()),
-            keystore: self.keystore(keystore, &shared),
+            keystore: self.keystore(keystore, external, &shared),
             log: self.log(log),
         }
     }
@@ -269,7 +271,12 @@ impl Check<'_> {
         }
     }
 
-    fn keystore(&mut self, keystore: KeystoreDocument, shared: &Shared) -> KeystoreSettings {
+    fn keystore(
+        &mut self,
+        keystore: KeystoreDocument,
+        external_assets: Vec<String>,
+        shared: &Shared,
+    ) -> KeystoreSettings {
         let listener = self.keystore_listener(keystore.listener);
         let nodes = self.nodes(keystore.nodes);
         let passphrase = self.secret(
@@ -335,6 +342,7 @@ impl Check<'_> {
             require_locked_memory: keystore.require_locked_memory,
             tombstone_file,
             approval_term: keystore.approval_term.0,
+            external_assets,
             listener,
             nodes,
             drain: shared.drain,

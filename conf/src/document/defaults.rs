@@ -170,6 +170,29 @@ impl Default for ExchangeDocument {
             recipient_key_file: None,
             recipient_key_credential: None,
             callers: BTreeMap::new(),
+            vendors: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for VendorDocument {
+    fn default() -> Self {
+        Self {
+            url: None,
+            protocol: VendorProtocol::Speke20,
+            assets: None,
+            labels: vec![TrackLabel::Sd, TrackLabel::Hd, TrackLabel::Audio],
+            schemes: vec![PackScheme::Cbcs],
+            systems: vec![System::Widevine, System::PlayReady, System::FairPlay],
+            certificate: None,
+            key_file: None,
+            key_credential: None,
+            user: None,
+            secret_file: None,
+            secret_credential: None,
+            ca_file: "/etc/ssl/certs/ca-certificates.crt".into(),
+            timeout: Span::seconds(30),
+            danger_clear: false,
         }
     }
 }
@@ -236,6 +259,7 @@ impl Default for KeystoreDocument {
             require_locked_memory: false,
             tombstone_file: None,
             approval_term: Span::seconds(3600),
+            external_assets: Vec::new(),
             argon2: Argon2Document::default(),
             pkcs11: Pkcs11Document::default(),
             transit: TransitDocument::default(),

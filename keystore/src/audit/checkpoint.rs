@@ -141,8 +141,10 @@ impl Checkpoint {
     }
 
     /// As it stands in the log, after the record that it speaks of.
-    pub(super) fn event(&self) -> Event {
+    /// `continues` is the file that was set aside before it, where it begins a new one.
+    pub(super) fn event(&self, continues: Option<String>) -> Event {
         Event::Checkpoint {
+            continues,
             bytes: self.statement.head.bytes,
             store: self.statement.store,
             tombstones: self.statement.tombstones,

@@ -68,6 +68,8 @@ pub(super) struct Record {
     pub op: String,
     pub prev: String,
     hash: String,
+    /// Of a checkpoint that begins a file: the file before it.
+    pub continues: Option<String>,
     /// Of a checkpoint: see [`Event::Checkpoint`].
     pub bytes: Option<u64>,
     /// Of a checkpoint, of a call that has changed the store, and of a rollback that was accepted.

@@ -59,6 +59,10 @@ pub enum Event {
     },
     /// How far the log had come, signed: written by the log itself.
     Checkpoint {
+        /// At the beginning of a file that is not the first: the one before it. No other checkpoint says so, so that a
+        /// file whose front was cut off cannot pass for one that goes on.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        continues: Option<String>,
         /// The length in bytes of all records before this one.
         bytes: u64,
         /// How often the store had been written to.

@@ -132,16 +132,24 @@ impl Walker<'_> {
         self.meets(self.walk.head)
     }
 
-    /// A file that does not begin with the first record of all begins with a checkpoint, which says what was before.
+    /// A file that does not begin with the first record of all begins with a checkpoint that says which file was
+    /// before it, and what.
     fn begin(&mut self, record: &Record) -> Result<(), Wrong> {
         if record.seq == 1 {
             return Ok(());
         }
-        let before = unhex(&record.prev).filter(|_| record.op == "checkpoint");
+        let goes_on = record.op == "checkpoint" && record.continues.is_some();
+        let before = unhex(&record.prev).filter(|_| goes_on);
         let (Some(hash), Some(bytes), Some(seq)) =
             (before, record.bytes, record.seq.checked_sub(1))
         else {
-            return Err((1, format!("record {} stands here", record.seq)));
+            return Err((
+                1,
+                format!(
+                    "record {} stands here, which does not begin a file: those before it were removed",
+                    record.seq
+                ),
+            ));
         };
         self.walk.first = record.seq;
         self.walk.head = Head { seq, hash, bytes };

@@ -107,13 +107,13 @@ impl Writer {
                     group.waiting.push(Waiting::Record(group.end.head, done));
                     if group.unsigned >= CHECKPOINT_EVERY && self.shared.signer().is_some() {
                         // Where there is no room for it, the record stands without.
-                        let _ = self.sign(group, unix_ms);
+                        let _ = self.sign(group, unix_ms, None);
                     }
                 }
                 // Whoever asked may have gone.
                 Err(why) => drop(done.send(Err(why))),
             },
-            Request::Checkpoint { unix_ms, done } => match self.sign(group, unix_ms) {
+            Request::Checkpoint { unix_ms, done } => match self.sign(group, unix_ms, None) {
                 Ok(checkpoint) => {
                     let head = group.end.head;
                     (group.waiting).push(Waiting::Checkpoint(head, Box::new(checkpoint), done));
@@ -148,7 +148,7 @@ impl Writer {
             },
             0,
         );
-        self.sign(&mut group, unix_ms)?;
+        self.sign(&mut group, unix_ms, Some(name.clone()))?;
         let new = group.end.clone();
         new.file
             .write_all_at(&group.bytes, 0)
@@ -168,7 +168,12 @@ impl Writer {
         Ok(name)
     }
 
-    fn sign(&self, group: &mut Group, unix_ms: u64) -> Result<Checkpoint, String> {
+    fn sign(
+        &self,
+        group: &mut Group,
+        unix_ms: u64,
+        continues: Option<String>,
+    ) -> Result<Checkpoint, String> {
         use std::sync::atomic::Ordering::Relaxed;
         let signer = (self.shared.signer()).ok_or("the keystore is sealed: nothing signs")?;
         let checkpoint = signer.sign(Statement {
@@ -177,7 +182,7 @@ impl Writer {
             store: self.shared.store.load(Relaxed),
             tombstones: self.shared.tombstones.load(Relaxed),
         });
-        group.add(unix_ms, SELF, &checkpoint.event())?;
+        group.add(unix_ms, SELF, &checkpoint.event(continues))?;
         group.unsigned = 0;
         Ok(checkpoint)
     }

@@ -7,7 +7,7 @@
 //!
 //! Whoever comes is a configured [`Partner`] or nobody. What a partner may, with which assets, and to whom keys may be
 //! encrypted is decided here; whether this server may exchange keys at all, and which key an id stands for, is the
-//! keystore's to say. Refusals are plain text for whoever integrates an encryptor: SPEKE has it so, and no player ever
+//! keystore's to say. What comes from other vendors' key servers is ordered by [`vendor`]. Refusals are plain text for whoever integrates an encryptor: SPEKE has it so, and no player ever
 //! sees them.
 
 mod document;
@@ -15,6 +15,7 @@ mod partner;
 mod refusal;
 mod speke;
 mod usage;
+pub mod vendor;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -56,7 +57,8 @@ pub struct Exchange {
     random: SystemRandom,
 }
 
-/// What an [`Exchange`] works with.
+/// What key exchange works with.
+#[derive(Clone)]
 pub struct Parts {
     /// How keys are signalled.
     pub signals: Signals,

@@ -7,7 +7,7 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use conf::{ExchangeCallerSettings, ExchangeRecipient, ExchangeRight};
-use cpix::delivery::{Certificate, RecipientKey, RsaRecipient};
+use cpix::delivery::{Certificate, KeyCipher, RecipientKey, RsaRecipient};
 use http::{HeaderMap, header};
 use keystore_types::AssetId;
 use origin_front::ClientCertificate;

@@ -1,6 +1,6 @@
 //! `castellum health`: whether a running role is ready, for people and for container health checks.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use keystore_client::SealState;
@@ -70,14 +70,9 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
 
 /// Asks `/readyz?verbose` of an admin listener.
 async fn ready(address: Option<SocketAddr>) -> Result<Health, Failure> {
-    let mut address =
+    let address =
         address.ok_or_else(|| Failure::new(Exit::Config, "the role's admin listener is off"))?;
-    // A wildcard is for listening; loopback is among what it covers.
-    match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-        IpAddr::V4(_) | IpAddr::V6(_) => {}
-    }
+    let address = probe::reachable(address);
     let answer = probe::ask(address, "GET", "/readyz?verbose")
         .await
         .map_err(|error| {

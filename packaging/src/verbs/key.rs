@@ -1,16 +1,19 @@
-//! `castellum key`: what is known of keys, apart from the keys.
+//! `castellum key`: what is known of keys, apart from the keys; and having them fetched.
 
 use std::fmt::Write as _;
+use std::io;
+use std::time::Duration;
 
 use clap::Subcommand;
 use keystore_client::admin::{Admin, KeyFilter, KeyRecord};
 use keystore_client::socket::AdminSocket;
 use keystore_types::{AssetId, KeyId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{ConfigFile, converse};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::output::Output;
+use crate::probe;
 
 #[derive(Debug, clap::Args)]
 #[command(arg_required_else_help = true)]
@@ -40,6 +43,16 @@ enum Verb {
         #[arg(value_name = "UUID")]
         id: KeyId,
     },
+    /// Order an asset's keys from its vendor's key server; ordered again, they are the same keys
+    #[command(after_help = "Example:\n  castellum key fetch film")]
+    Fetch {
+        /// The asset
+        #[arg(value_name = "ASSET")]
+        asset: AssetId,
+        /// Under new ids, after the old keys were destroyed
+        #[arg(long)]
+        renew: bool,
+    },
     /// Erase a key for ever: what it encrypted can never be decrypted again
     #[command(
         after_help = "Example:\n  castellum key destroy 9eb4050d-e44b-4802-932e-27d75083e266 --yes"
@@ -59,11 +72,28 @@ struct List {
     keys: Vec<KeyRecord>,
 }
 
+/// What the licence role answers.
+#[derive(Serialize, Deserialize)]
+struct Fetched {
+    vendor: String,
+    keys: Vec<FetchedKey>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct FetchedKey {
+    key_id: String,
+    label: String,
+    scheme: String,
+}
+
 pub(crate) fn run(args: Args, output: Output) -> Result<(), Failure> {
-    let settings = args.config.load()?.keystore;
+    let settings = args.config.load()?;
     converse(async {
-        let keystore = AdminSocket::open(&settings.control_socket);
+        let keystore = AdminSocket::open(&settings.keystore.control_socket);
         match args.verb {
+            Verb::Fetch { asset, renew } => {
+                output.say(&fetch(&settings, &asset, renew).await?, fetched_text)
+            }
             Verb::List { asset, active } => {
                 let filter = KeyFilter {
                     asset,
@@ -86,6 +116,67 @@ pub(crate) fn run(args: Args, output: Output) -> Result<(), Failure> {
             )),
         }
     })
+}
+
+/// The vendor has its own time for each answer; this is for all of them, and for orders that come first.
+const PATIENCE: Duration = Duration::from_secs(1800);
+
+/// Asks the licence role, where it has a process of its own or else in that of all roles.
+async fn fetch(
+    settings: &conf::Settings,
+    asset: &AssetId,
+    renew: bool,
+) -> Result<Fetched, Failure> {
+    let listeners = [
+        settings.license.admin.address,
+        settings.origin.admin.address,
+    ];
+    let path = format!("/api/v1/orders/{asset}?renew={renew}");
+    let mut tried = Vec::new();
+    for address in listeners.into_iter().flatten().map(probe::reachable) {
+        let answer = match probe::ask_for(PATIENCE, address, "POST", &path).await {
+            Ok(answer) => answer,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                tried.push(address.to_string());
+                continue;
+            }
+            Err(error) => {
+                let message = format!("the answer from {address} broke off: {error}");
+                return Err(Failure::new(Exit::Unreachable, message));
+            }
+        };
+        return match answer.status {
+            200 => serde_json::from_str(&answer.body)
+                .map_err(|error| Failure::failed(format!("the answer from {address}: {error}"))),
+            404 if answer.body.is_empty() => {
+                let message = format!("the role at {address} orders no keys");
+                let help = "set license.exchange.enabled, and a [license.exchange.vendors.NAME]";
+                Err(Failure::with_help(Exit::Config, message, help))
+            }
+            _ => Err(Failure::failed(answer.detail())),
+        };
+    }
+    let message = format!(
+        "nobody answers for the licence role at {}",
+        match tried.is_empty() {
+            true => "its admin listener, which is off".to_owned(),
+            false => tried.join(" or "),
+        }
+    );
+    Err(Failure::new(Exit::Unreachable, message))
+}
+
+fn fetched_text(fetched: &Fetched) -> String {
+    let mut text = format!("from {}:", fetched.vendor);
+    for key in &fetched.keys {
+        let FetchedKey {
+            key_id,
+            label,
+            scheme,
+        } = key;
+        let _ = write!(text, "\n{key_id}  {scheme:6}  {label}");
+    }
+    text
 }
 
 async fn all(keystore: &AdminSocket, mut filter: KeyFilter) -> Result<Vec<KeyRecord>, Failure> {

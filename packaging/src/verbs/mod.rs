@@ -55,7 +55,7 @@ enum Verb {
     Inspect(inspect::Args),
     /// Initialise, unseal, seal and check the keystore
     Keystore(keystore::Args),
-    /// List, show and destroy keys
+    /// List, show, fetch and destroy keys
     Key(key::Args),
     /// Mint and inspect entitlement tokens
     Token(token::Args),

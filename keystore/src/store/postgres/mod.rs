@@ -26,7 +26,7 @@ use self::link::{Lent, Link, check_version, lost};
 use self::remembered::Remembered;
 use self::rows::{
     begin, bind_key, finish, kek, key_by_id, keys_by_context, migrate, put_key, put_root,
-    put_signing_key, register, replace_keks, resume, root, rootless, signing_keys, writes,
+    put_signing_key, register, resume, root, rootless, signing_keys, writes,
 };
 use super::record::{
     ALL_KEKS, BAR_TENANT, COUNTS, EMPTY_KEKS, ERASE_KEYS, FLOOR_IS_FREE, KEKS, KEYS_BELOW,

@@ -41,6 +41,8 @@ const MIGRATIONS: [&str; 5] = [
 /// A SQLite database.
 pub struct Sqlite {
     writer: Mutex<SqliteConnection>,
+    /// How to connect again; none in memory, which would be another database.
+    options: Option<SqliteConnectOptions>,
     /// None in memory, where the writer is all there is.
     reader: Option<Mutex<SqliteConnection>>,
 }
@@ -54,9 +56,10 @@ impl Sqlite {
         let options = options().filename(path).create_if_missing(true);
         let mut writer = connect(&options).await?;
         migrate(&mut writer).await?;
-        let reader = connect(&options.read_only(true)).await?;
+        let reader = connect(&options.clone().read_only(true)).await?;
         Ok(Self {
             writer: Mutex::new(writer),
+            options: Some(options),
             reader: Some(Mutex::new(reader)),
         })
     }
@@ -70,12 +73,33 @@ impl Sqlite {
         migrate(&mut writer).await?;
         Ok(Self {
             writer: Mutex::new(writer),
+            options: None,
             reader: None,
         })
     }
 
     async fn reader(&self) -> MutexGuard<'_, SqliteConnection> {
         self.reader.as_ref().unwrap_or(&self.writer).lock().await
+    }
+
+    /// The connection that writes, outside of any transaction.
+    ///
+    /// A full disk makes SQLite roll back by itself, unseen by the driver, which then takes the transaction for open for
+    /// ever: such a connection is replaced.
+    async fn writer(&self) -> Result<MutexGuard<'_, SqliteConnection>, Error> {
+        let mut writer = self.writer.lock().await;
+        let attempted = "reach the database";
+        if writer.is_in_transaction() {
+            // One that was dropped is rolled back now.
+            writer.ping().await.map_err(failed(attempted))?;
+        }
+        if writer.is_in_transaction()
+            && let Some(options) = &self.options
+        {
+            tracing::warn!("the database's connection is replaced: a write had failed");
+            *writer = connect(options).await?;
+        }
+        Ok(writer)
     }
 
     /// Empties the write-ahead log, which holds pages as they were.
@@ -146,7 +170,7 @@ impl Store for Sqlite {
 
     fn put_root(&self, root: RootRow) -> Stored<'_, bool> {
         Box::pin(async move {
-            let mut writer = self.writer.lock().await;
+            let mut writer = self.writer().await?;
             let mut transaction = begin(&mut writer, "keep the root").await?;
             let done = put_root(&mut transaction, &root).await?;
             finish(transaction, done, "keep the root").await?;
@@ -164,7 +188,7 @@ impl Store for Sqlite {
                 // There is nobody to hand it to.
                 handover: _,
             } = rotation;
-            let mut writer = self.writer.lock().await;
+            let mut writer = self.writer().await?;
             let mut transaction = begin(&mut writer, attempted).await?;
             let removed = sqlx::query("DELETE FROM root_seal WHERE version = ?")
                 .bind(root.version.saturating_sub(1))
@@ -211,7 +235,7 @@ impl Store for Sqlite {
     fn put_signing_key(&self, key: SigningKeyRow) -> Stored<'_, Option<SigningKeyRow>> {
         Box::pin(async move {
             let attempted = "keep a signing key";
-            let mut writer = self.writer.lock().await;
+            let mut writer = self.writer().await?;
             let mut transaction = begin(&mut writer, attempted).await?;
             let done = sqlx::query(
                 "INSERT INTO signing_key (purpose, public, root_version, wrapped, created) \
@@ -248,7 +272,7 @@ impl Store for Sqlite {
     fn put_kek(&self, row: KekRow) -> Stored<'_, Option<KekRow>> {
         Box::pin(async move {
             let attempted = "keep a KEK";
-            let mut writer = self.writer.lock().await;
+            let mut writer = self.writer().await?;
             let mut transaction = begin(&mut writer, attempted).await?;
             let done = sqlx::query(PUT_KEK)
                 .bind(&row.tenant)
@@ -269,7 +293,7 @@ impl Store for Sqlite {
     fn move_floor(&self, kek: Replaced<KekRow>) -> Stored<'_, bool> {
         Box::pin(async move {
             let attempted = "move a floor";
-            let mut writer = self.writer.lock().await;
+            let mut writer = self.writer().await?;
             let mut transaction = begin(&mut writer, attempted).await?;
             let free: bool = sqlx::query_scalar(FLOOR_IS_FREE)
                 .bind(&kek.new.tenant)
@@ -298,7 +322,7 @@ impl Store for Sqlite {
     fn put_keys(&self, keys: Vec<KeyRow>) -> Stored<'_, Vec<Option<KeyRow>>> {
         Box::pin(async move {
             let attempted = "keep new keys";
-            let mut writer = self.writer.lock().await;
+            let mut writer = self.writer().await?;
             let mut transaction = begin(&mut writer, attempted).await?;
             let mut standing = Vec::with_capacity(keys.len());
             let mut changed = false;
@@ -350,7 +374,7 @@ impl Store for Sqlite {
     fn rewrap(&self, keys: Vec<Replaced<KeyRow>>) -> Stored<'_, u64> {
         Box::pin(async move {
             let attempted = "keep what was wrapped anew";
-            let mut writer = self.writer.lock().await;
+            let mut writer = self.writer().await?;
             let mut transaction = begin(&mut writer, attempted).await?;
             let mut done = 0;
             for Replaced { old, new } in &keys {
@@ -432,7 +456,7 @@ impl Store for Sqlite {
     fn destroy(&self, id: KeyId, at: u64) -> Stored<'_, Option<KeyRow>> {
         Box::pin(async move {
             let attempted = "destroy a key";
-            let mut writer = self.writer.lock().await;
+            let mut writer = self.writer().await?;
             let mut transaction = begin(&mut writer, attempted).await?;
             let done = sqlx::query(
                 "UPDATE content_key SET wrapped = NULL, destroyed = ? \
@@ -456,7 +480,7 @@ impl Store for Sqlite {
     fn destroy_tenant<'a>(&'a self, tenant: &'a str, at: u64) -> Stored<'a, ()> {
         Box::pin(async move {
             let attempted = "destroy a tenant";
-            let mut writer = self.writer.lock().await;
+            let mut writer = self.writer().await?;
             let mut transaction = begin(&mut writer, attempted).await?;
             sqlx::query(ERASE_KEYS)
                 .bind(tenant)
@@ -507,7 +531,7 @@ impl Store for Sqlite {
     fn clear(&self) -> Stored<'_, bool> {
         Box::pin(async {
             let attempted = "clear the store";
-            let mut writer = self.writer.lock().await;
+            let mut writer = self.writer().await?;
             let mut transaction = begin(&mut writer, attempted).await?;
             if root(&mut transaction).await?.is_some() {
                 return Ok(false);
@@ -524,7 +548,7 @@ impl Store for Sqlite {
     fn restore_keks(&self, keks: Vec<KekRow>) -> Stored<'_, ()> {
         Box::pin(async move {
             let attempted = "restore KEKs";
-            let mut writer = self.writer.lock().await;
+            let mut writer = self.writer().await?;
             let mut transaction = begin(&mut writer, attempted).await?;
             rootless(&mut transaction).await?;
             for kek in &keks {
@@ -546,7 +570,7 @@ impl Store for Sqlite {
     fn restore_keys(&self, keys: Vec<KeyRow>) -> Stored<'_, ()> {
         Box::pin(async move {
             let attempted = "restore keys";
-            let mut writer = self.writer.lock().await;
+            let mut writer = self.writer().await?;
             let mut transaction = begin(&mut writer, attempted).await?;
             rootless(&mut transaction).await?;
             for key in &keys {
@@ -567,7 +591,7 @@ impl Store for Sqlite {
     fn finish_restore(&self, rest: Restored) -> Stored<'_, bool> {
         Box::pin(async move {
             let attempted = "finish the restore";
-            let mut writer = self.writer.lock().await;
+            let mut writer = self.writer().await?;
             let mut transaction = begin(&mut writer, attempted).await?;
             if !put_root(&mut transaction, &rest.root).await? {
                 return Ok(false);
@@ -598,7 +622,7 @@ impl Store for Sqlite {
                 .bind(certificate.as_slice())
                 .bind(node)
                 .bind(seconds(at))
-                .execute(&mut *self.writer.lock().await)
+                .execute(&mut *self.writer().await?)
                 .await
                 .map_err(failed("revoke a machine"))?;
             Ok(())
@@ -629,7 +653,7 @@ impl Store for Sqlite {
         Box::pin(async move {
             sqlx::query("UPDATE marks SET tombstones = ?")
                 .bind(seconds(count))
-                .execute(&mut *self.writer.lock().await)
+                .execute(&mut *self.writer().await?)
                 .await
                 .map_err(failed("count tombstones"))?;
             Ok(())
@@ -638,7 +662,7 @@ impl Store for Sqlite {
 
     fn wipe(&self) -> Stored<'_, ()> {
         Box::pin(async {
-            let mut writer = self.writer.lock().await;
+            let mut writer = self.writer().await?;
             self.empty_log(&mut writer).await
         })
     }
@@ -699,7 +723,7 @@ impl Store for Sqlite {
             .bind(seconds(head.seq))
             .bind(head.hash.as_slice())
             .bind(seconds(head.bytes))
-            .execute(&mut *self.writer.lock().await)
+            .execute(&mut *self.writer().await?)
             .await
             .map_err(failed("move the audit anchor"))?;
             Ok(())
@@ -709,10 +733,36 @@ impl Store for Sqlite {
     fn resume(&self, writes: u64, anchor: Head) -> Stored<'_, ()> {
         Box::pin(async move {
             let attempted = "go on from here";
-            let mut writer = self.writer.lock().await;
+            let mut writer = self.writer().await?;
             let mut transaction = begin(&mut writer, attempted).await?;
             resume(&mut transaction, writes, anchor).await?;
             finish(transaction, true, attempted).await
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A full disk in small: a bound on the database's pages, which fails as that does.
+    #[tokio::test]
+    async fn a_database_that_was_full_takes_writes_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(&folder.path().join("db")).await.unwrap();
+        let bound = sqlx::raw_sql("PRAGMA max_page_count = 1");
+        (bound.execute(&mut *store.writer().await.unwrap()).await).unwrap();
+        let mut last = Ok(());
+        for tenant in 0..10_000 {
+            last = store.destroy_tenant(&format!("{tenant:0>100}"), 1).await;
+            if last.is_err() {
+                break;
+            }
+        }
+        let error = last.unwrap_err();
+        assert!(error.to_string().contains("full"), "{error}");
+        // There is room again: a new connection has no bound.
+        store.destroy_tenant("another", 1).await.unwrap();
+        store.destroy_tenant("and another", 1).await.unwrap();
     }
 }

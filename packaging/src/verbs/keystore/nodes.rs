@@ -28,6 +28,14 @@ pub(super) struct Revoked {
 /// Certificate, key and node key of a machine, in files that were not there.
 pub(super) fn enrol(name: &str, folder: &Path) -> Result<Enrolled, Failure> {
     keystore::harden_process();
+    let fits = name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name.len() <= 128
+        && (name.bytes()).all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    if !fits {
+        return Err(Failure::usage(format!(
+            "`{name}` cannot be a name: begin with a letter or digit and go on with those, '.', '_' and '-'"
+        )));
+    }
     let path = |ending: &str| folder.join(format!("{name}.{ending}"));
     let (certificate, key_file, node_key_file) = (path("pem"), path("key"), path("node-key"));
     for path in [&certificate, &key_file, &node_key_file] {
