@@ -361,7 +361,7 @@ pub struct KeystoreDocument {
     pub state_dir: PathBuf,
     /// How long the origin may hold keys before it asks again. Default `"10m"`.
     pub lease_term: Span,
-    /// The file of the passphrase to unseal with at the start. Without one, the keystore waits for `castellum keystore unseal`.
+    /// The file of the passphrase to unseal with at the start, of 8 to 4096 bytes. Without one, the keystore waits for `castellum keystore unseal`.
     pub passphrase_file: Option<PathBuf>,
     /// The systemd credential that is the passphrase, instead of `passphrase_file`.
     pub passphrase_credential: Option<String>,
@@ -393,13 +393,15 @@ pub struct KeystoreDocument {
     pub audit: AuditDocument,
     /// How much of a minute's work is still ordinary, for each caller. Beyond it nothing is handed out to that caller until the minute is over, the audit log says so, and `castellum_keystore_budget_exceeded_total` counts it.
     pub budget: BudgetDocument,
+    /// The keystore's admin listener, for the metrics that alarms hang on.
+    pub admin: KeystoreAdminDocument,
     /// Where other machines' origins and licence servers reach the keystore: leases and exports only, by TLS with client certificates.
     pub listener: ListenerDocument,
     /// The machines that may, by name. The name stands in the audit log.
     pub nodes: BTreeMap<String, NodeDocument>,
     /// On such a machine: the keystore that its roles ask, instead of one of its own.
     pub core: CoreDocument,
-    /// Who may do what, by name. The roles of one process are the callers `origin` and `license`. A file that has any caller has only its own.
+    /// Who may do what, by name. The roles of one process are the callers `origin` and `license`. A file that has any caller has only its own; root and the keystore's own user are operators in any case.
     pub callers: BTreeMap<String, CallerDocument>,
 }
 
@@ -407,9 +409,9 @@ pub struct KeystoreDocument {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuditDocument {
-    /// The length at which the log is full: some 400 bytes for each licence. Default `"1GiB"`.
+    /// The length at which the log is full: some 400 bytes for each licence; 8 MiB at the least. Default `"1GiB"`.
     pub capacity: Size,
-    /// What is taken from the disk ahead of the log. At most a quarter of the capacity. Default `"16MiB"`.
+    /// What is taken from the disk ahead of the log: 2 MiB to 1 GiB, and at most a quarter of the capacity. Default `"16MiB"`.
     pub reserve: Size,
 }
 
@@ -495,6 +497,16 @@ pub struct TransitDocument {
     pub ca_file: PathBuf,
     /// How long one question may take. Default `"10s"`.
     pub timeout: Span,
+}
+
+/// Used where the keystore has a process of its own, whose unit then needs a drop-in for the network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KeystoreAdminDocument {
+    /// Address and port, or `off`. Default `"off"`.
+    pub listen: Address,
+    /// Names by which it may be addressed besides `localhost` and its own address. Default `[]`.
+    pub hosts: Vec<String>,
 }
 
 /// The keystore's listener for other machines.

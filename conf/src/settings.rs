@@ -323,6 +323,8 @@ pub struct KeystoreSettings {
     pub approval_term: Duration,
     /// The assets whose keys come from outside: names, or `*` for all.
     pub external_assets: Vec<String>,
+    /// The admin listener of a process that is nothing but a keystore.
+    pub admin: AdminSettings,
     /// Where other machines reach it.
     pub listener: Option<KeystoreListenerSettings>,
     /// The machines that may, by name.

@@ -1,5 +1,8 @@
 //! What a key costs: `cargo bench -p keystore --bench keystore`, and `KEYS=1000000` for a store as large as that.
 //!
+//! With Debian's PostgreSQL there, the last row is leases over two keystores that share a database of it, which does not
+//! sync.
+//!
 //! The rows "in memory" have store and log on a file system in memory, so they are the rules, the ciphers and the store's reads alone; "on
 //! disk" adds the audit commit, which is one fsync for all that wait.
 
@@ -9,10 +12,15 @@
     reason = "a benchmark's report"
 )]
 
+#[path = "../tests/postgres/mod.rs"]
+mod postgres;
+
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use conf::PostgresSettings;
 use keystore::capability::Caller;
 use keystore::{Local, SystemClock, testing};
 use keystore_client::{EntitlementRef, ExportRequest, LeaseRequest, MAX_KEYS};
@@ -113,9 +121,42 @@ async fn rows(place: &str, local: &Local, at_once: &[usize]) {
 }
 
 async fn open(folder: &Path) -> Local {
+    open_over(folder, None).await
+}
+
+async fn open_over(folder: &Path, postgres: Option<PostgresSettings>) -> Local {
     let mut settings = testing::settings(folder);
     settings.audit.capacity = 8 << 30;
+    settings.postgres = postgres;
     Local::open(&settings, Arc::new(SystemClock)).await.unwrap()
+}
+
+/// Two keystores, one database.
+async fn shared(server: &postgres::Server) {
+    let settings = server.settings(&server.database().await);
+    let folders = [(); 2].map(|()| tempfile::tempdir_in(".").unwrap());
+    let one = open_over(folders[0].path(), Some(settings.clone())).await;
+    let other = open_over(folders[1].path(), Some(settings)).await;
+    (testing::operator(&one)
+        .init(testing::PASSPHRASE.into())
+        .await)
+        .unwrap();
+    (testing::operator(&other)
+        .unseal(testing::PASSPHRASE.into())
+        .await)
+        .unwrap();
+    let origins = [testing::origin(&one), testing::origin(&other)];
+    drop(origins[0].lease(lease_of(0)).await.unwrap());
+    let turn = Arc::new(AtomicUsize::new(0));
+    row(
+        "lease, warm, two keystores over PostgreSQL, 32 at once",
+        32,
+        move || {
+            let keystore = origins[turn.fetch_add(1, Ordering::Relaxed) % 2].clone();
+            async move { drop(keystore.lease(lease_of(0)).await.unwrap()) }
+        },
+    )
+    .await;
 }
 
 /// A store of many keys: how long from the passphrase to the first key.
@@ -181,5 +222,8 @@ fn main() {
             .and_then(|keys| keys.parse().ok());
         let folder = tempfile::tempdir_in(".").unwrap();
         large(folder.path(), keys.unwrap_or(100_000)).await;
+        if let Some(server) = postgres::server() {
+            shared(server).await;
+        }
     });
 }

@@ -37,7 +37,7 @@ pub(crate) struct Exceeded {
     pub limit: &'static str,
     /// How much there is in a minute.
     pub of: u32,
-    /// Whether it is the first time in this minute.
+    /// Whether it is the first time in this minute that this limit is.
     pub first: bool,
 }
 
@@ -55,16 +55,17 @@ struct Window {
     /// At most as many as the limit.
     keys: HashSet<Fingerprint>,
     denials: u32,
-    told: bool,
+    /// The limits that were exceeded so far.
+    told: Vec<&'static str>,
 }
 
 impl Window {
     fn exceeded(&mut self, limit: &'static str, of: u32) -> Exceeded {
-        Exceeded {
-            limit,
-            of,
-            first: !std::mem::replace(&mut self.told, true),
+        let first = !self.told.contains(&limit);
+        if first {
+            self.told.push(limit);
         }
+        Exceeded { limit, of, first }
     }
 }
 
@@ -159,7 +160,7 @@ mod tests {
         assert_eq!(spend("one", 100, 0..4), Ok(()));
         let over = |limit, of, first| Err(Exceeded { limit, of, first });
         assert_eq!(spend("one", 101, 3..5), over("keys", 4, true));
-        assert_eq!(spend("one", 102, 0..3), over("uses", 10, false));
+        assert_eq!(spend("one", 102, 0..3), over("uses", 10, true));
         // Whatever was refused was not counted.
         assert_eq!(spend("one", 159, 0..2), Ok(()));
         assert_eq!(spend("one", 159, 0..1), over("uses", 10, false));

@@ -212,13 +212,22 @@ async fn converse(
     };
     let own = (node.places.clone().try_acquire_owned())
         .map_err(|_| format!("{} has too many connections", node.caller.name()))?;
-    let place = Place(place, Some(own));
+    let place = Place {
+        _of_all: place,
+        _own: Some(own),
+    };
     let hello = Hello::keystore();
-    let revoked = |error: Error| Fault::Unavailable(error.to_string());
+    // Listened to before anything is looked at, so that no change falls in between.
+    let mut news = News {
+        seal: local.seal_state(),
+        revocations: local.0.nodes.revocations.subscribe(),
+        close,
+    };
+    let (state_sender, state) = watch::channel(*news.seal.borrow_and_update());
     let session = match local.0.store.is_node_revoked(node.fingerprint).await {
         Ok(false) => Ok(()),
         Ok(true) => Err(is_revoked(&node)),
-        Err(error) => Err(revoked(error)),
+        Err(error) => Err(Fault::Unavailable(error.to_string())),
     };
     let turned_away = session.as_ref().err().map(|fault| format!("{fault:?}"));
     let session = match session {
@@ -232,25 +241,34 @@ async fn converse(
         )),
         Err(fault) => Err((fault, place)),
     };
-    let (state_sender, state) = watch::channel(*local.seal_state().borrow());
     let (closing, closed) = watch::channel(false);
     tokio::select! {
         () = connection(stream, hello, session, state, closed) => {}
-        () = tell(&local, &node, close, &state_sender, closing) => {}
+        () = tell(&local, &node, news, &state_sender, closing) => {}
     }
     turned_away.map_or(Ok(()), Err)
+}
+
+/// What a connected machine is told.
+struct News {
+    seal: watch::Receiver<SealState>,
+    revocations: watch::Receiver<u64>,
+    close: watch::Receiver<bool>,
 }
 
 /// Says how the keystore stands to a machine: sealed, once that is revoked. Never ends by itself.
 async fn tell(
     local: &Local,
     node: &Node,
-    mut close: watch::Receiver<bool>,
+    news: News,
     state: &watch::Sender<SealState>,
     closing: watch::Sender<bool>,
 ) {
-    let mut seal = local.seal_state();
-    let mut revocations = local.0.nodes.revocations.subscribe();
+    let News {
+        mut seal,
+        mut revocations,
+        mut close,
+    } = news;
     loop {
         tokio::select! {
             Ok(()) = seal.changed() => {
@@ -258,6 +276,7 @@ async fn tell(
                 state.send_if_modified(|told| std::mem::replace(told, now) != now);
             }
             Ok(()) = revocations.changed() => {
+                // Where the store cannot say whom it was about, it may have been this one.
                 if local.0.store.is_node_revoked(node.fingerprint).await.unwrap_or(true) {
                     state.send_replace(SealState::Sealed);
                     closing.send_replace(true);

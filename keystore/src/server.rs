@@ -64,8 +64,12 @@ impl Bound {
     /// Those of the file system; a file that is not a socket is left alone.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let bind = || {
-            // Left behind by a process that was killed: the lock on the state folder says that it is gone.
             match path.symlink_metadata() {
+                // Another keystore's, with a state folder of its own: its roles would be cut off for ever.
+                Ok(found) if found.file_type().is_socket() && answers(path) => {
+                    return Err(io::Error::from(io::ErrorKind::AddrInUse));
+                }
+                // Left behind by a process that was killed.
                 Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path)?,
                 Ok(_) => return Err(io::Error::from(io::ErrorKind::AlreadyExists)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -86,6 +90,11 @@ impl Bound {
             path: path.to_owned(),
         })
     }
+}
+
+/// Whether a process listens there.
+fn answers(path: &Path) -> bool {
+    std::os::unix::net::UnixStream::connect(path).is_ok()
 }
 
 impl Drop for Bound {
@@ -319,7 +328,13 @@ async fn serve<S: Session>(
                     of_user.clone().try_acquire_owned(),
                     places.clone().try_acquire_owned(),
                 ) {
-                    (Ok(own), Ok(place)) => Ok((session, Place(place, Some(own)))),
+                    (Ok(own), Ok(of_all)) => {
+                        let place = Place {
+                            _of_all: of_all,
+                            _own: Some(own),
+                        };
+                        Ok((session, place))
+                    }
                     (Err(_), _) => Err(Fault::Unavailable(format!(
                         "too many connections of user {uid}: {MAX_OF_USER} at the most"
                     ))),
@@ -335,7 +350,11 @@ async fn serve<S: Session>(
                     continue;
                 };
                 tracing::warn!(uid, path = %bound.path.display(), ?fault, "turned away");
-                Err((fault, Place(refusal, None)))
+                let place = Place {
+                    _of_all: refusal,
+                    _own: None,
+                };
+                Err((fault, place))
             }
         };
         connections.spawn(connection(
@@ -354,11 +373,10 @@ async fn serve<S: Session>(
 }
 
 /// Held by a connection: its place among all, and among those of its user or machine.
-pub(crate) struct Place(
-    #[expect(dead_code, reason = "given back when it is dropped")] pub(crate) OwnedSemaphorePermit,
-    #[expect(dead_code, reason = "given back when it is dropped")]
-    pub(crate)  Option<OwnedSemaphorePermit>,
-);
+pub(crate) struct Place {
+    pub(crate) _of_all: OwnedSemaphorePermit,
+    pub(crate) _own: Option<OwnedSemaphorePermit>,
+}
 
 /// Places for one user or machine.
 pub(crate) fn places_of_one() -> Arc<Semaphore> {
@@ -506,24 +524,82 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn strangers_that_say_nothing_take_no_place_from_callers() {
-        const STRANGERS: usize = MAX_CONNECTIONS + MAX_REFUSALS;
+    async fn a_socket_is_not_taken_from_another_keystore() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keystore.sock");
         let bound = Bound::open(&path).unwrap();
-        let (_seal, state) = watch::channel(SealState::Unsealed);
-        let came = AtomicUsize::new(0);
-        let admit = move |_| (came.fetch_add(1, Ordering::Relaxed) >= STRANGERS).then_some(Mute);
+        let error = Bound::open(&path).err().unwrap();
+        assert!(error.to_string().contains("keystore.sock"), "{error}");
+        drop(bound);
+        // One that a killed process has left is.
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists() && !answers(&path));
+        drop(Bound::open(&path).unwrap());
+        assert!(!path.exists());
+    }
+
+    /// Serves until the runtime ends.
+    fn listen(
+        path: &Path,
+        admit: impl Fn(u32) -> Option<Mute> + Send + 'static,
+    ) -> (watch::Sender<SealState>, Hello) {
+        let bound = Bound::open(path).unwrap();
+        let (seal, state) = watch::channel(SealState::Unsealed);
         let forever = std::future::pending();
-        let hello = Hello::keystore();
-        tokio::spawn(serve(
+        let serving = serve(
             bound,
-            hello.clone(),
+            Hello::keystore(),
             admit,
             state,
             forever,
             Duration::ZERO,
-        ));
+        );
+        tokio::spawn(serving);
+        (seal, Hello::keystore())
+    }
+
+    #[tokio::test]
+    async fn one_user_keeps_no_other_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keystore.sock");
+        let (_seal, hello) = listen(&path, |_| Some(Mute));
+        let greet = async || {
+            let mut peer = UnixStream::connect(&path).await.unwrap();
+            frame::write(&mut peer, &Frame::open(hello.clone()))
+                .await
+                .unwrap();
+            let greeting = frame::read::<Greeting>(&mut peer).await.unwrap().unwrap();
+            (peer, greeting.header)
+        };
+        let mut held = Vec::new();
+        for number in 0..MAX_OF_USER {
+            let (peer, greeting) = greet().await;
+            assert_eq!(greeting, Greeting::Hello(hello.clone()), "{number}");
+            held.push(peer);
+        }
+        let (_, greeting) = greet().await;
+        assert!(
+            matches!(&greeting, Greeting::Fault(Fault::Unavailable(why)) if why.contains("of user")),
+            "{greeting:?}"
+        );
+        // A place that was given back is taken again.
+        held.pop();
+        let again = async {
+            while !matches!(greet().await.1, Greeting::Hello(_)) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), again).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn strangers_that_say_nothing_take_no_place_from_callers() {
+        const STRANGERS: usize = MAX_CONNECTIONS + MAX_REFUSALS;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keystore.sock");
+        let came = AtomicUsize::new(0);
+        let admit = move |_| (came.fetch_add(1, Ordering::Relaxed) >= STRANGERS).then_some(Mute);
+        let (_seal, hello) = listen(&path, admit);
 
         let mut strangers = Vec::new();
         for _ in 0..STRANGERS {

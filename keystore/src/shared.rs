@@ -30,11 +30,22 @@ impl Inner {
         let weak = Arc::downgrade(self);
         tokio::spawn(async move {
             let mut changes = None;
+            let mut said = String::new();
             while let Some(inner) = weak.upgrade() {
                 match inner.look(&mut changes).await {
                     Ok(true) => {}
                     Ok(false) => return,
-                    Err(error) => tracing::debug!(%error, "the shared store"),
+                    // That it is away is said where it is noticed; all else once, not each second.
+                    Err(error) if error.kind() == ErrorKind::Unavailable => {
+                        tracing::debug!(%error, "the shared store");
+                    }
+                    Err(error) => {
+                        let what = error.to_string();
+                        if what != said {
+                            tracing::error!(%error, "this keystore does not follow the others");
+                            said = what;
+                        }
+                    }
                 }
                 drop(inner);
                 tokio::time::sleep(PAUSE).await;

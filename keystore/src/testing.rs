@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use conf::{
-    Argon2Settings, AuditSettings, BudgetSettings, CallerRight, CallerSettings, Drain,
-    KeystoreSettings,
+    AdminSettings, Argon2Settings, AuditSettings, BudgetSettings, CallerRight, CallerSettings,
+    Drain, KeystoreSettings,
 };
 use keystore_client::Keystore;
 use keystore_client::admin::Admin;
@@ -66,6 +66,10 @@ pub fn settings(folder: &std::path::Path) -> KeystoreSettings {
         tombstone_file: None,
         external_assets: vec![],
         approval_term: Duration::from_secs(3600),
+        admin: AdminSettings {
+            address: None,
+            hosts: Vec::new(),
+        },
         listener: None,
         nodes: BTreeMap::new(),
         drain: Drain {

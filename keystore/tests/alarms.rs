@@ -215,6 +215,6 @@ async fn budget_uses_and_distinct_keys_are_limited_and_alarm() {
     assert_eq!(license.export(export(key_ids)).await.unwrap().len(), 1);
     origin.lease(contexts(30..31)).await.unwrap();
     let log = std::fs::read_to_string(settings.state_dir.join("audit.log")).unwrap();
-    // Once for each caller and minute.
-    assert_eq!(log.matches("\"op\":\"budget\"").count(), 2);
+    // Once for each caller, limit and minute: keys and uses of the origin, keys and denials of the licence server.
+    assert_eq!(log.matches("\"op\":\"budget\"").count(), 4);
 }

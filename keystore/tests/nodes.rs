@@ -242,6 +242,84 @@ async fn leases_and_exports_go_to_other_machines_as_to_this_one() {
     assert!(matches!(refused, Err(Error::Denied(_))), "{refused:?}");
 }
 
+/// Machine x call x tenant x asset, over TLS.
+#[tokio::test]
+async fn scoped_use_by_other_machines() {
+    use conf::CallerRight::{Export, Lease};
+    const MACHINES: [(&str, &[CallerRight], &[&str]); 6] = [
+        ("leases-all", &[Lease], &["*"]),
+        ("leases-film", &[Lease], &["film"]),
+        ("exports-all", &[Export], &["*"]),
+        ("exports-film", &[Export], &["film"]),
+        ("both-of-film", &[Lease, Export], &["film"]),
+        ("both-of-nothing", &[Lease, Export], &[]),
+    ];
+    let identities = tempfile::tempdir().unwrap();
+    let machines = MACHINES.map(|(name, may, assets)| {
+        let identity = identity(identities.path(), name, &[]);
+        (name, may, assets, identity)
+    });
+    let central = central(|settings| {
+        for (name, may, assets, identity) in &machines {
+            let node = NodeSettings {
+                certificate: identity.certificate.clone(),
+                node_key: NodeKey::from_text(identity.node_key.as_bytes())
+                    .unwrap()
+                    .public(),
+                may: may.to_vec(),
+                assets: assets.iter().map(|&name| name.to_owned()).collect(),
+                lease_term: None,
+            };
+            settings.nodes.insert((*name).to_owned(), node);
+        }
+    })
+    .await;
+    let origin = testing::origin(&central.local);
+    let mut made = vec![];
+    for asset in ["film", "series"] {
+        let lease = lease(&*origin, asset).await.unwrap();
+        made.push((asset, lease.keys[0].key_id));
+    }
+    for (name, may, assets, identity) in &machines {
+        let machine = central.reach(identity);
+        becomes(&machine, SealState::Unsealed).await;
+        let mut denied = 0;
+        for asset in ["film", "series", "invented"] {
+            let granted =
+                |right| may.contains(&right) && (assets.contains(&"*") || assets.contains(&asset));
+            for tenant in ["default", "another"] {
+                let cell = format!("{name} leases {asset} of {tenant}");
+                let contexts = vec![KeyContext {
+                    tenant: tenant.to_owned(),
+                    ..context(asset, Label::Hd)
+                }];
+                let allowed = granted(Lease) && tenant == "default";
+                match machine.lease(LeaseRequest { contexts }).await {
+                    Ok(_) => assert!(allowed, "{cell}"),
+                    Err(Error::Denied(_)) => assert!(!allowed, "{cell}"),
+                    Err(other) => panic!("{cell}: {other}"),
+                }
+                denied += usize::from(!allowed);
+            }
+            for (of, key_id) in &made {
+                let cell = format!("{name} exports {of}'s key as {asset}'s");
+                match machine.export(export(asset, vec![*key_id])).await {
+                    Ok(given) => {
+                        assert!(granted(Export), "{cell}");
+                        assert_eq!(given.len(), usize::from(*of == asset), "{cell}");
+                    }
+                    Err(Error::Denied(_)) => assert!(!granted(Export), "{cell}"),
+                    Err(other) => panic!("{cell}: {other}"),
+                }
+                denied += usize::from(!granted(Export));
+            }
+        }
+        let recorded = central.ops_of(name);
+        let recorded = recorded.iter().filter(|op| *op == "denied").count();
+        assert_eq!(recorded, denied, "{name}");
+    }
+}
+
 /// Whoever has an edge, with all that is on it, tries everything that there is and much that there is not.
 #[tokio::test]
 async fn a_stolen_edge_gets_what_it_was_granted_and_raises_the_alarm() {
@@ -392,8 +470,6 @@ async fn a_revoked_machine_is_told_that_its_leases_end_and_comes_no_more() {
     becomes(&edge, SealState::Unsealed).await;
     becomes(&shop, SealState::Unsealed).await;
     lease(&edge, "film").await.unwrap();
-    let mut states = edge.seal_state();
-    states.borrow_and_update();
     let operator = testing::operator(&central.local);
     let unknown = operator.revoke_node("nobody".into()).await;
     assert!(
@@ -401,11 +477,11 @@ async fn a_revoked_machine_is_told_that_its_leases_end_and_comes_no_more() {
         "{unknown:?}"
     );
     operator.revoke_node("edge".into()).await.unwrap();
-    // What holds leases drops them at this.
-    states.changed().await.unwrap();
-    assert_ne!(*states.borrow_and_update(), SealState::Unsealed);
+    // What holds leases drops them at this, also who looks when the connection is closed already.
+    becomes(&edge, SealState::Sealed).await;
     let refused = lease(&edge, "film").await;
     assert!(matches!(refused, Err(Error::Denied(_))), "{refused:?}");
+    assert_eq!(*edge.seal_state().borrow(), SealState::Sealed);
     assert!(shop.export(export("film", vec![])).await.is_err());
     assert_eq!(*shop.seal_state().borrow(), SealState::Unsealed);
 
@@ -430,6 +506,19 @@ async fn a_revoked_machine_is_told_that_its_leases_end_and_comes_no_more() {
     let replaced = central.reach(&central.edge);
     becomes(&replaced, SealState::Unsealed).await;
     lease(&replaced, "film").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_machine_that_was_revoked_while_it_was_away_is_told_when_it_is_back() {
+    let mut central = central(|_| {}).await;
+    let edge = central.reach(&central.edge);
+    becomes(&edge, SealState::Unsealed).await;
+    central.stop().await;
+    becomes(&edge, SealState::Unreachable).await;
+    let operator = testing::operator(&central.local);
+    operator.revoke_node("edge".into()).await.unwrap();
+    central.listen(central.address).await;
+    becomes(&edge, SealState::Sealed).await;
 }
 
 #[tokio::test]

@@ -14,17 +14,20 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use conf::CallerRight::{self, Audit, Export, Lease, Operate};
+use conf::CallerRight::{self, Audit, Deposit, Exchange, Export, Lease, Operate};
 use conf::{CallerSettings, KeystoreSettings, User};
 use keystore::testing;
 use keystore_client::admin::{Act, Admin as _, Keeping, UnlockMethod};
+use keystore_client::exchange::{
+    AskedKey, DepositedHead, ExchangeRequest, HandOverRequest, KeyUsage, Partner,
+};
 use keystore_client::frame::{self, Frame, Secret};
 use keystore_client::message::{
     AdminCall, Call, Fault, Greeting, Hello, KeyCall, KeyReply, Notice, export_of,
 };
 use keystore_client::socket::AdminSocket;
 use keystore_client::{EntitlementRef, ExportRequest, LeaseRequest};
-use keystore_types::{Generation, KeyContext, KeyId, Label, SUBSAMPLE_RULE, Scheme};
+use keystore_types::{AssetId, Generation, KeyContext, KeyId, Label, SUBSAMPLE_RULE, Scheme};
 use rustix::process::Uid;
 use rustix::thread::set_thread_res_uid;
 use serde::Serialize;
@@ -56,7 +59,7 @@ const fn role(
 }
 
 /// Root is an operator without being configured; the stranger is not configured either.
-const ROLES: [Role; 9] = [
+const ROLES: [Role; 12] = [
     role("operator", 0, &[Operate, Audit], &[]),
     role("stranger", 61_000, &[], &[]),
     role("packager", 61_001, &[Lease], &["*"]),
@@ -66,7 +69,21 @@ const ROLES: [Role; 9] = [
     role("keeper", 61_005, &[Operate], &["*"]),
     role("auditor", 61_006, &[Audit], &["*"]),
     role("both-of-nothing", 61_007, &[Lease, Export], &[]),
+    role("exchanger", 61_008, &[Exchange], &["*"]),
+    role("exchanger-of-film", 61_009, &[Exchange], &["film"]),
+    role("depositor-of-film", 61_010, &[Deposit], &["film"]),
 ];
+
+/// What a call of the keystore socket needs, and how a denial of it is recorded: a new call does not compile without its
+/// row.
+fn key_row(call: &KeyCall) -> (CallerRight, &'static str) {
+    match call {
+        KeyCall::Lease(_) => (Lease, "lease"),
+        KeyCall::Export(_) => (Export, "export"),
+        KeyCall::Exchange(_) | KeyCall::HandOver(_) => (Exchange, "exchange"),
+        KeyCall::Deposit { .. } => (Deposit, "deposit"),
+    }
+}
 
 /// What a call of the control socket needs, and its number: a new call does not compile without its row, and no row is
 /// asked without a call.
@@ -263,6 +280,60 @@ fn export_from(asset: &str, key_id: KeyId) -> KeyCall {
     })
 }
 
+/// Key exchange about an asset of a tenant, with a key of its own in each call, and that key's bytes where it is brought.
+fn exchanges(tenant: &str, asset: &str, number: u8) -> [(KeyCall, Secret); 3] {
+    let (tenant, asset): (_, AssetId) = (tenant.to_owned(), asset.parse().unwrap());
+    let partner = Partner {
+        name: "partner".to_owned(),
+        protocol: "tests".to_owned(),
+        recipients: vec![],
+    };
+    let usage = KeyUsage {
+        label: Label::Audio,
+        scheme: Scheme::Cbcs,
+        elsewhere: Some(number.to_string()),
+    };
+    let asked = AskedKey {
+        key_id: KeyId::new([number; 16]),
+        usage: usage.clone(),
+        iv: None,
+    };
+    let brought = DepositedHead {
+        key_id: KeyId::new([number | 0x80; 16]),
+        usage,
+        iv: None,
+    };
+    [
+        (
+            KeyCall::Exchange(ExchangeRequest {
+                tenant: tenant.clone(),
+                asset: asset.clone(),
+                keys: vec![asked],
+                partner: partner.clone(),
+            }),
+            Secret::default(),
+        ),
+        (
+            KeyCall::HandOver(HandOverRequest {
+                tenant: tenant.clone(),
+                asset: asset.clone(),
+                scheme: None,
+                partner: partner.clone(),
+            }),
+            Secret::default(),
+        ),
+        (
+            KeyCall::Deposit {
+                tenant,
+                asset,
+                keys: vec![brought],
+                partner,
+            },
+            Secret::new(vec![number; 16]),
+        ),
+    ]
+}
+
 const TENANTS: [&str; 3] = ["default", "another", "nobody"];
 const ASSETS: [&str; 3] = ["film", "series", "invented"];
 
@@ -295,7 +366,7 @@ async fn scoped_use() {
     within(daemon).await.unwrap().unwrap();
 }
 
-/// Role x lease and export x tenant x asset.
+/// Role x call of the keystore socket x tenant x asset.
 async fn keys(settings: &KeystoreSettings) {
     // Keys of two assets, made by who may lease everything.
     let mut made = BTreeMap::new();
@@ -306,9 +377,11 @@ async fn keys(settings: &KeystoreSettings) {
         let lease = keystore_client::message::lease_of(reply.await.unwrap()).unwrap();
         made.insert(asset, (lease.keys[0].key_id, *lease.keys[0].key.expose()));
     }
+    let mut number = 0;
     for role in &ROLES {
         let peer = Peer::greet(role.uid, socket, Hello::keystore()).await;
-        let is_caller = role.may.contains(&Lease) || role.may.contains(&Export);
+        let of_keys = [Lease, Export, Exchange, Deposit];
+        let is_caller = of_keys.iter().any(|right| role.may.contains(right));
         let Ok(mut peer) = peer else {
             assert!(!is_caller, "{} is turned away", role.name);
             continue;
@@ -320,22 +393,22 @@ async fn keys(settings: &KeystoreSettings) {
                     && (role.assets.contains(&"*") || role.assets.contains(&asset))
             };
             for tenant in TENANTS {
-                let cell = format!("{} leases {asset} of {tenant}", role.name);
-                let before = denials(settings);
-                let answer = peer.ask::<_, KeyReply>(lease_of(tenant, asset), Secret::default());
-                let allowed = granted(Lease) && tenant == "default";
-                match answer.await {
-                    Ok(_) => assert!(allowed, "{cell}"),
-                    Err(Fault::Denied(_)) => assert!(!allowed, "{cell}"),
-                    Err(other) => panic!("{cell}: {other:?}"),
+                number += 1;
+                let lease = (lease_of(tenant, asset), Secret::default());
+                let calls = std::iter::once(lease).chain(exchanges(tenant, asset, number));
+                for (call, secret) in calls {
+                    let (right, noun) = key_row(&call);
+                    let cell = format!("{}: {noun} {asset} of {tenant}, {call:?}", role.name);
+                    let before = denials(settings);
+                    let allowed = granted(right) && tenant == "default";
+                    match peer.ask::<_, KeyReply>(call, secret).await {
+                        Ok(_) => assert!(allowed, "{cell}"),
+                        Err(Fault::Denied(_)) => assert!(!allowed, "{cell}"),
+                        Err(other) => panic!("{cell}: {other:?}"),
+                    }
+                    let denial = (role.name, noun, Some(asset));
+                    noted(settings, &before, denial, allowed, &cell);
                 }
-                noted(
-                    settings,
-                    &before,
-                    (role.name, "lease", Some(asset)),
-                    allowed,
-                    &cell,
-                );
             }
             // Any key there is, asked for under this asset.
             for (of, (key_id, key)) in &made {

@@ -14,9 +14,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use conf::{PostgresSettings, SecretSource};
-use keystore::capability::Caller;
+use keystore::capability::{Assets, Caller, Capability, Grant};
 use keystore::{ErrorKind, Local, SystemClock, testing};
 use keystore_client::admin::{Act, Acted, Admin, AdminError, RotatedRoot};
+use keystore_client::exchange::{AskedKey, ExchangeRequest, KeyUsage, Partner};
 use keystore_client::{
     EntitlementRef, Error, ExportRequest, Keystore, Lease, LeaseRequest, LeasedKey, SealState,
 };
@@ -373,10 +374,14 @@ async fn a_database_that_is_down_is_survived_for_a_while() {
         unavailable(one.lease(100..101).await);
     }
     assert!(asked.elapsed() < Duration::from_secs(1), "{asked:?}");
+    // The emergency brake needs no database.
+    other.operator.seal().await.unwrap();
+    assert_eq!(*other.local.seal_state().borrow(), SealState::Sealed);
     tokio::time::sleep(Duration::from_secs(7).saturating_sub(began.elapsed())).await;
     unavailable(one.lease(0..4).await);
 
     server.start_again();
+    soon(async || other.operator.unseal(PASSPHRASE.into()).await.ok()).await;
     for node in [&one, &other] {
         let keys = soon(async || node.lease(0..4).await.ok()).await;
         assert!(same(&keys, &known));
@@ -384,6 +389,46 @@ async fn a_database_that_is_down_is_survived_for_a_while() {
         node.in_order().await;
     }
     assert_eq!(one.made() + other.made(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_from_outside_survives_a_database_that_is_down() {
+    let Some(server) = Server::start() else {
+        return;
+    };
+    let [one] = nodes(&server.settings(&server.database().await)).await;
+    let grant = Grant {
+        capability: Capability::Exchange,
+        tenant: "default".to_owned(),
+        assets: Assets::All,
+    };
+    let partner = one.local.handle(Caller::new("partner", vec![grant]));
+    let asked = ExchangeRequest {
+        tenant: "default".to_owned(),
+        asset: "film".parse().unwrap(),
+        keys: vec![AskedKey {
+            key_id: KeyId::new([5; 16]),
+            usage: KeyUsage {
+                label: Label::Hd,
+                scheme: Scheme::Cbcs,
+                elsewhere: None,
+            },
+            iv: None,
+        }],
+        partner: Partner {
+            name: "encryptor".to_owned(),
+            protocol: "speke-2.0".to_owned(),
+            recipients: vec![],
+        },
+    };
+    partner.exchange(asked).await.unwrap();
+    let claimed = one.lease(0..1).await.unwrap();
+    assert_eq!(claimed[0].key_id, KeyId::new([5; 16]));
+    // Asked for once more, so that it was read as it is now.
+    one.lease(0..1).await.unwrap();
+    server.stop();
+    assert!(same(&one.lease(0..1).await.unwrap(), &claimed));
+    unavailable(one.lease(1..2).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -641,35 +686,4 @@ async fn the_password_is_read_at_each_connection_and_never_told() {
     std::fs::write(&path, "open sesame\n").unwrap();
     soon(async || node.operator.init(PASSPHRASE.into()).await.ok()).await;
     node.lease(0..1).await.unwrap();
-}
-
-/// `cargo test --release -p keystore --test shared_store -- --ignored --nocapture`
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement: leases of known keys per second, two nodes over one database, 16 callers each"]
-async fn leases_per_second() {
-    const SPAN: Duration = Duration::from_secs(5);
-    let Some(server) = postgres::server() else {
-        return;
-    };
-    let settings = server.settings(&server.database().await);
-    let nodes = nodes::<2>(&settings).await.map(Arc::new);
-    nodes[0].lease(0..64).await.unwrap();
-    let callers = (0..32_u32).map(|caller| {
-        let node = nodes[usize::try_from(caller).unwrap() % 2].clone();
-        tokio::spawn(async move {
-            let (began, mut leases) = (Instant::now(), 0_u64);
-            while began.elapsed() < SPAN {
-                let number = (caller + u32::try_from(leases % 64).unwrap()) % 64;
-                node.lease(number..number + 1).await.unwrap();
-                leases += 1;
-            }
-            leases
-        })
-    });
-    let callers: Vec<_> = callers.collect();
-    let mut leases = 0;
-    for caller in callers {
-        leases += caller.await.unwrap();
-    }
-    eprintln!("{} leases per second", leases / SPAN.as_secs());
 }

@@ -73,7 +73,8 @@ impl Keys {
         *self.seal.borrow()
     }
 
-    /// Leases the keys of `contexts`, which carry different labels.
+    /// Leases the keys of `contexts`: of one asset, with different labels. What the keystore has refused is not asked
+    /// for again for [`REFUSED_FOR`].
     ///
     /// # Errors
     /// What the keystore says.
@@ -82,14 +83,14 @@ impl Keys {
         contexts: Vec<KeyContext>,
     ) -> Result<HeldKeys, keystore_client::Error> {
         let asked = Instant::now();
-        let of = contexts.first().map(|context| context.asset.clone());
-        if let Some(why) = of.as_ref().and_then(|asset| self.refused(asset, asked)) {
+        let asset = contexts.first().map(|context| context.asset.clone());
+        if let Some(why) = (asset.as_ref()).and_then(|asset| self.refused(asset, asked)) {
             return Err(keystore_client::Error::Denied(why));
         }
         let mut seal = self.seal.clone();
         let before = *seal.borrow_and_update();
         let lease = self.keystore.lease(LeaseRequest { contexts }).await;
-        if let (Err(keystore_client::Error::Denied(why)), Some(asset)) = (&lease, of) {
+        if let (Err(keystore_client::Error::Denied(why)), Some(asset)) = (&lease, asset) {
             self.refuse(asset, asked, why);
         }
         let lease = lease?;
@@ -172,9 +173,10 @@ impl HeldKeys {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use keystore_client::{Answer, ExportRequest, ExportedKey, Lease};
+    use keystore_types::{Generation, SUBSAMPLE_RULE, Scheme};
 
     use super::*;
 
@@ -220,6 +222,62 @@ mod tests {
     async fn a_seal_ends_a_lease_however_short_it_was() {
         assert!(ended_by(&[SealState::Sealed]).await);
         assert!(ended_by(&[SealState::Sealed, SealState::Unsealed]).await);
+    }
+
+    /// A keystore that refuses everything, and counts how often it had to.
+    struct Refusing(AtomicUsize);
+
+    impl Keystore for Refusing {
+        fn lease(&self, _: LeaseRequest) -> Answer<'_, Lease> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async { Err(keystore_client::Error::Denied("not yours".to_owned())) })
+        }
+
+        fn export(&self, _: ExportRequest) -> Answer<'_, Vec<ExportedKey>> {
+            Box::pin(async { Err(keystore_client::Error::Sealed) })
+        }
+
+        fn seal_state(&self) -> watch::Receiver<SealState> {
+            watch::Sender::new(SealState::Unsealed).subscribe()
+        }
+    }
+
+    #[tokio::test]
+    async fn viewers_cannot_use_up_what_a_node_may_be_refused() {
+        let keystore = Arc::new(Refusing(AtomicUsize::new(0)));
+        let keys = Keys::new(keystore.clone(), Form::best());
+        let asked = || keystore.0.load(Ordering::Relaxed);
+        let context = |asset: &str| KeyContext {
+            tenant: "default".to_owned(),
+            asset: asset.parse().unwrap(),
+            label: Label::Hd,
+            scheme: Scheme::Cbcs,
+            subsample_rule: SUBSAMPLE_RULE,
+            generation: Generation {
+                sources: [7; 32],
+                number: 0,
+            },
+        };
+        for _ in 0..10 {
+            let refused = keys.lease(vec![context("other")]).await.err().unwrap();
+            assert!(refused.to_string().contains("not yours"), "{refused}");
+        }
+        assert_eq!(asked(), 1);
+        assert!(keys.lease(vec![context("another")]).await.is_err());
+        assert_eq!(asked(), 2);
+        // It may have been granted since.
+        let other = "other".parse().unwrap();
+        assert!(keys.refused(&other, Instant::now()).is_some());
+        assert!(keys.refused(&other, Instant::now() + REFUSED_FOR).is_none());
+        // However many there are, memory is bounded.
+        for number in 0..2 * MAX_REFUSALS {
+            keys.refuse(
+                format!("film-{number}").parse().unwrap(),
+                Instant::now(),
+                "",
+            );
+        }
+        assert_eq!(keys.refusals.lock().unwrap().len(), MAX_REFUSALS);
     }
 
     #[tokio::test]

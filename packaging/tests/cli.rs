@@ -7,7 +7,7 @@
 mod offline_audit;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -471,7 +471,7 @@ fn the_demo_plays_and_leaves_nothing_behind() {
 /// What a configuration of the test's own asks for, at ports that are free now.
 fn serving(folder: &Path) -> (PathBuf, u16) {
     let free: Vec<_> = (0..5)
-        .map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap())
+        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
         .collect();
     let ports: Vec<u16> = free
         .iter()
@@ -620,8 +620,14 @@ fn three_processes_serve_as_one_does() {
         "[keystore.callers.all]\nuser = {:?}\nmay = [\"lease\", \"export\"]\n",
         uid.trim()
     );
+    let admin = (TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap())
+    .port();
+    let admin_of_keystore = format!("[keystore.admin]\nlisten = \"127.0.0.1:{admin}\"\n");
     let text = fs::read_to_string(&config).unwrap();
-    fs::write(&config, format!("{text}{callers}")).unwrap();
+    fs::write(&config, format!("{text}{callers}{admin_of_keystore}")).unwrap();
     let config = config.to_str().unwrap();
     let start = |role: &str| {
         let child = castellum()
@@ -641,6 +647,15 @@ fn three_processes_serve_as_one_does() {
     }
     let url = format!("http://127.0.0.1:{plain}/v1/film/cenc/main.mpd");
     eventually("encrypted plays", || get(&url).0 == 200);
+    // Its alarms can be hung on a process of its own, too.
+    let (status, metrics) = get(&format!("http://127.0.0.1:{admin}/metrics"));
+    assert_eq!(status, 200);
+    for metric in [
+        "castellum_keystore_unsealed 1",
+        "castellum_keystore_ops_total{op=\"lease\",result=\"ok\"}",
+    ] {
+        assert!(metrics.contains(metric), "{metric}: {metrics}");
+    }
     for role in &mut running {
         role.signal("-TERM");
     }

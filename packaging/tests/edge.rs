@@ -62,6 +62,15 @@ fn an_edge_serves_what_it_was_granted_with_keys_of_the_core_until_it_is_revoked(
         .output()
         .unwrap();
     assert_eq!(again.status.code(), Some(2), "a machine keeps its keys");
+    for name in ["", "../elsewhere", "a b", "a/b"] {
+        let odd = castellum()
+            .args(["keystore", "enrol", name])
+            .arg(edge_folder.path())
+            .output()
+            .unwrap();
+        assert_eq!(odd.status.code(), Some(2), "{name:?} is no name");
+    }
+    assert!(!edge_folder.path().with_file_name("elsewhere.key").exists());
     for secret in ["edge1.key", "edge1.node-key"] {
         use std::os::unix::fs::PermissionsExt as _;
         let mode = fs::metadata(edge_folder.path().join(secret)).unwrap();

@@ -343,6 +343,10 @@ impl Check<'_> {
             tombstone_file,
             approval_term: keystore.approval_term.0,
             external_assets,
+            admin: AdminSettings {
+                address: keystore.admin.listen.0,
+                hosts: keystore.admin.hosts,
+            },
             listener,
             nodes,
             drain: shared.drain,

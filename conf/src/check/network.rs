@@ -73,7 +73,10 @@ impl Check<'_> {
     /// wildcard.
     pub(super) fn addresses(&mut self, document: &Document) {
         let Document {
-            origin, license, ..
+            origin,
+            license,
+            keystore,
+            ..
         } = document;
         let named = [
             ("origin.tls.listen", origin.tls.listen),
@@ -82,6 +85,8 @@ impl Check<'_> {
             ("license.tls.listen", license.tls.listen),
             ("license.plain.listen", license.plain.listen),
             ("license.admin.listen", license.admin.listen),
+            ("keystore.admin.listen", keystore.admin.listen),
+            ("keystore.listener.listen", keystore.listener.listen),
         ];
         let mut taken: Vec<(&str, SocketAddr)> = Vec::new();
         for (key, address) in named {

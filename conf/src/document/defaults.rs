@@ -264,6 +264,7 @@ impl Default for KeystoreDocument {
             pkcs11: Pkcs11Document::default(),
             transit: TransitDocument::default(),
             postgres: PostgresDocument::default(),
+            admin: KeystoreAdminDocument::default(),
             listener: ListenerDocument::default(),
             nodes: BTreeMap::new(),
             core: CoreDocument::default(),
@@ -336,6 +337,15 @@ impl Default for PostgresDocument {
             connections: 8,
             timeout: Span::seconds(2),
             survival: Span::seconds(900),
+        }
+    }
+}
+
+impl Default for KeystoreAdminDocument {
+    fn default() -> Self {
+        Self {
+            listen: Address(None),
+            hosts: Vec::new(),
         }
     }
 }

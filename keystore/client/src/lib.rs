@@ -168,11 +168,13 @@ pub struct ExportedKey {
 pub enum SealState {
     /// There is no root yet: `keystore init` makes one. Counts as sealed.
     Uninitialised,
-    /// The root is not in memory; no key leaves.
+    /// The root is not in memory; no key leaves. Stays until the keystore says otherwise, also when its process is gone.
+    /// Whoever the keystore turns away is told the same.
     Sealed,
     /// Keys can be had.
     Unsealed,
-    /// The keystore's process does not answer; held leases run to their term.
+    /// The keystore's process, which was not sealed when it was last heard of, does not answer; held leases run to their
+    /// term.
     Unreachable,
 }
 

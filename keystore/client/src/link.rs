@@ -157,7 +157,10 @@ async fn run(
             }
             Err(why) => why,
         };
-        state.send_replace(SealState::Unreachable);
+        state.send_if_modified(|told| {
+            let lost = without(*told, &why);
+            std::mem::replace(told, lost) != lost
+        });
         if last_said.as_ref() != Some(&why) {
             let error = Error::from(why.clone());
             tracing::warn!(%place, %error, "no connection to the keystore");
@@ -175,6 +178,19 @@ async fn run(
                 None => return,
             },
         }
+    }
+}
+
+/// What is told while there is no connection, for a reason, where `last` was told before.
+///
+/// Whoever watches sees the latest state only, so a seal that the connection did not outlive must stay in view: leases end
+/// with it, and not with the keystore's absence.
+const fn without(last: SealState, why: &Fault) -> SealState {
+    match (last, why) {
+        // Turned away for good: revoked, or no caller any more.
+        (_, Fault::Denied(_)) => SealState::Sealed,
+        (SealState::Sealed | SealState::Uninitialised, _) => last,
+        (SealState::Unsealed | SealState::Unreachable, _) => SealState::Unreachable,
     }
 }
 

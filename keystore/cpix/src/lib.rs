@@ -113,7 +113,7 @@
 //! assert!(answer.contains("<pskc:PlainValue>AQEBAQEBAQEBAQEBAQEBAQ==</pskc:PlainValue>"));
 //!
 //! let broken = body.replace(r#" intendedTrackType="ALL""#, "");
-//! let error = serve(&headers, broken.as_bytes(), &random, |_| unreachable!()).unwrap_err();
+//! let error = serve(&headers, broken.as_bytes(), &random, |_| ContentKey::take(&mut [1; 16])).unwrap_err();
 //! assert_eq!(
 //!     error.to_string(),
 //!     "/CPIX/ContentKeyUsageRuleList[1]/ContentKeyUsageRule[1]/@intendedTrackType (line 12, column 5): \

@@ -20,6 +20,7 @@ use sqlx::{ConnectOptions as _, Connection as _};
 const SCRIPT: &str = r#"
 set -eu
 folder=$(mktemp -d)
+trap 'exit 1' HUP INT TERM
 trap '"$0/pg_ctl" stop -s -D "$folder/data" -m immediate || :; rm -rf "$folder"' EXIT
 "$0/initdb" -D "$folder/data" -U castellum -A trust --no-sync -E UTF8 --locale=C >/dev/null
 cat >>"$folder/data/postgresql.conf" <<END

@@ -7,8 +7,8 @@
 //!
 //! Whoever comes is a configured [`Partner`] or nobody. What a partner may, with which assets, and to whom keys may be
 //! encrypted is decided here; whether this server may exchange keys at all, and which key an id stands for, is the
-//! keystore's to say. What comes from other vendors' key servers is ordered by [`vendor`]. Refusals are plain text for whoever integrates an encryptor: SPEKE has it so, and no player ever
-//! sees them.
+//! keystore's to say. What comes from other vendors' key servers is ordered by [`vendor`]. Refusals are plain text for
+//! whoever integrates an encryptor: SPEKE has it so, and no player ever sees them.
 
 mod document;
 mod partner;

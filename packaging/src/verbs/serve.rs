@@ -80,13 +80,13 @@ async fn serve(settings: &Settings, wanted: &[Role]) -> Result<(), Failure> {
     if wanted.contains(&Role::Origin) {
         roles.origin(&settings.origin, None).await?;
     }
-    // One process has one admin listener; the keystore alone has none: its control socket says how it stands.
+    // One process has one admin listener.
     let admin = if wanted.contains(&Role::Origin) {
         Admin::bind(&settings.origin.admin).await?
     } else if wanted.contains(&Role::License) {
         Admin::bind(&settings.license.admin).await?
     } else {
-        None
+        Admin::bind(&settings.keystore.admin).await?
     };
     if let Some(admin) = admin {
         roles.admin(admin, metrics, Router::new());

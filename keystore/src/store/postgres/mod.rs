@@ -327,7 +327,7 @@ impl Store for Postgres {
             };
             match self.link.read("look for keys", read).await {
                 Ok(rows) => {
-                    self.remembered.take_in(rows.iter().flatten());
+                    self.remembered.take_in_answer(contexts, &rows);
                     Ok(rows)
                 }
                 Err(error) => self.survive(error, || self.remembered.of_contexts(contexts)),

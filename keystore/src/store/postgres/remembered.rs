@@ -18,7 +18,8 @@ pub(super) struct Remembered(Mutex<Rows>);
 #[derive(Default)]
 struct Rows {
     by_id: Recent<KeyId, KeyRow>,
-    ids: Recent<KeyContext, KeyId>,
+    /// `None` where there was no key.
+    ids: Recent<KeyContext, Option<KeyId>>,
     nodes: Recent<[u8; 32], ()>,
 }
 
@@ -28,7 +29,18 @@ impl Remembered {
         for row in rows {
             if matches!(row.body, KeyBody::Wrapped(_)) {
                 known.by_id.put(row.key_id, row.clone());
-                known.ids.put(row.context.clone(), row.key_id);
+                known.ids.put(row.context.clone(), Some(row.key_id));
+            }
+        }
+    }
+
+    /// The answer to a question for contexts: an exchanged key is found only after its content has none of its own.
+    pub(super) fn take_in_answer(&self, contexts: &[KeyContext], rows: &[Option<KeyRow>]) {
+        self.take_in(rows.iter().flatten());
+        let mut known = self.rows();
+        for (context, row) in contexts.iter().zip(rows) {
+            if row.is_none() {
+                known.ids.put(context.clone(), None);
             }
         }
     }
@@ -37,9 +49,9 @@ impl Remembered {
     pub(super) fn of_contexts(&self, contexts: &[KeyContext]) -> Option<Vec<Option<KeyRow>>> {
         let mut known = self.rows();
         (contexts.iter())
-            .map(|context| {
-                let id = known.ids.get(context)?;
-                known.by_id.get(&id).map(Some)
+            .map(|context| match known.ids.get(context)? {
+                Some(id) => known.by_id.get(&id).map(Some),
+                None => Some(None),
             })
             .collect()
     }
