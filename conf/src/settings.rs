@@ -3,6 +3,7 @@
 
 mod exchange;
 mod license;
+mod terms;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 pub use self::exchange::*;
 pub use self::license::*;
+pub use self::terms::*;
 use crate::{SecretSource, User};
 
 /// Everything that was configured.
@@ -494,6 +496,8 @@ pub struct PolicySettings {
     pub hls_clear_key: HlsClearKey,
     /// The version of the manifests' text.
     pub writer: u16,
+    /// What its licences say.
+    pub license: LicenseTermsSettings,
 }
 
 /// A DRM system.

@@ -9,6 +9,7 @@ mod people;
 mod postgres;
 mod rules;
 mod served;
+mod terms;
 mod unlock;
 mod vendors;
 

@@ -43,6 +43,8 @@ pub struct LicensePolicySettings {
     pub scheme: PackScheme,
     /// The systems that it signals, and no other is licensed.
     pub systems: Vec<System>,
+    /// What its licences say.
+    pub terms: LicenseTermsSettings,
 }
 
 /// One issuer of entitlement tokens.
