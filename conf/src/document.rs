@@ -265,9 +265,9 @@ pub struct IssuerDocument {
     pub audience: Option<String>,
     /// The `kid` that a token's header may name. A token that names another is not this issuer's.
     pub key_id: Option<String>,
-    /// `HS256`, `ES256` or `EdDSA`: the one algorithm that the key is used with, whatever a token says. Required.
+    /// `HS256`, `ES256`, `ES384`, `EdDSA`, `RS256` or `PS256`: the one algorithm that the key is used with, whatever a token says. Required.
     pub algorithm: Option<TokenAlgorithm>,
-    /// The file of the key. HS256: the secret, at least 32 bytes; ES256 and EdDSA: the public key in PEM.
+    /// The file of the key. HS256: the secret, at least 32 bytes; the others: the public key in PEM.
     pub key_file: Option<PathBuf>,
     /// The systemd credential that is the key, instead of `key_file`.
     pub key_credential: Option<String>,

@@ -129,7 +129,7 @@ pub struct IssuerSettings {
     pub key_id: Option<String>,
     /// The one algorithm that its key is used with, whatever a token says.
     pub algorithm: TokenAlgorithm,
-    /// HS256: the secret itself, at least 32 bytes, less one trailing line feed. ES256 and EdDSA: the public key in PEM.
+    /// HS256: the secret itself, at least 32 bytes, less one trailing line feed. The others: the public key in PEM, or a JWK.
     pub key: SecretSource,
 }
 
@@ -275,9 +275,18 @@ pub enum TokenAlgorithm {
     /// ECDSA on P-256 with SHA-256.
     #[serde(rename = "ES256")]
     Es256,
+    /// ECDSA on P-384 with SHA-384.
+    #[serde(rename = "ES384")]
+    Es384,
     /// Ed25519.
     #[serde(rename = "EdDSA")]
     EdDsa,
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    #[serde(rename = "RS256")]
+    Rs256,
+    /// RSASSA-PSS with SHA-256.
+    #[serde(rename = "PS256")]
+    Ps256,
 }
 
 /// What the keystore needs.

@@ -6,6 +6,7 @@
 mod claims;
 pub mod inspect;
 mod issuer;
+mod jwk;
 mod key;
 pub mod mint;
 mod provider;

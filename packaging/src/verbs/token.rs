@@ -91,8 +91,14 @@ enum SigningAlgorithm {
     Hs256,
     #[value(name = "ES256")]
     Es256,
+    #[value(name = "ES384")]
+    Es384,
     #[value(name = "EdDSA")]
     EdDsa,
+    #[value(name = "RS256")]
+    Rs256,
+    #[value(name = "PS256")]
+    Ps256,
 }
 
 #[derive(Serialize)]
@@ -131,7 +137,10 @@ impl Mint {
         let algorithm = match self.algorithm {
             SigningAlgorithm::Hs256 => Algorithm::Hs256,
             SigningAlgorithm::Es256 => Algorithm::Es256,
+            SigningAlgorithm::Es384 => Algorithm::Es384,
             SigningAlgorithm::EdDsa => Algorithm::EdDsa,
+            SigningAlgorithm::Rs256 => Algorithm::Rs256,
+            SigningAlgorithm::Ps256 => Algorithm::Ps256,
         };
         let key = SigningKey::read(algorithm, &content).map_err(Failure::failed)?;
         let now = SystemClock.now();
