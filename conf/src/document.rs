@@ -5,6 +5,7 @@
 
 mod defaults;
 mod exchange;
+mod issuers;
 mod license;
 
 use std::collections::BTreeMap;
@@ -13,12 +14,13 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use self::exchange::*;
+pub use self::issuers::*;
 pub use self::license::*;
 
 use crate::address::Address;
 use crate::settings::{
-    CallerRight, Ciphers, ColdReads, ExchangeRight, HlsClearKey, KeyCipher, LogFormat, PackScheme,
-    StorageMode, System, TokenAlgorithm, TrackLabel, VendorProtocol,
+    CallerRight, Ciphers, ColdReads, ExchangeRight, HlsClearKey, KeyCipher, KidRule, LogFormat,
+    PackScheme, StorageMode, System, TokenAlgorithm, TokenShape, TrackLabel, VendorProtocol,
 };
 use crate::units::{Size, Span};
 

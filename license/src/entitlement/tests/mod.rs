@@ -14,6 +14,9 @@ use ring::{hmac, signature};
 use super::*;
 
 mod attacks;
+mod key_sets;
+mod remembered;
+mod shapes;
 mod vectors;
 
 const NOW: UnixTime = UnixTime::from_seconds(1_700_000_000);
@@ -22,13 +25,7 @@ const HEADER: &str = r#"{"alg":"HS256"}"#;
 const CLAIMS: &str = r#"{"iss":"ott","aud":"castellum","exp":1700000060,"assets":["film"]}"#;
 
 fn issuer(key: VerificationKey) -> Issuer {
-    Issuer {
-        name: "test".to_owned(),
-        iss: "ott".to_owned(),
-        audience: "castellum".to_owned(),
-        key_id: None,
-        key,
-    }
+    Issuer::new("test", "ott", "castellum", key)
 }
 
 fn hs256() -> Verifier {
@@ -329,7 +326,7 @@ mod issuers {
     fn a_token_is_tried_only_with_keys_of_its_issuer_algorithm_and_key_id() {
         let key = || VerificationKey::read(Algorithm::Hs256, SECRET).unwrap();
         let named = |id: &str| Issuer {
-            key_id: Some(id.to_owned()),
+            keys: Keys::Fixed(KeySet::of(Some(id.to_owned()), key())),
             ..issuer(key())
         };
         let (_, public) = key_pair(Algorithm::EdDsa);
@@ -340,7 +337,7 @@ mod issuers {
             (vec![], HEADER, Some(Name)),
             (
                 vec![Issuer {
-                    iss: "other".to_owned(),
+                    iss: Some("other".to_owned()),
                     ..issuer(key())
                 }],
                 HEADER,

@@ -39,7 +39,7 @@ fn the_tokens_of_rfc_7515_are_signed_but_grant_nothing() {
     ] {
         let key = VerificationKey::read(algorithm, key.as_bytes()).unwrap();
         let verifier = Verifier::new(vec![Issuer {
-            iss: "joe".to_owned(),
+            iss: Some("joe".to_owned()),
             ..issuer(key)
         }]);
         let rejection = verifier.verify(token, NOW).unwrap_err();
