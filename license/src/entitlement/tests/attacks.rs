@@ -223,7 +223,7 @@ fn ecdsa_signatures_are_two_numbers_in_range() {
     let pkcs8 = STANDARD.decode(body).unwrap();
     let order = unhex("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551");
 
-    let sign = |with: &'static signature::EcdsaSigningAlgorithm| {
+    let sign = |with: &'static EcdsaSigningAlgorithm| {
         let pair = EcdsaKeyPair::from_pkcs8(with, &pkcs8, &random).unwrap();
         pair.sign(&random, parts.as_bytes())
             .unwrap()
