@@ -5,6 +5,7 @@
 
 mod defaults;
 mod exchange;
+mod issuers;
 mod license;
 mod terms;
 
@@ -14,15 +15,12 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use self::exchange::*;
+pub use self::issuers::*;
 pub use self::license::*;
 pub use self::terms::*;
 
 use crate::address::Address;
-use crate::settings::{
-    CallerRight, Ciphers, ColdReads, ExchangeRight, FairPlayHdcp, Hdcp, HlsClearKey, KeyCipher,
-    LogFormat, PackScheme, PlayReadyLevel, StorageMode, System, TokenAlgorithm, TrackLabel,
-    VendorProtocol, WidevineLevel,
-};
+use crate::settings::*;
 use crate::units::{Size, Span};
 
 /// The whole file.

@@ -22,10 +22,12 @@ pub mod format;
 pub mod http;
 pub mod issue;
 mod json;
+mod outbound;
 pub mod policy;
 mod refusal;
 mod run;
 mod telemetry;
+mod wiped;
 
 pub use clock::{Clock, SystemClock, UnixTime};
 pub use error::{Error, ErrorKind};

@@ -9,7 +9,7 @@ use keystore_client::Keystore;
 use keystore_types::{AssetId, KeyId};
 use origin_front::{Body, BodyError, Request, Response, Service, cors};
 
-use super::bearer;
+use super::bearer::Sources;
 use super::rescue::{method_not_allowed, not_found, rescue};
 use super::route::Route;
 use super::stack;
@@ -40,8 +40,10 @@ pub struct Parts {
     pub decisions: Arc<DecisionLog>,
     /// What the time is.
     pub clock: Arc<dyn Clock>,
-    /// The header that carries the token.
+    /// The header that may carry the token besides `Authorization`.
     pub token_header: HeaderName,
+    /// The query parameter that may; none: the URL carries none.
+    pub token_query: Option<String>,
     /// The longest body of a request, in bytes.
     pub body_bytes: usize,
     /// Key exchange with other vendors; none: its URLs are not there.
@@ -156,8 +158,13 @@ impl LicenseService {
             keystore,
             ..
         } = &*self.parts;
-        let token = bearer::token(&head.headers, &self.parts.token_header)?;
-        let entitlement = verifier.verify(token, draft.time).map_err(|rejection| {
+        let sources = Sources {
+            header: &self.parts.token_header,
+            query: self.parts.token_query.as_deref(),
+        };
+        let token = sources.token(head, None)?;
+        let verdict = verifier.admit(token, draft.time).await;
+        let entitlement = verdict.map_err(|rejection| {
             draft.bearer = rejection.bearer;
             rejection.refusal
         })?;
