@@ -4,18 +4,18 @@
 //! reading. `cached` is the same token again. `decide` is the decision on a verified token.
 #![allow(clippy::unwrap_used, reason = "a benchmark's own data is sound")]
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use divan::Bencher;
-use keystore_types::KeyId;
+use keystore_client::KeyDescription;
+use keystore_types::{KeyId, Label, Scheme};
 use license::UnixTime;
 use license::entitlement::{
     Algorithm, AssetGrant, Claims, Issuer, SigningKey, VerificationKey, Verifier, mint,
 };
-use license::policy::{Challenge, Rules, System, decide};
+use license::policy::{self, Challenge, Rules, System, decide};
 use ring::hmac;
 use ring::rand::SystemRandom;
 use ring::signature::{
@@ -133,10 +133,25 @@ fn decide_on_three_keys(bencher: Bencher<'_, '_>) {
         system: System::ClearKey,
         asset: "film".parse().unwrap(),
         key_ids: (0..3).map(|byte| KeyId::new([byte; 16])).collect(),
+        persistent: false,
     };
+    let described = [Label::Audio, Label::Sd, Label::Hd]
+        .into_iter()
+        .zip(&challenge.key_ids);
+    let keys: Vec<_> = described
+        .map(|(label, key_id)| KeyDescription {
+            key_id: *key_id,
+            label,
+            scheme: Scheme::Cbcs,
+        })
+        .collect();
     let rules = Rules {
         allow_clear_key: true,
-        policies: BTreeMap::new(),
+        ..Rules::default()
     };
-    bencher.bench_local(|| decide(divan::black_box(&entitlement), &challenge, &rules));
+    bencher.bench_local(|| {
+        let mut case = policy::Case::new(divan::black_box(&entitlement), &challenge, NOW);
+        case.keys.clone_from(&keys);
+        decide(&case, &rules)
+    });
 }

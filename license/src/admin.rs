@@ -106,6 +106,8 @@ mod tests {
                 key_ids: Vec::new(),
                 bearer: None,
                 partner: None,
+                case: None,
+                left_out: Vec::new(),
             };
             log.record(draft, Outcome::from(&Refusal::NoToken));
         }

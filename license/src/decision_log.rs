@@ -18,6 +18,7 @@ use keystore_types::{AssetId, KeyId};
 use serde::Serialize;
 
 use crate::entitlement::Bearer;
+use crate::policy::{Case, LeftOut};
 use crate::{Refusal, UnixTime};
 
 /// The name of the file in the role's state folder.
@@ -60,6 +61,12 @@ pub struct Entry {
     /// The token's `jti`, likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_id: Option<String>,
+    /// What was decided on, once that was known: `castellum license replay` decides on it anew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub case: Option<Case>,
+    /// Keys that the licence does without, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
     /// Whether a licence was given.
     #[serde(flatten)]
     pub outcome: Outcome,
@@ -98,6 +105,8 @@ pub(crate) struct Draft {
     pub(crate) key_ids: Vec<KeyId>,
     pub(crate) bearer: Option<Bearer>,
     pub(crate) partner: Option<String>,
+    pub(crate) case: Option<Case>,
+    pub(crate) left_out: Vec<LeftOut>,
 }
 
 /// The log. Entries are visible to [`DecisionLog::latest`] before the response leaves.
@@ -159,6 +168,8 @@ impl DecisionLog {
             issuer,
             subject,
             token_id,
+            case: draft.case,
+            left_out: draft.left_out,
             outcome,
         };
         let mut held = self.held();
@@ -320,6 +331,8 @@ mod tests {
                 token_id: None,
             }),
             partner: None,
+            case: None,
+            left_out: Vec::new(),
         }
     }
 

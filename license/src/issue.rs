@@ -43,9 +43,10 @@ pub async fn issue(
     grant: &Grant,
     bearer: &Bearer,
 ) -> Result<License, Refusal> {
+    let key_ids = grant.key_ids();
     let request = ExportRequest {
         asset: challenge.asset.clone(),
-        key_ids: grant.key_ids.clone(),
+        key_ids: key_ids.clone(),
         entitlement: EntitlementRef {
             issuer: bearer.issuer.clone(),
             subject: bearer.subject.clone(),
@@ -55,15 +56,10 @@ pub async fn issue(
     };
     let mut keys = keystore.export(request).await.map_err(refusal)?;
     keys.retain(|exported| {
-        grant.key_ids.contains(&exported.key_id)
+        key_ids.contains(&exported.key_id)
             && grant.scheme.is_none_or(|scheme| scheme == exported.scheme)
     });
-    keys.sort_by_key(|exported| {
-        grant
-            .key_ids
-            .iter()
-            .position(|key_id| *key_id == exported.key_id)
-    });
+    keys.sort_by_key(|exported| key_ids.iter().position(|key_id| *key_id == exported.key_id));
     if keys.is_empty() {
         Err(Refusal::KeysUnknown)
     } else {
@@ -71,7 +67,7 @@ pub async fn issue(
     }
 }
 
-fn refusal(error: keystore_client::Error) -> Refusal {
+pub(crate) fn refusal(error: keystore_client::Error) -> Refusal {
     match error {
         keystore_client::Error::Sealed => Refusal::Sealed,
         keystore_client::Error::Denied(reason) => {

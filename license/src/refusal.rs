@@ -1,5 +1,6 @@
 use crate::entitlement::{Malformation, MessageFault};
 use crate::format::clearkey::RequestFault;
+use crate::policy::LeftOut;
 
 /// Why no licence is given. A player hears little of it; the decision log and the metrics hear it all.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,6 +59,18 @@ pub enum Refusal {
     /// The token names none of the requested keys.
     #[error("the token covers none of the requested keys")]
     KeysNotEntitled,
+    /// The licences' first moment, by policy or token, is still ahead.
+    #[error("licences are not given yet")]
+    NotYetAvailable,
+    /// Their last moment has passed.
+    #[error("licences are given no longer")]
+    NoLongerAvailable,
+    /// The licence is to be kept, which policy or token does not allow.
+    #[error("a licence that may be kept is not allowed")]
+    PersistenceNotAllowed,
+    /// Of the keys that are requested and entitled, none has a rule that can be kept.
+    #[error("the rule of no key is met: {}", reasons(.0))]
+    RulesUnmet(Vec<LeftOut>),
     /// The asset has none of the keys that are requested and entitled.
     #[error("the asset has none of the keys")]
     KeysUnknown,
@@ -122,6 +135,10 @@ impl Refusal {
             Self::ClearKeyNotAllowed => "clear_key_not_allowed",
             Self::AssetNotEntitled => "asset_not_entitled",
             Self::KeysNotEntitled => "keys_not_entitled",
+            Self::NotYetAvailable => "not_yet_available",
+            Self::NoLongerAvailable => "no_longer_available",
+            Self::PersistenceNotAllowed => "persistence_not_allowed",
+            Self::RulesUnmet(_) => "rules_unmet",
             Self::KeysUnknown => "keys_unknown",
             Self::KeystoreDenied => "keystore_denied",
             Self::RequestMalformed(_) => "request_malformed",
@@ -132,4 +149,12 @@ impl Refusal {
             Self::KeystoreUnavailable => "keystore_unavailable",
         }
     }
+}
+
+fn reasons(left_out: &[LeftOut]) -> String {
+    let reasons: Vec<_> = left_out
+        .iter()
+        .map(|LeftOut { key_id, why }| format!("{key_id}: {why}"))
+        .collect();
+    reasons.join("; ")
 }

@@ -6,9 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ::http::HeaderName;
-use conf::{LicensePolicySettings, LicenseSettings, PackScheme, Transport};
+use conf::{LicenseSettings, Transport};
 use keystore_client::Keystore;
-use keystore_types::Scheme;
 use origin_front::{Bound, Drain, Limits, Tls, Workers};
 
 use crate::admin;
@@ -17,8 +16,8 @@ use crate::entitlement::{Issuer, Refresher, Verifier};
 use crate::exchange::vendor::Vendors;
 use crate::exchange::{self, Exchange, Signals};
 use crate::http::service::{LicenseService, Parts};
-use crate::policy::{PolicyRule, Rules};
-use crate::{Error, SystemClock};
+use crate::policy::Rules;
+use crate::{Error, KeyBook, SystemClock};
 
 /// A licence server whose ports are taken: connections queue until it runs.
 pub struct Server {
@@ -84,7 +83,8 @@ impl Server {
             .unwrap_or_default();
         let service = LicenseService::new(Parts {
             verifier: Verifier::new(issuers).remembering(settings.token_cache_bytes)?,
-            rules: rules(settings),
+            rules: Rules::from(settings),
+            keys: KeyBook::new(Arc::clone(&keystore)),
             keystore,
             decisions: Arc::clone(&decisions),
             clock,
@@ -223,25 +223,6 @@ fn certificate(settings: &LicenseSettings) -> Result<Option<Tls>, Error> {
         .map_err(|error| Error::unavailable("load the licence server's certificate", error))
 }
 
-fn rules(settings: &LicenseSettings) -> Rules {
-    let rule = |policy: &LicensePolicySettings| PolicyRule {
-        clear_key: policy.systems.contains(&conf::System::ClearKey),
-        scheme: match policy.scheme {
-            PackScheme::Cbcs => Some(Scheme::Cbcs),
-            PackScheme::Cenc => Some(Scheme::Cenc),
-            PackScheme::Clear => None,
-        },
-    };
-    Rules {
-        allow_clear_key: settings.tenant.allow_clear_key,
-        policies: settings
-            .policies
-            .iter()
-            .map(|(name, policy)| (name.clone(), rule(policy)))
-            .collect(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read as _, Write as _};
@@ -252,7 +233,10 @@ mod tests {
     use conf::{IssuerSettings, ListenerSettings, SecretSource, TokenAlgorithm};
     use cpix::SystemId;
     use cpix::signalling::{SignalledKey, Signalling};
-    use keystore_client::{Answer, ExportRequest, ExportedKey, Lease, LeaseRequest, SealState};
+    use keystore_client::{
+        Answer, DescribeRequest, ExportRequest, ExportedKey, KeyDescription, Lease, LeaseRequest,
+        SealState,
+    };
     use origin_front::Phase;
     use tokio::sync::watch;
 
@@ -265,6 +249,10 @@ mod tests {
     struct Sealed(watch::Sender<SealState>);
 
     impl Keystore for Sealed {
+        fn describe(&self, _: DescribeRequest) -> Answer<'_, Vec<KeyDescription>> {
+            Box::pin(async { Err(keystore_client::Error::Sealed) })
+        }
+
         fn lease(&self, _: LeaseRequest) -> Answer<'_, Lease> {
             Box::pin(async { Err(keystore_client::Error::Sealed) })
         }

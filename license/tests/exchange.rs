@@ -35,7 +35,7 @@ use license::decision_log::DecisionLog;
 use license::entitlement::Verifier;
 use license::exchange::Exchange;
 use license::policy::Rules;
-use license::{LicenseService, Parts, SystemClock};
+use license::{KeyBook, LicenseService, Parts, SystemClock};
 use origin_front::{ClientCertificate, Request, RequestBody, Service as _};
 use ring::rand::SystemRandom;
 use tempfile::TempDir;
@@ -121,6 +121,7 @@ impl Rig {
             },
         );
         let service = LicenseService::new(Parts {
+            keys: KeyBook::new(keystore.clone()),
             verifier: Verifier::new(vec![]),
             rules: Rules::default(),
             keystore,

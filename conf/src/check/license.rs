@@ -22,6 +22,16 @@ impl Check<'_> {
         };
         let state_dir = self.absolute("license.state_dir", license.state_dir);
         let limits = license.limits;
+        if let Some(name) = &license.default_policy
+            && !policies.contains_key(name)
+        {
+            let known: Vec<&str> = policies.keys().map(String::as_str).collect();
+            self.fault(
+                "license.default_policy",
+                &format!("there is no policy `{name}`"),
+                &format!("there are: {}", known.join(", ")),
+            );
+        }
         LicenseSettings {
             public_url: shared.license_url.clone(),
             workers: self.workers("license.workers", license.workers),
@@ -75,6 +85,7 @@ impl Check<'_> {
             ),
             issuers: self.issuers(license.issuers),
             exchange: self.exchange(license.exchange, license.tls.listen.0.is_some()),
+            default_policy: license.default_policy,
             policies,
             tenant: shared.tenant.clone(),
         }

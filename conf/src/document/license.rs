@@ -27,6 +27,8 @@ pub struct LicenseDocument {
     pub admin: LicenseAdminDocument,
     /// Bounds of what clients may ask at once.
     pub limits: LicenseLimitsDocument,
+    /// The policy of tokens that name none. Without it, such a token may have every key that it covers, on no terms.
+    pub default_policy: Option<String>,
     /// Who may say what a viewer is entitled to, each a `[[license.issuers]]`. Without one, every token is refused. Default `[]`.
     pub issuers: Vec<IssuerDocument>,
     /// Key exchange with other vendors' encryptors and licence servers: SPEKE 1.0, 2.0 and 2.1 at `/speke/v1.0` and `/speke/v2.0`, CPIX documents at `/cpix/CONTENT-ID`.
@@ -94,6 +96,7 @@ impl Default for LicenseDocument {
             state_dir: "/var/lib/castellum/license".into(),
             workers: 0,
             token_header: "Authorization".to_owned(),
+            default_policy: None,
             token_query: None,
             token_cache: Size::mebibytes(32),
             tls: LicenseTlsDocument::default(),

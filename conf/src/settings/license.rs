@@ -34,6 +34,8 @@ pub struct LicenseSettings {
     pub issuers: Vec<IssuerSettings>,
     /// Key exchange; none: its URLs are not there.
     pub exchange: Option<ExchangeSettings>,
+    /// The policy of tokens that name none.
+    pub default_policy: Option<String>,
     /// The policies that a token may name.
     pub policies: BTreeMap<String, LicensePolicySettings>,
     /// Whose assets these are, and what that tenant allows.

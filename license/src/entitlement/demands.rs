@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use keystore_types::KeyId;
+use serde::{Deserialize, Serialize};
 
 use crate::UnixTime;
 
@@ -117,7 +118,7 @@ impl AddressBlock {
 }
 
 /// What a licence shall say; none: as configured.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LicenseDemand {
     /// Whether it may be stored.
     pub persistent: Option<bool>,
@@ -134,7 +135,7 @@ pub struct LicenseDemand {
 }
 
 /// When a player renews its licence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RenewalDemand {
     /// How long after its issue.
     pub after: Duration,

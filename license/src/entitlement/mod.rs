@@ -247,6 +247,11 @@ impl Entitlement {
         (self.0.claims.key_ids.as_ref()).is_none_or(|key_ids| key_ids.contains(key_id))
     }
 
+    /// The keys that the token names; none where it names assets only.
+    pub fn key_ids(&self) -> impl Iterator<Item = KeyId> {
+        self.0.claims.key_ids.iter().flatten().copied()
+    }
+
     /// What becomes of a request for keys of which some are not covered.
     pub fn kid_rule(&self) -> KidRule {
         self.0.kid_rule

@@ -133,6 +133,8 @@ impl Exchange {
             key_ids: Vec::new(),
             bearer: None,
             partner: None,
+            case: None,
+            left_out: Vec::new(),
         };
         let result = self.exchange(&ask, head, body, &mut draft).await;
         let outcome = match &result {

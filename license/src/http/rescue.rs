@@ -45,6 +45,10 @@ pub fn rescue(refusal: &Refusal) -> Response {
         | Refusal::ClearKeyNotAllowed
         | Refusal::AssetNotEntitled
         | Refusal::KeysNotEntitled
+        | Refusal::NotYetAvailable
+        | Refusal::NoLongerAvailable
+        | Refusal::PersistenceNotAllowed
+        | Refusal::RulesUnmet(_)
         | Refusal::KeysUnknown
         | Refusal::KeystoreDenied => Problem::new(
             StatusCode::FORBIDDEN,

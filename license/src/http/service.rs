@@ -19,8 +19,8 @@ use crate::exchange::Exchange;
 use crate::format::clearkey::{self, SessionType};
 use crate::format::{SecretBytes, hls_key};
 use crate::issue::{License, issue};
-use crate::policy::{Challenge, Decision, Rules, System, decide};
-use crate::{Clock, Refusal, telemetry};
+use crate::policy::{Case, Challenge, Decision, Rules, System, decide};
+use crate::{Clock, KeyBook, Refusal, telemetry};
 
 /// Answers licence requests.
 #[derive(Clone)]
@@ -34,6 +34,8 @@ pub struct Parts {
     pub verifier: Verifier,
     /// What is allowed at all.
     pub rules: Rules,
+    /// What is public about keys.
+    pub keys: KeyBook,
     /// Where the keys are.
     pub keystore: Arc<dyn Keystore>,
     /// Where decisions are written.
@@ -130,6 +132,8 @@ impl LicenseService {
             key_ids: ask.named_key().into_iter().collect(),
             bearer: None,
             partner: None,
+            case: None,
+            left_out: Vec::new(),
         };
         let result = self.license(ask, head, body, &mut draft).await;
         let outcome = match &result {
@@ -156,6 +160,7 @@ impl LicenseService {
             verifier,
             rules,
             keystore,
+            keys,
             ..
         } = &*self.parts;
         let sources = Sources {
@@ -174,10 +179,17 @@ impl LicenseService {
         let (challenge, form) = ask.read(body)?;
         draft.key_ids.clone_from(&challenge.key_ids);
 
-        let grant = match decide(&entitlement, &challenge, rules) {
+        let mut case = Case::new(&entitlement, &challenge, draft.time);
+        if !case.covered.is_empty() {
+            case.keys = keys.describe(&case.asset, &case.covered).await?;
+        }
+        let decision = decide(&case, rules);
+        draft.case = Some(case);
+        let grant = match decision {
             Decision::Grant(grant) => grant,
             Decision::Refuse(refusal) => return Err(refusal),
         };
+        draft.left_out.clone_from(&grant.left_out);
         let license = issue(&**keystore, &challenge, &grant, entitlement.bearer()).await?;
         draft.key_ids = license.key_ids();
         Ok(form.write(&license))
@@ -237,19 +249,21 @@ impl Ask {
     /// What is asked for, and the form in which it is to be given.
     fn read(self, body: Result<Bytes, BodyError>) -> Result<(Challenge, Form), Refusal> {
         let system = self.system();
-        let (key_ids, form) = match self.kind {
+        let (key_ids, persistent, form) = match self.kind {
             Kind::ClearKey => {
                 let body = body.map_err(unread)?;
                 let request = clearkey::Request::read(&body)?;
-                (request.key_ids, Form::JwkSet(request.session))
+                let persistent = request.session == SessionType::PersistentLicense;
+                (request.key_ids, persistent, Form::JwkSet(request.session))
             }
-            Kind::HlsKey(key_id) => (vec![key_id], Form::RawKey),
+            Kind::HlsKey(key_id) => (vec![key_id], false, Form::RawKey),
         };
         Ok((
             Challenge {
                 system,
                 asset: self.asset,
                 key_ids,
+                persistent,
             },
             form,
         ))

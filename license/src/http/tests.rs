@@ -10,7 +10,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use http_body_util::BodyExt as _;
 use keystore_client::{
-    Answer, ExportRequest, ExportedKey, Keystore, Lease, LeaseRequest, SealState,
+    Answer, DescribeRequest, ExportRequest, ExportedKey, KeyDescription, Keystore, Lease,
+    LeaseRequest, SealState,
 };
 use keystore_types::{AssetId, ConstantIv, ContentKey, KeyId, Label, Scheme};
 use origin_front::{Request, RequestBody, Response, Service as _};
@@ -22,7 +23,7 @@ use crate::decision_log::DecisionLog;
 use crate::entitlement::mint::{Claims, mint};
 use crate::entitlement::{Algorithm, AssetGrant, Issuer, SigningKey, VerificationKey, Verifier};
 use crate::policy::{PolicyRule, Rules};
-use crate::{Clock, UnixTime};
+use crate::{Clock, KeyBook, UnixTime};
 
 const BODY_BYTES: usize = 4096;
 const SECRET: &[u8] = b"an HS256 secret of the tests, which has 47 bytes";
@@ -47,35 +48,54 @@ struct Double {
     audit: Mutex<Vec<ExportRequest>>,
 }
 
+/// asset, key, tracks, scheme
+const RECORDS: [(&str, KeyId, Label, Scheme); 4] = [
+    ("film", AUDIO, Label::Audio, Scheme::Cbcs),
+    ("film", VIDEO, Label::Sd, Scheme::Cbcs),
+    ("film", VIDEO_CENC, Label::Sd, Scheme::Cenc),
+    ("series", OTHER, Label::Sd, Scheme::Cbcs),
+];
+
+impl Double {
+    fn check(&self, asset: &AssetId) -> Result<(), keystore_client::Error> {
+        match *self.seal.borrow() {
+            SealState::Unsealed if asset.as_str() == "private" => Err(
+                keystore_client::Error::Denied("no grant for this asset".to_owned()),
+            ),
+            SealState::Unsealed => Ok(()),
+            SealState::Sealed | SealState::Uninitialised => Err(keystore_client::Error::Sealed),
+            SealState::Unreachable => {
+                Err(keystore_client::Error::Unavailable("no answer".to_owned()))
+            }
+        }
+    }
+}
+
 impl Keystore for Double {
+    fn describe(&self, request: DescribeRequest) -> Answer<'_, Vec<KeyDescription>> {
+        Box::pin(async move {
+            self.check(&request.asset)?;
+            let described = RECORDS.into_iter().filter(|(asset, key_id, ..)| {
+                *asset == request.asset.as_str() && request.key_ids.contains(key_id)
+            });
+            let described = described.map(|(_, key_id, label, scheme)| KeyDescription {
+                key_id,
+                label,
+                scheme,
+            });
+            Ok(described.collect())
+        })
+    }
+
     fn lease(&self, _: LeaseRequest) -> Answer<'_, Lease> {
         Box::pin(async { Err(keystore_client::Error::Denied("not an origin".to_owned())) })
     }
 
     fn export(&self, request: ExportRequest) -> Answer<'_, Vec<ExportedKey>> {
         Box::pin(async move {
-            match *self.seal.borrow() {
-                SealState::Unsealed => {}
-                SealState::Sealed | SealState::Uninitialised => {
-                    return Err(keystore_client::Error::Sealed);
-                }
-                SealState::Unreachable => {
-                    return Err(keystore_client::Error::Unavailable("no answer".to_owned()));
-                }
-            }
-            if request.asset.as_str() == "private" {
-                return Err(keystore_client::Error::Denied(
-                    "no grant for this asset".to_owned(),
-                ));
-            }
+            self.check(&request.asset)?;
             self.audit.lock().unwrap().push(request.clone());
-            let records = [
-                ("film", AUDIO, Label::Audio, Scheme::Cbcs),
-                ("film", VIDEO, Label::Sd, Scheme::Cbcs),
-                ("film", VIDEO_CENC, Label::Sd, Scheme::Cenc),
-                ("series", OTHER, Label::Sd, Scheme::Cbcs),
-            ];
-            Ok(records
+            Ok(RECORDS
                 .into_iter()
                 .filter(|(asset, key_id, ..)| {
                     *asset == request.asset.as_str() && request.key_ids.contains(key_id)
@@ -122,7 +142,14 @@ impl Rig {
             audit: Mutex::default(),
         });
         let decisions = Arc::new(DecisionLog::in_memory());
-        let rule = |clear_key, scheme| PolicyRule { clear_key, scheme };
+        let rule = |clear_key: bool, scheme| PolicyRule {
+            systems: Some(match clear_key {
+                true => vec![conf::System::ClearKey],
+                false => vec![conf::System::Widevine],
+            }),
+            scheme,
+            ..PolicyRule::default()
+        };
         let policies = BTreeMap::from([
             ("cbcs".to_owned(), rule(true, Some(Scheme::Cbcs))),
             ("cenc".to_owned(), rule(true, Some(Scheme::Cenc))),
@@ -130,6 +157,7 @@ impl Rig {
             ("clear".to_owned(), rule(false, None)),
         ]);
         let service = LicenseService::new(Parts {
+            keys: KeyBook::new(keystore.clone()),
             verifier: Verifier::new(vec![Issuer::new(
                 "test",
                 "ott",
@@ -139,6 +167,7 @@ impl Rig {
             rules: Rules {
                 allow_clear_key,
                 policies,
+                default_policy: None,
             },
             keystore: keystore.clone(),
             decisions: Arc::clone(&decisions),
@@ -763,6 +792,11 @@ async fn the_record_names_the_bearer_once_proven_and_never_the_token() {
                 "number": 3, "time": NOW.as_seconds(), "system": "clearkey", "asset": "film",
                 "kids": [VIDEO], "issuer": "test", "subject": "viewer-1", "token_id": "t1",
                 "result": "granted",
+                "case": {
+                    "time": NOW.as_seconds(), "system": "clearkey", "asset": "film", "covers_asset": true,
+                    "requested": [UNKNOWN, VIDEO], "covered": [UNKNOWN, VIDEO],
+                    "keys": [{ "key_id": VIDEO, "label": "sd", "scheme": "cbcs" }],
+                },
             },
             {
                 "number": 2, "time": NOW.as_seconds(), "system": "clearkey", "asset": "film", "kids": [],

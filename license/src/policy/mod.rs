@@ -1,21 +1,36 @@
-//! Who gets which keys: a pure decision over what was proven, what is asked for and what is configured.
+//! Who gets which keys, and on what terms: a pure decision over what was proven, what is asked for and what is configured.
+//!
+//! Everything that it depends on besides the [`Rules`] stands in one [`Case`], which is recorded with it: so the same
+//! function says later why it was decided so, and how other rules would have it.
 
+pub mod case;
+mod rules;
 pub mod terms;
+#[cfg(test)]
+mod tests;
 
-use std::collections::BTreeMap;
+use keystore_types::{AssetId, KeyId, Label, Scheme};
+use serde::{Deserialize, Serialize};
 
-use keystore_types::{AssetId, KeyId, Scheme};
-
+pub use self::case::Case;
+pub use self::rules::{PolicyRule, Rules};
+use self::terms::{KeyRule, Terms, WidevineLevel, within};
 use crate::Refusal;
-use crate::entitlement::{Entitlement, KidRule};
 
 /// A licence system that this server answers for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum System {
     /// W3C ClearKey by EME.
     ClearKey,
     /// HLS `identity` keys.
     Hls,
+    /// Google Widevine.
+    Widevine,
+    /// Microsoft PlayReady.
+    PlayReady,
+    /// Apple FairPlay Streaming.
+    FairPlay,
 }
 
 impl System {
@@ -24,7 +39,25 @@ impl System {
         match self {
             Self::ClearKey => "clearkey",
             Self::Hls => "hls",
+            Self::Widevine => "widevine",
+            Self::PlayReady => "playready",
+            Self::FairPlay => "fairplay",
         }
+    }
+
+    /// What policies call it.
+    const fn signalled(self) -> conf::System {
+        match self {
+            Self::ClearKey | Self::Hls => conf::System::ClearKey,
+            Self::Widevine => conf::System::Widevine,
+            Self::PlayReady => conf::System::PlayReady,
+            Self::FairPlay => conf::System::FairPlay,
+        }
+    }
+
+    /// Whether it gives keys to players in the open, and so can keep no rule about them.
+    const fn is_open(self) -> bool {
+        matches!(self, Self::ClearKey | Self::Hls)
     }
 }
 
@@ -35,26 +68,10 @@ pub struct Challenge {
     pub system: System,
     /// The asset, named by the URL.
     pub asset: AssetId,
-    /// The keys, at least one, each once.
+    /// The keys, each once. None where the challenge is opaque and the URL names none: those that the token names.
     pub key_ids: Vec<KeyId>,
-}
-
-/// What the configuration says of licences.
-#[derive(Clone, Debug, Default)]
-pub struct Rules {
-    /// Whether the tenant allows keys to be handed out in the open, which both systems do.
-    pub allow_clear_key: bool,
-    /// The policies that a token may name.
-    pub policies: BTreeMap<String, PolicyRule>,
-}
-
-/// What a named policy says of licences.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PolicyRule {
-    /// Whether ClearKey is among its systems.
-    pub clear_key: bool,
-    /// The scheme of its pack; none where that is clear.
-    pub scheme: Option<Scheme>,
+    /// Whether the licence is to be kept beyond the session.
+    pub persistent: bool,
 }
 
 /// Whether a licence is given.
@@ -66,57 +83,144 @@ pub enum Decision {
     Refuse(Refusal),
 }
 
-/// The keys that may leave.
+/// The keys that may leave, at least one, and what their licence says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// Requested and entitled.
-    pub key_ids: Vec<KeyId>,
-    /// If the policy named is for one scheme, keys of others are left out.
+    /// Requested and entitled, with a rule that the system can keep.
+    pub keys: Vec<KeyGrant>,
+    /// If the policy is for one scheme, keys of others are left out.
     pub scheme: Option<Scheme>,
+    /// What the licence says.
+    pub terms: Terms,
+    /// What was requested and entitled, and why it is not among the keys.
+    pub left_out: Vec<LeftOut>,
 }
 
-/// Decides on a challenge.
+impl Grant {
+    /// The ids of the keys.
+    pub fn key_ids(&self) -> Vec<KeyId> {
+        self.keys.iter().map(|key| key.key_id).collect()
+    }
+}
+
+/// A key that may leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyGrant {
+    /// Its id.
+    pub key_id: KeyId,
+    /// The tracks that it protects.
+    pub label: Label,
+    /// What it asks of the device. Whoever writes the licence has the device's system keep it.
+    pub rule: KeyRule,
+}
+
+/// A key that is left out of a licence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// Its id.
+    pub key_id: KeyId,
+    /// Why.
+    pub why: Unmet,
+}
+
+/// The rule of a key that a request cannot meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum Unmet {
+    /// Its pictures are larger than the policy's `max_video`.
+    #[error("its pictures are larger than the policy allows")]
+    Resolution,
+    /// It asks for protected outputs, which a system that gives keys in the open cannot promise.
+    #[error("it asks for protected outputs, and this system protects none")]
+    Outputs,
+    /// It asks for a robust device, likewise.
+    #[error("it asks for a robust device, and this system knows none")]
+    Robustness,
+}
+
+/// Decides on a case. It is the only place where licences are granted or refused.
 ///
-/// A token that covers some of the keys gives those (DASH-IF Guidelines-Security, licence request model); the
-/// others are left out without a word. Where its issuer is strict, it gives none then.
-pub fn decide(entitlement: &Entitlement, challenge: &Challenge, rules: &Rules) -> Decision {
-    match grant(entitlement, challenge, rules) {
+/// A token that covers some of the keys gives those (DASH-IF Guidelines-Security, licence request model), unless its
+/// issuer's rule is strict; a key whose rule is unmet is left out; where none is left there is no licence.
+pub fn decide(case: &Case, rules: &Rules) -> Decision {
+    match grant(case, rules) {
         Ok(grant) => Decision::Grant(grant),
         Err(refusal) => Decision::Refuse(refusal),
     }
 }
 
-fn grant(
-    entitlement: &Entitlement,
-    challenge: &Challenge,
-    rules: &Rules,
-) -> Result<Grant, Refusal> {
-    if !entitlement.covers_asset(&challenge.asset) {
+fn grant(case: &Case, rules: &Rules) -> Result<Grant, Refusal> {
+    if !case.covers_asset {
         return Err(Refusal::AssetNotEntitled);
     }
-    let scheme = match entitlement.policy() {
+    let policy = match case.policy.as_deref().or(rules.default_policy.as_deref()) {
         None => None,
         // A name that means nothing here was meant to restrict something.
-        Some(name) => match rules.policies.get(name) {
-            Some(PolicyRule {
-                clear_key: true,
-                scheme: Some(scheme),
-            }) => Some(*scheme),
-            Some(_) | None => return Err(Refusal::PolicyUnmet),
-        },
+        Some(name) => (rules.policies.get(name))
+            .filter(|policy| policy.signals(case.system.signalled()))
+            .ok_or(Refusal::PolicyUnmet)
+            .map(Some)?,
     };
-    if !rules.allow_clear_key {
+    if case.system.is_open() && !rules.allow_clear_key {
         return Err(Refusal::ClearKeyNotAllowed);
     }
-    let key_ids: Vec<_> = challenge
-        .key_ids
-        .iter()
-        .copied()
-        .filter(|key_id| entitlement.covers_key(key_id))
-        .collect();
-    let left_out = key_ids.len() < challenge.key_ids.len();
-    if key_ids.is_empty() || (left_out && entitlement.kid_rule() == KidRule::Strict) {
+    let terms = case.terms(policy.map(|policy| policy.terms));
+    let policy = policy.unwrap_or(&rules::NO_POLICY);
+    if terms.begins.is_some_and(|begins| case.time < begins) {
+        return Err(Refusal::NotYetAvailable);
+    }
+    if terms.expires.is_some_and(|expires| case.time >= expires) {
+        return Err(Refusal::NoLongerAvailable);
+    }
+    if case.persistent && !terms.persistent {
+        return Err(Refusal::PersistenceNotAllowed);
+    }
+    if case.covered.is_empty() || (case.strict && case.covered.len() < case.requested.len()) {
         return Err(Refusal::KeysNotEntitled);
     }
-    Ok(Grant { key_ids, scheme })
+
+    let (mut keys, mut left_out) = (Vec::new(), Vec::new());
+    for key_id in &case.covered {
+        let Some(key) = case.keys.iter().find(|key| key.key_id == *key_id) else {
+            continue;
+        };
+        if policy.scheme.is_some_and(|scheme| scheme != key.scheme) {
+            continue;
+        }
+        let (key_id, label) = (*key_id, key.label);
+        let rule = policy.rule(label).and(case.rule(&key_id));
+        match unmet(case.system, label, &rule, policy.max_video) {
+            Some(why) => left_out.push(LeftOut { key_id, why }),
+            None => keys.push(KeyGrant {
+                key_id,
+                label,
+                rule,
+            }),
+        }
+    }
+    match (keys.is_empty(), left_out.is_empty()) {
+        (true, true) => Err(Refusal::KeysUnknown),
+        (true, false) => Err(Refusal::RulesUnmet(left_out)),
+        (false, _) => Ok(Grant {
+            keys,
+            scheme: policy.scheme,
+            terms,
+            left_out,
+        }),
+    }
+}
+
+/// Which rule of a key this request cannot meet, whatever the device is.
+fn unmet(system: System, label: Label, rule: &KeyRule, max_video: Option<Label>) -> Option<Unmet> {
+    if max_video.is_some_and(|most| !within(label, most)) {
+        return Some(Unmet::Resolution);
+    }
+    if !system.is_open() {
+        return None;
+    }
+    if rule.protects_outputs() {
+        return Some(Unmet::Outputs);
+    }
+    (rule.widevine > WidevineLevel::default() || rule.playready > terms::PlayReadyLevel::default())
+        .then_some(Unmet::Robustness)
 }

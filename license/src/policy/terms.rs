@@ -7,6 +7,7 @@ use std::time::Duration;
 
 pub use conf::{FairPlayHdcp, Hdcp, PlayReadyLevel, WidevineLevel};
 use keystore_types::Label;
+use serde::{Deserialize, Serialize};
 
 use crate::UnixTime;
 
@@ -38,6 +39,13 @@ pub struct Renewal {
     pub retry: Duration,
     /// How long it plays on while renewals fail.
     pub recovery: Duration,
+}
+
+impl Renewal {
+    /// How long a player waits where nobody says.
+    pub const RETRY: Duration = Duration::from_secs(10);
+    /// How long it plays on where nobody says.
+    pub const RECOVERY: Duration = Duration::from_secs(120);
 }
 
 impl Terms {
@@ -77,7 +85,8 @@ fn least<T: Ord>(one: Option<T>, two: Option<T>) -> Option<T> {
 }
 
 /// What a key asks of the device that gets it. The default asks nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct KeyRule {
     /// The least HDCP on digital outputs.
     pub hdcp: Hdcp,

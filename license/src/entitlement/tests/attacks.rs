@@ -372,7 +372,10 @@ fn a_single_use_token_has_an_id() {
 /// covered costs is the issuer's rule.
 #[test]
 fn a_token_opens_its_asset_and_its_keys_and_no_others() {
-    use crate::policy::{Challenge, Decision, Rules, System, decide};
+    use keystore_client::KeyDescription;
+    use keystore_types::{Label, Scheme};
+
+    use crate::policy::{Case, Challenge, Decision, Rules, System, decide};
     let rules = Rules {
         allow_clear_key: true,
         ..Rules::default()
@@ -389,8 +392,16 @@ fn a_token_opens_its_asset_and_its_keys_and_no_others() {
             system: System::ClearKey,
             asset: asset.parse().unwrap(),
             key_ids: key_ids.to_vec(),
+            persistent: false,
         };
-        match decide(&entitlement, &challenge, &rules) {
+        let mut case = Case::new(&entitlement, &challenge, NOW);
+        let described = case.covered.iter().map(|key_id| KeyDescription {
+            key_id: *key_id,
+            label: Label::Sd,
+            scheme: Scheme::Cbcs,
+        });
+        case.keys = described.collect();
+        match decide(&case, &rules) {
             Decision::Grant(_) => None,
             Decision::Refuse(refusal) => Some(refusal),
         }

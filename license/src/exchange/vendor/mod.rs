@@ -129,6 +129,8 @@ impl Vendors {
             key_ids: Vec::new(),
             bearer: None,
             partner: None,
+            case: None,
+            left_out: Vec::new(),
         };
         let result = self.order(asset, renew, &mut draft).await;
         let outcome = match &result {
