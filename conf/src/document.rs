@@ -7,6 +7,7 @@ mod defaults;
 mod exchange;
 mod issuers;
 mod license;
+mod terms;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,11 +17,13 @@ use serde::{Deserialize, Serialize};
 pub use self::exchange::*;
 pub use self::issuers::*;
 pub use self::license::*;
+pub use self::terms::*;
 
 use crate::address::Address;
 use crate::settings::{
-    CallerRight, Ciphers, ColdReads, ExchangeRight, HlsClearKey, KeyCipher, KidRule, LogFormat,
-    PackScheme, StorageMode, System, TokenAlgorithm, TokenShape, TrackLabel, VendorProtocol,
+    CallerRight, Ciphers, ColdReads, ExchangeRight, FairPlayHdcp, Hdcp, HlsClearKey, KeyCipher,
+    KidRule, LogFormat, PackScheme, PlayReadyLevel, StorageMode, System, TokenAlgorithm,
+    TokenShape, TrackLabel, VendorProtocol, WidevineLevel,
 };
 use crate::units::{Size, Span};
 
@@ -422,6 +425,8 @@ pub struct PolicyDocument {
     pub hls_clear_key: Option<HlsClearKey>,
     /// The version of the manifests' text. Default `1`.
     pub writer: Option<u16>,
+    /// What its licences say.
+    pub license: PolicyLicenseDocument,
 }
 
 /// What a tenant allows.

@@ -4,6 +4,7 @@
 mod exchange;
 mod issuers;
 mod license;
+mod terms;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use std::time::Duration;
 pub use self::exchange::*;
 pub use self::issuers::*;
 pub use self::license::*;
+pub use self::terms::*;
 use crate::{SecretSource, User};
 
 /// Everything that was configured.
@@ -496,6 +498,8 @@ pub struct PolicySettings {
     pub hls_clear_key: HlsClearKey,
     /// The version of the manifests' text.
     pub writer: u16,
+    /// What its licences say.
+    pub license: LicenseTermsSettings,
 }
 
 /// A DRM system.

@@ -1,5 +1,7 @@
 //! Who gets which keys: a pure decision over what was proven, what is asked for and what is configured.
 
+pub mod terms;
+
 use std::collections::BTreeMap;
 
 use keystore_types::{AssetId, KeyId, Scheme};
