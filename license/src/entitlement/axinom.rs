@@ -17,17 +17,21 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::claims::{Claims, key_id};
 use super::demands::{
-    AddressBlock, Demands, DrmSystem, FairPlayHdcpDemand, HdcpDemand, KeyDemand, KeyDemands,
-    LicenseDemand, PlayReadyDemand, RenewalDemand, StreamDemand, WidevineDemand,
+    AddressBlock, Demands, DrmSystem, KeyDemand, KeyDemands, LicenseDemand, PlayReadyDemand,
+    StreamDemand, WidevineDemand,
 };
 use super::token::Token;
 use crate::UnixTime;
+use crate::policy::terms::{FairPlayHdcp, Hdcp, PlayReadyLevel, Renewal, WidevineLevel};
 
 /// The longest text of a message that is kept, in bytes.
 const MAX_TEXT_LEN: usize = 256;
 
 /// The most entries of a list that is kept.
 const MAX_ENTRIES: usize = 256;
+
+/// How long a player waits between renewals that fail, where the message does not say.
+const RETRY: Duration = Duration::from_secs(10);
 
 /// What is wrong with an entitlement message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -249,13 +253,14 @@ impl<'a> Node<'a> {
         })
     }
 
-    /// Refuses members that are not known, where those could only restrict.
+    /// Refuses members that are not known, where those could only restrict. The name is shown where a log can take it.
     fn holds_only(&self, known: &[&str]) -> Result<(), MessageFault> {
-        let unknown = self
-            .members
-            .keys()
-            .find(|name| !known.contains(&name.as_str()));
-        unknown.map_or(Ok(()), |name| Err(self.unsupported(name)))
+        let mut names = self.members.keys();
+        let Some(name) = names.find(|name| !known.contains(&name.as_str())) else {
+            return Ok(());
+        };
+        let showable = name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_graphic());
+        Err(self.unsupported(if showable { name } else { "?" }))
     }
 
     fn license_demand(&self) -> Result<LicenseDemand, MessageFault> {
@@ -266,10 +271,12 @@ impl<'a> Node<'a> {
             self.boolean("allow_renewal")?.unwrap_or(false),
             self.seconds("renewal_delay")?,
         ) {
-            (true, Some(after)) => Some(RenewalDemand {
+            (true, Some(after)) => Some(Renewal {
                 after,
-                retry: self.seconds("renewal_retry_interval")?,
-                recovery: self.seconds("renewal_recovery")?,
+                retry: (self.seconds("renewal_retry_interval")?)
+                    .filter(|retry| !retry.is_zero())
+                    .unwrap_or(RETRY),
+                recovery: self.seconds("renewal_recovery")?.unwrap_or_default(),
             }),
             (true, None) | (false, _) => None,
         };
@@ -381,7 +388,7 @@ impl<'a> Node<'a> {
             },
             fairplay: match self.object("fairplay")? {
                 Some(fairplay) => fairplay.fairplay()?,
-                None => FairPlayHdcpDemand::None,
+                None => FairPlayHdcp::None,
             },
         })
     }
@@ -390,22 +397,22 @@ impl<'a> Node<'a> {
         self.holds_only(&["device_security_level", "hdcp", "cgms-a"])?;
         let level = self.read("device_security_level", |value| {
             Some(match value.as_str()? {
-                "SW_SECURE_CRYPTO" => 1,
-                "SW_SECURE_DECODE" => 2,
-                "HW_SECURE_CRYPTO" => 3,
-                "HW_SECURE_DECODE" => 4,
-                "HW_SECURE_ALL" => 5,
+                "SW_SECURE_CRYPTO" => WidevineLevel::SwSecureCrypto,
+                "SW_SECURE_DECODE" => WidevineLevel::SwSecureDecode,
+                "HW_SECURE_CRYPTO" => WidevineLevel::HwSecureCrypto,
+                "HW_SECURE_DECODE" => WidevineLevel::HwSecureDecode,
+                "HW_SECURE_ALL" => WidevineLevel::HwSecureAll,
                 _ => return None,
             })
         })?;
         let hdcp = self.read("hdcp", |value| {
             Some(match value.as_str()? {
-                "NONE" => HdcpDemand::None,
-                "1.0" | "1.1" | "1.2" | "1.3" | "1.4" => HdcpDemand::V1,
-                "2.0" => HdcpDemand::V2,
-                "2.1" => HdcpDemand::V2_1,
-                "2.2" => HdcpDemand::V2_2,
-                "2.3" => HdcpDemand::V2_3,
+                "NONE" => Hdcp::None,
+                "1.0" | "1.1" | "1.2" | "1.3" | "1.4" => Hdcp::V1,
+                "2.0" => Hdcp::V2,
+                "2.1" => Hdcp::V2_1,
+                "2.2" => Hdcp::V2_2,
+                "2.3" => Hdcp::V2_3,
                 _ => return None,
             })
         })?;
@@ -461,8 +468,12 @@ impl<'a> Node<'a> {
             }
         }
         let level = self.read("min_device_security_level", |value| {
-            let level = u16::try_from(value.as_u64()?).ok()?;
-            [150, 2000, 3000].contains(&level).then_some(level)
+            Some(match value.as_u64()? {
+                150 => PlayReadyLevel::Sl150,
+                2000 => PlayReadyLevel::Sl2000,
+                3000 => PlayReadyLevel::Sl3000,
+                _ => return None,
+            })
         })?;
         let above_100 = |level: Option<u64>| level.is_some_and(|level| level > 100);
         let least = PlayReadyDemand::default();
@@ -473,7 +484,7 @@ impl<'a> Node<'a> {
         })
     }
 
-    fn fairplay(&self) -> Result<FairPlayHdcpDemand, MessageFault> {
+    fn fairplay(&self) -> Result<FairPlayHdcp, MessageFault> {
         self.holds_only(&["hdcp", "allow_airplay", "allow_av_adapter"])?;
         for forbids in ["allow_airplay", "allow_av_adapter"] {
             if self.boolean(forbids)? == Some(false) {
@@ -482,9 +493,9 @@ impl<'a> Node<'a> {
         }
         let hdcp = self.read("hdcp", |value| {
             Some(match value.as_str()? {
-                "NONE" => FairPlayHdcpDemand::None,
-                "TYPE0" => FairPlayHdcpDemand::Type0,
-                "TYPE1" | "TYPE1_STRICT" => FairPlayHdcpDemand::Type1,
+                "NONE" => FairPlayHdcp::None,
+                "TYPE0" => FairPlayHdcp::Type0,
+                "TYPE1" | "TYPE1_STRICT" => FairPlayHdcp::Type1,
                 _ => return None,
             })
         })?;

@@ -8,6 +8,9 @@ use keystore_types::KeyId;
 use serde::{Deserialize, Serialize};
 
 use crate::UnixTime;
+use crate::policy::terms::{
+    FairPlayHdcp, Hdcp, KeyRule, PlayReadyLevel, Renewal, Terms, WidevineLevel,
+};
 
 /// What a token demands. Empty, it leaves everything to the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,6 +50,21 @@ impl Demands {
             duration: duration.or(all.duration),
             playback_duration: playback_duration.or(all.playback_duration),
             renewal: renewal.or(all.renewal),
+        }
+    }
+}
+
+impl LicenseDemand {
+    /// The terms that it demands, for [`Terms::and`]: what it leaves open limits nothing.
+    pub fn terms(&self) -> Terms {
+        Terms {
+            persistent: self.persistent.unwrap_or(true),
+            begins: self.begins,
+            expires: self.expires,
+            license_duration: self.duration,
+            rental_duration: None,
+            playback_duration: self.playback_duration,
+            renewal: self.renewal,
         }
     }
 }
@@ -131,18 +149,7 @@ pub struct LicenseDemand {
     /// How long from the first play.
     pub playback_duration: Option<Duration>,
     /// When the player comes again.
-    pub renewal: Option<RenewalDemand>,
-}
-
-/// When a player renews its licence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RenewalDemand {
-    /// How long after its issue.
-    pub after: Duration,
-    /// How long between attempts that fail.
-    pub retry: Option<Duration>,
-    /// How long it may go on playing meanwhile.
-    pub recovery: Option<Duration>,
+    pub renewal: Option<Renewal>,
 }
 
 /// What is asked of a device, key by key.
@@ -169,16 +176,16 @@ pub struct KeyDemand {
     /// PlayReady.
     pub playready: PlayReadyDemand,
     /// FairPlay.
-    pub fairplay: FairPlayHdcpDemand,
+    pub fairplay: FairPlayHdcp,
 }
 
 /// What is asked of a Widevine device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WidevineDemand {
-    /// The `security_level` of a licence, 1 (software) to 5 (all in hardware).
-    pub security_level: u8,
+    /// The least robustness.
+    pub security_level: WidevineLevel,
     /// The HDCP version.
-    pub hdcp: HdcpDemand,
+    pub hdcp: Hdcp,
     /// Whether analogue outputs may show it without copy protection.
     pub analogue: bool,
 }
@@ -186,35 +193,18 @@ pub struct WidevineDemand {
 impl Default for WidevineDemand {
     fn default() -> Self {
         Self {
-            security_level: 1,
-            hdcp: HdcpDemand::None,
+            security_level: WidevineLevel::default(),
+            hdcp: Hdcp::None,
             analogue: true,
         }
     }
 }
 
-/// The least HDCP version of an output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum HdcpDemand {
-    /// None.
-    None,
-    /// 1.x.
-    V1,
-    /// 2.0.
-    V2,
-    /// 2.1.
-    V2_1,
-    /// 2.2.
-    V2_2,
-    /// 2.3.
-    V2_3,
-}
-
 /// What is asked of a PlayReady device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlayReadyDemand {
-    /// The least security level: 150, 2000 or 3000.
-    pub security_level: u16,
+    /// The least security level.
+    pub security_level: PlayReadyLevel,
     /// Whether uncompressed digital video needs HDCP (an output protection level above 100).
     pub hdcp: bool,
     /// Whether analogue outputs may show it without protection.
@@ -224,21 +214,41 @@ pub struct PlayReadyDemand {
 impl Default for PlayReadyDemand {
     fn default() -> Self {
         Self {
-            security_level: 150,
+            security_level: PlayReadyLevel::default(),
             hdcp: false,
             analogue: true,
         }
     }
 }
 
-/// What FairPlay asks of an output.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum FairPlayHdcpDemand {
-    /// Nothing.
-    #[default]
-    None,
-    /// HDCP type 0.
-    Type0,
-    /// HDCP type 1.
-    Type1,
+impl KeyDemand {
+    /// What is asked in this system, for [`KeyRule::and`]. In one of which tokens do not speak it is what is asked in any: a
+    /// key that is protected elsewhere is not given away there.
+    pub fn rule(&self, system: Option<DrmSystem>) -> KeyRule {
+        let widevine = KeyRule {
+            hdcp: self.widevine.hdcp,
+            no_analogue: !self.widevine.analogue,
+            widevine: self.widevine.security_level,
+            ..KeyRule::default()
+        };
+        let playready = KeyRule {
+            hdcp: match self.playready.hdcp {
+                true => Hdcp::V1,
+                false => Hdcp::None,
+            },
+            no_analogue: !self.playready.analogue,
+            playready: self.playready.security_level,
+            ..KeyRule::default()
+        };
+        let fairplay = KeyRule {
+            fairplay_hdcp: self.fairplay,
+            ..KeyRule::default()
+        };
+        match system {
+            Some(DrmSystem::Widevine) => widevine,
+            Some(DrmSystem::PlayReady) => playready,
+            Some(DrmSystem::FairPlay) => fairplay,
+            None => widevine.and(playready).and(fairplay),
+        }
+    }
 }

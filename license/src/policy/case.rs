@@ -6,12 +6,10 @@ use keystore_client::KeyDescription;
 use keystore_types::{AssetId, KeyId};
 use serde::{Deserialize, Serialize};
 
-use super::terms::{FairPlayHdcp, Hdcp, KeyRule, PlayReadyLevel, Renewal, Terms, WidevineLevel};
+use super::terms::{KeyRule, Terms};
 use super::{Challenge, System};
 use crate::UnixTime;
-use crate::entitlement::{
-    DrmSystem, Entitlement, FairPlayHdcpDemand, HdcpDemand, KeyDemand, KidRule, LicenseDemand,
-};
+use crate::entitlement::{DrmSystem, Entitlement, KidRule, LicenseDemand};
 
 /// All that a decision depends on besides the rules. It names nobody.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,10 +69,9 @@ impl Case {
             System::FairPlay => Some(DrmSystem::FairPlay),
             System::ClearKey | System::Hls => None,
         };
-        let asks = covered.iter().map(|key_id| {
-            let rule = rule(&demands.keys.of(key_id), challenge.system);
-            (*key_id, rule)
-        });
+        let asks = covered
+            .iter()
+            .map(|key_id| (*key_id, demands.keys.of(key_id).rule(drm)));
         Self {
             time,
             system: challenge.system,
@@ -94,89 +91,18 @@ impl Case {
     /// What the licence says, where a policy says this: the stricter word of both. Where there is no policy, the token's
     /// word is enough; where the token says nothing, the policy's.
     pub(super) fn terms(&self, policy: Option<Terms>) -> Terms {
-        let LicenseDemand {
-            persistent,
-            begins,
-            expires,
-            duration,
-            playback_duration,
-            renewal,
-        } = self.demand;
-        let said = Terms {
-            persistent: persistent.unwrap_or(policy.is_some()),
-            begins,
-            expires,
-            license_duration: duration,
-            rental_duration: None,
-            playback_duration,
-            renewal: renewal.map(|renewal| Renewal {
-                after: renewal.after,
-                retry: renewal.retry.unwrap_or(Renewal::RETRY),
-                recovery: renewal.recovery.unwrap_or(Renewal::RECOVERY),
-            }),
-        };
-        policy.map_or(said, |policy| policy.and(said))
+        let said = self.demand.terms();
+        match policy {
+            Some(policy) => policy.and(said),
+            None => Terms {
+                persistent: self.demand.persistent.unwrap_or(false),
+                ..said
+            },
+        }
     }
 
     /// What the token asks for a key.
     pub(super) fn rule(&self, key_id: &KeyId) -> KeyRule {
         self.rules.get(key_id).copied().unwrap_or_default()
-    }
-}
-
-/// A token's word for a key in one system. In the open systems the strictest of all counts: what it asks of none of them
-/// it does not ask of them either.
-fn rule(demand: &KeyDemand, system: System) -> KeyRule {
-    let hdcp = |demand| match demand {
-        HdcpDemand::None => Hdcp::None,
-        HdcpDemand::V1 => Hdcp::V1,
-        HdcpDemand::V2 => Hdcp::V2,
-        HdcpDemand::V2_1 => Hdcp::V2_1,
-        HdcpDemand::V2_2 => Hdcp::V2_2,
-        HdcpDemand::V2_3 => Hdcp::V2_3,
-    };
-    let widevine = KeyRule {
-        hdcp: hdcp(demand.widevine.hdcp),
-        no_analogue: !demand.widevine.analogue,
-        widevine: match demand.widevine.security_level {
-            0 | 1 => WidevineLevel::SwSecureCrypto,
-            2 => WidevineLevel::SwSecureDecode,
-            3 => WidevineLevel::HwSecureCrypto,
-            4 => WidevineLevel::HwSecureDecode,
-            _ => WidevineLevel::HwSecureAll,
-        },
-        ..KeyRule::default()
-    };
-    let playready = KeyRule {
-        hdcp: match demand.playready.hdcp {
-            true => Hdcp::V1,
-            false => Hdcp::None,
-        },
-        no_analogue: !demand.playready.analogue,
-        playready: match demand.playready.security_level {
-            0..=150 => PlayReadyLevel::Sl150,
-            151..=2000 => PlayReadyLevel::Sl2000,
-            _ => PlayReadyLevel::Sl3000,
-        },
-        ..KeyRule::default()
-    };
-    let fairplay = KeyRule {
-        hdcp: match demand.fairplay {
-            FairPlayHdcpDemand::None => Hdcp::None,
-            FairPlayHdcpDemand::Type0 => Hdcp::V1,
-            FairPlayHdcpDemand::Type1 => Hdcp::V2_2,
-        },
-        fairplay_hdcp: match demand.fairplay {
-            FairPlayHdcpDemand::None => FairPlayHdcp::None,
-            FairPlayHdcpDemand::Type0 => FairPlayHdcp::Type0,
-            FairPlayHdcpDemand::Type1 => FairPlayHdcp::Type1,
-        },
-        ..KeyRule::default()
-    };
-    match system {
-        System::Widevine => widevine,
-        System::PlayReady => playready,
-        System::FairPlay => fairplay,
-        System::ClearKey | System::Hls => widevine.and(playready).and(fairplay),
     }
 }

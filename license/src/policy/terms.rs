@@ -31,7 +31,8 @@ pub struct Terms {
 }
 
 /// How a licence is renewed while it plays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Renewal {
     /// When a player first asks, from the issue.
     pub after: Duration,
@@ -39,13 +40,6 @@ pub struct Renewal {
     pub retry: Duration,
     /// How long it plays on while renewals fail.
     pub recovery: Duration,
-}
-
-impl Renewal {
-    /// How long a player waits where nobody says.
-    pub const RETRY: Duration = Duration::from_secs(10);
-    /// How long it plays on where nobody says.
-    pub const RECOVERY: Duration = Duration::from_secs(120);
 }
 
 impl Terms {

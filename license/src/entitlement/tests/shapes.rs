@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::policy::terms::{FairPlayHdcp, Hdcp, PlayReadyLevel, Renewal, WidevineLevel};
 
 const KID: &str = "9eb4050d-e44b-4802-932e-27d75083e266";
 const OTHER: &str = "1611f0c8-487c-44d4-9b19-82e5a6d55084";
@@ -277,10 +278,10 @@ mod axinom {
         assert_eq!(widevine.persistent, Some(true));
         assert_eq!(widevine.duration, Some(seconds(3600)));
         assert_eq!(widevine.playback_duration, Some(seconds(7200)));
-        let renewal = RenewalDemand {
+        let renewal = Renewal {
             after: seconds(300),
-            retry: Some(seconds(10)),
-            recovery: Some(seconds(60)),
+            retry: seconds(10),
+            recovery: seconds(60),
         };
         assert_eq!(widevine.renewal, Some(renewal));
         assert_eq!(
@@ -318,19 +319,29 @@ mod axinom {
             demands.keys.of(&key_id(KID)),
             KeyDemand {
                 widevine: WidevineDemand {
-                    security_level: 4,
-                    hdcp: HdcpDemand::V2_2,
+                    security_level: WidevineLevel::HwSecureDecode,
+                    hdcp: Hdcp::V2_2,
                     analogue: true,
                 },
                 playready: PlayReadyDemand {
-                    security_level: 3000,
+                    security_level: PlayReadyLevel::Sl3000,
                     hdcp: true,
                     analogue: false,
                 },
-                fairplay: FairPlayHdcpDemand::Type1,
+                fairplay: FairPlayHdcp::Type1,
             }
         );
         assert_eq!(demands.keys.of(&key_id(OTHER)), KeyDemand::default());
+
+        let rule = |system| demands.keys.of(&key_id(KID)).rule(system);
+        let playready = rule(Some(DrmSystem::PlayReady));
+        assert_eq!((playready.hdcp, playready.no_analogue), (Hdcp::V1, true));
+        assert_eq!(playready.playready, PlayReadyLevel::Sl3000);
+        let all = rule(None);
+        assert_eq!((all.hdcp, all.no_analogue), (Hdcp::V2_2, true));
+        assert_eq!(all.fairplay_hdcp, FairPlayHdcp::Type1);
+        assert!(widevine.terms().persistent);
+        assert!(!demands.license(DrmSystem::PlayReady).terms().persistent);
     }
 
     #[test]
@@ -342,7 +353,7 @@ mod axinom {
         let entitlement = verify(&envelope(message)).unwrap();
         assert!(entitlement.covers_key(&key_id(OTHER)));
         let demand = entitlement.demands().keys.of(&key_id(OTHER));
-        assert_eq!(demand.fairplay, FairPlayHdcpDemand::Type0);
+        assert_eq!(demand.fairplay, FairPlayHdcp::Type0);
     }
 
     #[test]
@@ -455,6 +466,10 @@ mod axinom {
             (
                 access(json!({ "allowed_countries": ["FR"] })),
                 unsupported(&format!("{CONTROL}.allowed_countries")),
+            ),
+            (
+                access(json!({ "a\nb": true })),
+                unsupported(&format!("{CONTROL}.?")),
             ),
             (
                 access(json!({ "widevine": { "min_vmp_level": "PLATFORM_SOFTWARE_VERIFIED" } })),
