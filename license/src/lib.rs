@@ -25,6 +25,7 @@ mod json;
 pub mod policy;
 mod refusal;
 mod run;
+pub mod store;
 mod telemetry;
 
 pub use clock::{Clock, SystemClock, UnixTime};
