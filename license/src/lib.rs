@@ -22,11 +22,13 @@ pub mod format;
 pub mod http;
 pub mod issue;
 mod json;
+mod outbound;
 pub mod policy;
 mod refusal;
 mod run;
 pub mod store;
 mod telemetry;
+mod wiped;
 
 pub use clock::{Clock, SystemClock, UnixTime};
 pub use error::{Error, ErrorKind};

@@ -30,12 +30,13 @@ use keystore_client::exchange::Partner as KeystorePartner;
 use keystore_types::AssetId;
 use origin_front::{Body, BodyError, ClientCertificate, Response};
 use ring::rand::SystemRandom;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use self::partner::{Partner, Partners};
 pub(crate) use self::refusal::Refusal;
 use crate::decision_log::{DecisionLog, Draft, Outcome};
 use crate::http::route::{Route, SpekeVersion};
+use crate::wiped::Wiped;
 use crate::{Clock, Error, telemetry};
 
 /// The name that this key server goes by.
@@ -162,7 +163,7 @@ impl Exchange {
             )));
         }
         // Judged after the credentials: whoever has none learns nothing of what is wrong with a document.
-        let body = Wiped(Some(body?));
+        let body = Wiped::new(body?);
         match ask {
             Ask::Speke(version) => self.speke(partner, *version, head, &body, draft).await,
             Ask::Import(asset) => self.import(partner, asset, &body, draft).await,
@@ -235,25 +236,6 @@ impl Ask {
         match self {
             Self::Speke(_) => None,
             Self::Import(asset) | Self::Export(asset) => Some(asset),
-        }
-    }
-}
-
-/// A body that may hold keys: wiped when nobody else holds a part of its memory any more.
-struct Wiped(Option<Bytes>);
-
-impl std::ops::Deref for Wiped {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        self.0.as_deref().unwrap_or_default()
-    }
-}
-
-impl Drop for Wiped {
-    fn drop(&mut self) {
-        if let Some(Ok(mut bytes)) = self.0.take().map(Bytes::try_into_mut) {
-            bytes.as_mut().zeroize();
         }
     }
 }

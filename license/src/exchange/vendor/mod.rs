@@ -29,7 +29,7 @@ use serde::Serialize;
 use subtle::ConstantTimeEq as _;
 
 use self::book::Book;
-use self::endpoint::Endpoint;
+use self::endpoint::{Endpoint, meaning};
 pub use self::error::FetchError;
 use super::{Parts, partner};
 use crate::decision_log::{DecisionLog, Draft, Outcome};
@@ -254,7 +254,7 @@ impl Vendors {
             },
             ..Reading::default()
         };
-        let supply = order.accept(&answer.headers(), &answer.body, &reading, &self.random);
+        let supply = order.accept(&meaning(&answer), &answer.body, &reading, &self.random);
         supply.map_err(unfit)
     }
 }

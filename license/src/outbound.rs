@@ -1,0 +1,462 @@
+//! Requests of this server's own: HTTP/1.1, by TLS except on this host, each over a connection of its own. No redirect is
+//! followed and no proxy taken; the time and the length of an answer are bounded.
+//!
+//! ```text
+//! Destination --open--> Outbound --get, post--> Answer | Fault
+//! ```
+//!
+//! What an answer means is its caller's to say: every status is an answer. The buffers of TLS and HTTP are not wiped; what
+//! must not lie in them comes encrypted.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use conf::SecretSource;
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+
+use crate::Error;
+use crate::wiped::Wiped;
+
+/// What is asked, as the settings have it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Destination<'a> {
+    /// The table in the configuration, which errors name.
+    pub(crate) table: &'a str,
+    /// How it is reached.
+    pub(crate) reach: Reach<'a>,
+    /// The path, and the query if there is one.
+    pub(crate) path: &'a str,
+    /// How long one request may take, from the connection to the last byte.
+    pub(crate) timeout: Duration,
+    /// The longest answer, in bytes.
+    pub(crate) limit: usize,
+}
+
+/// How a destination is reached.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Reach<'a> {
+    /// By TCP, unencrypted: on this host.
+    Plain {
+        /// Host, and port unless that is 80.
+        authority: &'a str,
+    },
+    /// By TLS.
+    Tls {
+        /// Host, and port unless that is 443.
+        authority: &'a str,
+        /// The authorities that vouch for it, in PEM.
+        ca_file: &'a Path,
+        /// What it is shown of a client: a chain in PEM and its private key.
+        identity: Option<&'a (PathBuf, SecretSource)>,
+    },
+    /// By a Unix socket.
+    Unix {
+        /// Where that lies.
+        socket: &'a Path,
+    },
+}
+
+/// A place that can be asked.
+pub(crate) struct Outbound {
+    place: String,
+    path: PathAndQuery,
+    host: HeaderValue,
+    way: Way,
+    timeout: Duration,
+    limit: usize,
+}
+
+enum Way {
+    Tcp(Authority),
+    Tls(Authority, TlsConnector, ServerName<'static>),
+    Unix(PathBuf),
+}
+
+/// What was answered.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    /// Empty where the status is no success (2xx): that of others is not read.
+    pub(crate) body: Wiped,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Fault {
+    /// No connection, or it broke.
+    #[error("it cannot be reached: {0}")]
+    Unreachable(String),
+    /// It did not answer in time.
+    #[error("it did not answer within {} s", .0.as_secs_f32())]
+    Late(Duration),
+    /// The answer is longer than is read.
+    #[error("it answers with more than {0} bytes")]
+    TooLong(usize),
+}
+
+impl Outbound {
+    /// Reads certificates and keys.
+    ///
+    /// # Errors
+    /// One that cannot be read or is not fit, by its file; an authority or a path that is none.
+    pub(crate) fn open(destination: &Destination<'_>) -> Result<Self, Error> {
+        let table = destination.table;
+        let malformed =
+            |what: &dyn std::fmt::Display| Error::malformed(format!("{table}.url: {what}"));
+        let parse =
+            |authority: &str| (authority.parse::<Authority>()).map_err(|error| malformed(&error));
+        let (scheme, way) = match destination.reach {
+            Reach::Plain { authority } => ("http", Way::Tcp(parse(authority)?)),
+            Reach::Tls {
+                authority,
+                ca_file,
+                identity,
+            } => {
+                let authority = parse(authority)?;
+                let name = ServerName::try_from(host(&authority).to_owned())
+                    .map_err(|error| malformed(&error))?;
+                let config = tls(table, ca_file, identity)?;
+                let connector = TlsConnector::from(Arc::new(config));
+                ("https", Way::Tls(authority, connector, name))
+            }
+            Reach::Unix { socket } => ("unix", Way::Unix(socket.to_owned())),
+        };
+        let (name, host) = match &way {
+            Way::Tcp(authority) | Way::Tls(authority, ..) => {
+                (authority.to_string(), authority.as_str())
+            }
+            // RFC 9112 3.2 wants the field, and there is no authority.
+            Way::Unix(socket) => (socket.display().to_string(), "localhost"),
+        };
+        let host = HeaderValue::from_str(host).map_err(|error| malformed(&error))?;
+        let path = destination.path.parse::<PathAndQuery>();
+        let path = path.map_err(|error| malformed(&error))?;
+        Ok(Self {
+            // Without the query, which may hold what identifies.
+            place: format!("{scheme}://{name}{}", path.path()),
+            path,
+            host,
+            way,
+            timeout: destination.timeout,
+            limit: destination.limit,
+        })
+    }
+
+    /// The URL without its query, for logs and errors.
+    pub(crate) fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Asks for what is there.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub(crate) async fn get(&self, headers: HeaderMap) -> Result<Answer, Fault> {
+        self.ask(Method::GET, headers, Bytes::new()).await
+    }
+
+    /// Posts a body.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub(crate) async fn post(&self, headers: HeaderMap, body: Bytes) -> Result<Answer, Fault> {
+        self.ask(Method::POST, headers, body).await
+    }
+
+    async fn ask(&self, method: Method, headers: HeaderMap, body: Bytes) -> Result<Answer, Fault> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = self.path.clone().into();
+        *request.headers_mut() = headers;
+        (request.headers_mut()).insert(header::HOST, self.host.clone());
+        (tokio::time::timeout(self.timeout, self.send(request)).await)
+            .unwrap_or(Err(Fault::Late(self.timeout)))
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, Fault> {
+        match &self.way {
+            Way::Tcp(authority) => {
+                let stream = tcp(authority, 80).await?;
+                self.exchange(stream, request).await
+            }
+            Way::Tls(authority, connector, name) => {
+                let stream = connector.connect(name.clone(), tcp(authority, 443).await?);
+                let stream = stream.await.map_err(|error| unreachable(&error))?;
+                self.exchange(stream, request).await
+            }
+            Way::Unix(socket) => {
+                let stream = UnixStream::connect(socket).await;
+                let stream = stream.map_err(|error| unreachable(&error))?;
+                self.exchange(stream, request).await
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Answer, Fault> {
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| unreachable(&error))?;
+        let answer = async {
+            let response = sender.send_request(request).await;
+            let (head, body) = (response.map_err(|error| unreachable(&error))?).into_parts();
+            let body = match head.status.is_success() {
+                true => {
+                    let body = Limited::new(body, self.limit).collect().await;
+                    let body =
+                        body.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
+                            Some(_) => Fault::TooLong(self.limit),
+                            None => unreachable(&*error),
+                        })?;
+                    Wiped::new(body.to_bytes())
+                }
+                false => Wiped::default(),
+            };
+            Ok(Answer {
+                status: head.status,
+                headers: head.headers,
+                body,
+            })
+        };
+        tokio::pin!(answer, connection);
+        // The connection is driven here, and ends with this call, however that ends.
+        tokio::select! {
+            answer = &mut answer => answer,
+            // The answer may have come whole before, and otherwise the connection knows why not.
+            ended = &mut connection => match (answer.await, ended) {
+                (Err(Fault::Unreachable(_)), Err(error)) => Err(unreachable(&error)),
+                (answer, _) => answer,
+            },
+        }
+    }
+}
+
+/// Without the brackets of an IPv6 address.
+fn host(authority: &Authority) -> &str {
+    authority.host().trim_matches(['[', ']'])
+}
+
+async fn tcp(authority: &Authority, port: u16) -> Result<TcpStream, Fault> {
+    let port = authority.port_u16().unwrap_or(port);
+    let stream = TcpStream::connect((host(authority), port)).await;
+    stream.map_err(|error| unreachable(&error))
+}
+
+fn unreachable(error: &(dyn std::error::Error + 'static)) -> Fault {
+    // The cause says more than the libraries' own words, such as "connection error".
+    let mut what = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        what = format!("{what}: {cause}");
+        source = cause.source();
+    }
+    Fault::Unreachable(what)
+}
+
+fn tls(
+    table: &str,
+    ca_file: &Path,
+    identity: Option<&(PathBuf, SecretSource)>,
+) -> Result<ClientConfig, Error> {
+    let mut roots = RootCertStore::empty();
+    // A host's bundle may hold one that rustls does not take; the others still count.
+    let authorities = certificates(ca_file, &format!("{table}.ca_file"))?;
+    let (added, _) = roots.add_parsable_certificates(authorities);
+    if added == 0 {
+        return Err(Error::malformed(format!(
+            "{} ({table}.ca_file) holds no authority",
+            ca_file.display(),
+        )));
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::internal("set up TLS", error))?
+        .with_root_certificates(roots);
+    let Some((chain, source)) = identity else {
+        return Ok(config.with_no_client_auth());
+    };
+    let chain = certificates(chain, &format!("{table}.certificate"))?;
+    let attempted = format!("use the private key {source} ({table}.key_file)");
+    let pem = (source.read()).map_err(|error| Error::unavailable(attempted.clone(), error))?;
+    let private = PrivateKeyDer::from_pem_slice(&pem)
+        .map_err(|_| Error::malformed(format!("{attempted}: it is no private key in PEM")))?;
+    (config.with_client_auth_cert(chain, private))
+        .map_err(|error| Error::malformed(format!("{attempted}: {error}")))
+}
+
+fn certificates(path: &Path, key: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
+    CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect)
+        .map_err(|error| Error::unavailable(format!("read {} ({key})", path.display()), error))
+}
+
+/// A header whose value no log shows: a scheme such as `Bearer`, and what a secret makes of it.
+///
+/// # Errors
+/// The secret cannot be read, or its value is none for a header. The message names the source and nothing of the secret.
+pub(crate) fn secret_header(
+    source: &SecretSource,
+    write: impl FnOnce(&str) -> zeroize::Zeroizing<String>,
+) -> io::Result<HeaderValue> {
+    let failed = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+    let secret = source.read_line();
+    let secret = secret.map_err(|error| failed(format!("the secret {source}: {error}")))?;
+    let no_secret = || failed(format!("what {source} holds is no secret for a header"));
+    let text = str::from_utf8(&secret).map_err(|_| no_secret())?;
+    let mut value = HeaderValue::from_str(&write(text)).map_err(|_| no_secret())?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, UnixListener};
+
+    use super::*;
+
+    const LIMIT: usize = 64;
+
+    fn outbound(reach: Reach<'_>) -> Outbound {
+        Outbound::open(&Destination {
+            table: "license.test",
+            reach,
+            path: "/a?b=secret",
+            timeout: Duration::from_millis(500),
+            limit: LIMIT,
+        })
+        .unwrap()
+    }
+
+    /// Says this to whoever comes, and gives what came.
+    async fn told(listener: TcpListener, answer: Vec<u8>, close: bool) -> String {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        said(&mut stream, &answer, close).await
+    }
+
+    async fn said(
+        stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+        answer: &[u8],
+        close: bool,
+    ) -> String {
+        let mut came = vec![0; 4096];
+        let read = stream.read(&mut came).await.unwrap();
+        came.truncate(read);
+        stream.write_all(answer).await.unwrap();
+        if !close {
+            std::future::pending::<()>().await;
+        }
+        String::from_utf8(came).unwrap()
+    }
+
+    async fn asked(answer: impl Into<Vec<u8>>, close: bool) -> Result<(Answer, String), Fault> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let authority = listener.local_addr().unwrap().to_string();
+        let told = tokio::spawn(told(listener, answer.into(), close));
+        let outbound = outbound(Reach::Plain {
+            authority: &authority,
+        });
+        let answer = outbound
+            .post(HeaderMap::new(), Bytes::from_static(b"body"))
+            .await;
+        match answer {
+            Ok(answer) => Ok((answer, told.await.unwrap())),
+            Err(fault) => {
+                told.abort();
+                Err(fault)
+            }
+        }
+    }
+
+    fn fault(asked: Result<(Answer, String), Fault>) -> Fault {
+        match asked {
+            Ok((answer, _)) => panic!("an answer came: {}", answer.status),
+            Err(fault) => fault,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_one_whatever_its_status_and_no_redirect_is_followed() {
+        let ok = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\netag: x\r\n\r\nhi";
+        let (answer, came) = asked(ok, true).await.unwrap();
+        assert_eq!((answer.status, &*answer.body), (StatusCode::OK, &b"hi"[..]));
+        assert_eq!(answer.headers["etag"], "x");
+        assert!(came.starts_with("POST /a?b=secret HTTP/1.1\r\n"), "{came}");
+        assert!(came.ends_with("\r\n\r\nbody"), "{came}");
+        let redirect =
+            "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 2\r\n\r\nhi";
+        let (answer, _) = asked(redirect, true).await.unwrap();
+        assert_eq!(
+            (answer.status, &*answer.body),
+            (StatusCode::FOUND, &b""[..])
+        );
+    }
+
+    #[tokio::test]
+    async fn time_and_length_of_an_answer_are_bounded() {
+        let long = format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(LIMIT + 1));
+        assert_eq!(fault(asked(long, false).await), Fault::TooLong(LIMIT));
+        let late = Fault::Late(Duration::from_millis(500));
+        assert_eq!(fault(asked("", false).await), late);
+        let half = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhi";
+        assert_eq!(fault(asked(half, false).await), late);
+        for broken in [half, "", "nonsense\r\n\r\n"] {
+            let fault = fault(asked(broken, true).await);
+            assert!(matches!(fault, Fault::Unreachable(_)), "{broken}: {fault}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_is_asked_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("ksm.sock");
+        let outbound = outbound(Reach::Unix { socket: &socket });
+        assert_eq!(outbound.place(), format!("unix://{}/a", socket.display()));
+        let fault = outbound.get(HeaderMap::new()).await.err().unwrap();
+        assert!(matches!(fault, Fault::Unreachable(_)), "{fault}");
+
+        let listener = UnixListener::bind(&socket).unwrap();
+        let told = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            said(&mut stream, b"HTTP/1.1 204 No Content\r\n\r\n", true).await
+        });
+        let answer = outbound.get(HeaderMap::new()).await.unwrap();
+        assert_eq!(answer.status, StatusCode::NO_CONTENT);
+        let came = told.await.unwrap();
+        assert!(came.starts_with("GET /a?b=secret HTTP/1.1\r\n"), "{came}");
+        assert!(came.contains("host: localhost\r\n"), "{came}");
+    }
+
+    #[test]
+    fn a_secret_becomes_a_header_that_nothing_shows() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        let header = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            let source = SecretSource::file(&path);
+            secret_header(&source, |text| format!("Bearer {text}").into())
+        };
+        let value = header("hush\n").unwrap();
+        assert_eq!(value, "Bearer hush");
+        assert!(!format!("{value:?}").contains("hush"));
+        let error = header("hu\nsh").unwrap_err().to_string();
+        assert!(error.contains("no secret for a header"), "{error}");
+        assert!(!error.contains("sh "), "{error}");
+    }
+}
