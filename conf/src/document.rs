@@ -6,6 +6,8 @@
 mod defaults;
 mod exchange;
 mod license;
+mod sessions;
+mod webhooks;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,11 +16,13 @@ use serde::{Deserialize, Serialize};
 
 pub use self::exchange::*;
 pub use self::license::*;
+pub use self::sessions::*;
+pub use self::webhooks::*;
 
 use crate::address::Address;
 use crate::settings::{
     CallerRight, Ciphers, ColdReads, ExchangeRight, HlsClearKey, KeyCipher, LogFormat, PackScheme,
-    StorageMode, System, TokenAlgorithm, TrackLabel, VendorProtocol,
+    StorageMode, System, TokenAlgorithm, TrackLabel, VendorProtocol, WebhookEvent,
 };
 use crate::units::{Size, Span};
 

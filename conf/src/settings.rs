@@ -3,6 +3,8 @@
 
 mod exchange;
 mod license;
+mod sessions;
+mod webhooks;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,6 +14,8 @@ use std::time::Duration;
 
 pub use self::exchange::*;
 pub use self::license::*;
+pub use self::sessions::*;
+pub use self::webhooks::*;
 use crate::{SecretSource, User};
 
 /// Everything that was configured.

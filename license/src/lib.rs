@@ -26,6 +26,7 @@ mod outbound;
 pub mod policy;
 mod refusal;
 mod run;
+pub mod session;
 pub mod store;
 mod telemetry;
 mod wiped;

@@ -18,12 +18,14 @@ use crate::exchange::vendor::Vendors;
 use crate::exchange::{self, Exchange, Signals};
 use crate::http::service::{LicenseService, Parts};
 use crate::policy::{PolicyRule, Rules};
+use crate::session::{self, Sessions};
 use crate::{Error, SystemClock};
 
 /// A licence server whose ports are taken: connections queue until it runs.
 pub struct Server {
     service: LicenseService,
     decisions: Arc<DecisionLog>,
+    sessions: Arc<Sessions>,
     vendors: Option<Arc<Vendors>>,
     limits: Arc<Limits>,
     addresses: Vec<(Transport, SocketAddr)>,
@@ -80,6 +82,8 @@ impl Server {
         let client_issuers = (exchange.as_ref())
             .map(|exchange| exchange.client_issuers())
             .unwrap_or_default();
+        let sessions = Sessions::open(&settings.sessions, &settings.state_dir, clock.clone())?;
+        let sessions = Arc::new(sessions);
         let service = LicenseService::new(Parts {
             verifier: Verifier::new(issuers),
             rules: rules(settings),
@@ -87,6 +91,7 @@ impl Server {
             decisions: Arc::clone(&decisions),
             clock,
             token_header,
+            sessions: Arc::clone(&sessions),
             body_bytes: settings.body_bytes,
             exchange,
         });
@@ -120,6 +125,7 @@ impl Server {
         Ok(Self {
             service,
             decisions,
+            sessions,
             vendors,
             limits: Limits::new(settings.limits.clone()),
             addresses,
@@ -145,7 +151,8 @@ impl Server {
 
     /// What operators may ask, for the admin listener.
     pub fn api(&self) -> axum::Router {
-        admin::api(Arc::clone(&self.decisions), self.vendors.clone())
+        let sessions = session::api::api(Arc::clone(&self.sessions));
+        admin::api(Arc::clone(&self.decisions), self.vendors.clone()).merge(sessions)
     }
 
     /// Serves on workers of its own, so that segments cannot starve licences. Blocks until the drain is closing and

@@ -68,6 +68,14 @@ impl Check<'_> {
             token_header: self.header("license.token_header", &license.token_header),
             issuers: self.issuers(license.issuers),
             exchange: self.exchange(license.exchange, license.tls.listen.0.is_some()),
+            sessions: self.sessions(
+                license.sessions,
+                license.store,
+                license.access,
+                &license.rates,
+            ),
+            webhooks: self.webhooks(license.webhooks),
+            authorisation: self.authorisation(license.authorisation),
             policies,
             tenant: shared.tenant.clone(),
         }

@@ -27,6 +27,18 @@ pub struct LicenseDocument {
     pub issuers: Vec<IssuerDocument>,
     /// Key exchange with other vendors' encryptors and licence servers: SPEKE 1.0, 2.0 and 2.1 at `/speke/v1.0` and `/speke/v2.0`, CPIX documents at `/cpix/CONTENT-ID`.
     pub exchange: ExchangeDocument,
+    /// Streams, devices and tokens that are used up. Nothing is remembered, and no database opened, unless one of these asks for it.
+    pub sessions: SessionsDocument,
+    /// Where streams, devices, used tokens and revocations are kept. Without a database, in SQLite, in `state_dir`.
+    pub store: LicenseStoreDocument,
+    /// From where licences may be asked for.
+    pub access: AccessDocument,
+    /// How many licences may be asked for in a minute, at this node. A minute's worth may come at once. 0 is no limit.
+    pub rates: RatesDocument,
+    /// Whoever is told what happened, by name.
+    pub webhooks: BTreeMap<String, WebhookDocument>,
+    /// Whoever is asked before a licence is given.
+    pub authorisation: AuthorisationDocument,
 }
 
 /// The licence server's TLS listener.
@@ -116,6 +128,12 @@ impl Default for LicenseDocument {
             limits: LicenseLimitsDocument::default(),
             issuers: Vec::new(),
             exchange: ExchangeDocument::default(),
+            sessions: SessionsDocument::default(),
+            store: LicenseStoreDocument::default(),
+            access: AccessDocument::default(),
+            rates: RatesDocument::default(),
+            webhooks: BTreeMap::new(),
+            authorisation: AuthorisationDocument::default(),
         }
     }
 }

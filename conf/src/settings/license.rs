@@ -30,6 +30,12 @@ pub struct LicenseSettings {
     pub issuers: Vec<IssuerSettings>,
     /// Key exchange; none: its URLs are not there.
     pub exchange: Option<ExchangeSettings>,
+    /// Who may have a licence now, from where and how often.
+    pub sessions: SessionSettings,
+    /// Whoever is told what happened, by name.
+    pub webhooks: BTreeMap<String, WebhookSettings>,
+    /// Whoever is asked before a licence is given; none: nobody.
+    pub authorisation: Option<AuthorisationSettings>,
     /// The policies that a token may name.
     pub policies: BTreeMap<String, LicensePolicySettings>,
     /// Whose assets these are, and what that tenant allows.

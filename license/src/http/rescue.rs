@@ -36,6 +36,7 @@ pub fn rescue(refusal: &Refusal) -> Response {
         | Refusal::AssetNotEntitled
         | Refusal::KeysNotEntitled
         | Refusal::KeysUnknown
+        | Refusal::KeysRevoked
         | Refusal::KeystoreDenied => Problem::new(
             StatusCode::FORBIDDEN,
             "not-entitled",
@@ -57,6 +58,50 @@ pub fn rescue(refusal: &Refusal) -> Response {
             "request-too-long",
             "No licence request is that long.",
         ),
+        Refusal::SubjectRevoked | Refusal::TokenRevoked => {
+            Problem::new(StatusCode::FORBIDDEN, "revoked", "The token was revoked.")
+        }
+        Refusal::TokenReplayed => Problem::new(
+            StatusCode::FORBIDDEN,
+            "token-used",
+            "The token was good for one licence and was used.",
+        ),
+        Refusal::AddressNotAllowed | Refusal::CountryNotAllowed => Problem::new(
+            StatusCode::FORBIDDEN,
+            "location-not-allowed",
+            "No licence is given where you are.",
+        ),
+        Refusal::Unnamed(what) => Problem::new(
+            StatusCode::FORBIDDEN,
+            "unnamed",
+            "The request does not say which session or device it is of.",
+        )
+        .detail(format!(
+            "the {what} is not named, or in a way that is not read"
+        )),
+        Refusal::StreamLimit { retry_after } => Problem::new(
+            StatusCode::FORBIDDEN,
+            "stream-limit",
+            "As many streams play as may.",
+        )
+        .retry_after(*retry_after),
+        Refusal::DeviceLimit => Problem::new(
+            StatusCode::FORBIDDEN,
+            "device-limit",
+            "As many devices are in use as may.",
+        ),
+        Refusal::RateExceeded { retry_after, .. } => Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too-many-requests",
+            "Too many licences were asked for.",
+        )
+        .retry_after(*retry_after),
+        Refusal::SessionsFull | Refusal::SessionsUnavailable => Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "sessions-unavailable",
+            "It cannot be counted who plays at the moment.",
+        )
+        .retry_after(RETRY_AFTER),
         Refusal::Sealed => Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "sealed",

@@ -1,26 +1,28 @@
 //! A request walks through the pipeline: token, entitlement, challenge, decision, licence.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, header, request};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header, request};
 use keystore_client::Keystore;
 use keystore_types::{AssetId, KeyId};
-use origin_front::{Body, BodyError, Request, Response, Service, cors};
+use origin_front::{Body, BodyError, ConnectionInfo, Request, Response, Service, cors};
 
 use super::bearer;
 use super::rescue::{method_not_allowed, not_found, rescue};
-use super::route::Route;
+use super::route::{Route, SessionAct};
 use super::stack;
 use crate::decision_log::{DecisionLog, Draft, Outcome};
-use crate::entitlement::Verifier;
+use crate::entitlement::{Entitlement, Verifier};
 use crate::exchange::Exchange;
 use crate::format::clearkey::{self, SessionType};
 use crate::format::{SecretBytes, hls_key};
 use crate::issue::{License, issue};
 use crate::policy::{Challenge, Decision, Rules, System, decide};
-use crate::{Clock, Refusal, telemetry};
+use crate::session::{self, Demanded, Sessions};
+use crate::{Clock, Refusal, UnixTime, telemetry};
 
 /// Answers licence requests.
 #[derive(Clone)]
@@ -42,6 +44,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// The header that carries the token.
     pub token_header: HeaderName,
+    /// Who may have a licence now, from where and how often.
+    pub sessions: Arc<Sessions>,
     /// The longest body of a request, in bytes.
     pub body_bytes: usize,
     /// Key exchange with other vendors; none: its URLs are not there.
@@ -68,7 +72,8 @@ impl LicenseService {
             Route::ClearKey { .. }
             | Route::HlsKey { .. }
             | Route::Challenge { .. }
-            | Route::Certificate { .. } => None,
+            | Route::Certificate { .. }
+            | Route::Session { .. } => None,
         }
     }
 
@@ -85,6 +90,12 @@ impl LicenseService {
         // On URLs that are not answered yet, too: without it a page could not read the 404.
         if head.method == Method::OPTIONS {
             return self.preflight();
+        }
+        if let Route::Session { act, asset } = route {
+            return match head.method {
+                Method::POST => self.session(act, &asset, head).await,
+                _ => method_not_allowed("POST, OPTIONS"),
+            };
         }
         let Some(ask) = Ask::of(route) else {
             return not_found();
@@ -103,10 +114,15 @@ impl LicenseService {
     /// Browsers send it before every licence request of a page of another origin, and never with a token.
     fn preflight(&self) -> Response {
         let mut response = cors::LICENSE.preflight();
-        let allowed = format!("Authorization, Content-Type, {}", self.parts.token_header);
-        if self.parts.token_header != header::AUTHORIZATION
-            && let Ok(allowed) = HeaderValue::try_from(allowed)
-        {
+        let mut allowed = "Authorization, Content-Type".to_owned();
+        let names = [&self.parts.token_header];
+        for name in names.into_iter().chain(self.parts.sessions.headers()) {
+            if *name != header::AUTHORIZATION {
+                allowed.push_str(", ");
+                allowed.push_str(name.as_str());
+            }
+        }
+        if let Ok(allowed) = HeaderValue::try_from(allowed) {
             response
                 .headers_mut()
                 .insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
@@ -154,27 +170,118 @@ impl LicenseService {
             verifier,
             rules,
             keystore,
+            sessions,
             ..
         } = &*self.parts;
+        sessions.enter(peer(head), &head.headers)?;
         let token = bearer::token(&head.headers, &self.parts.token_header)?;
         let entitlement = verifier.verify(token, draft.time).map_err(|rejection| {
             draft.bearer = rejection.bearer;
             rejection.refusal
         })?;
         draft.bearer = Some(entitlement.bearer().clone());
+        sessions.recognise(entitlement.bearer())?;
 
         // Judged after the token: whoever has none is told that and no more.
+        let said = body.as_ref().map_or_else(|_| Bytes::new(), Bytes::clone);
         let (challenge, form) = ask.read(body)?;
         draft.key_ids.clone_from(&challenge.key_ids);
 
-        let grant = match decide(&entitlement, &challenge, rules) {
+        let mut grant = match decide(&entitlement, &challenge, rules) {
             Decision::Grant(grant) => grant,
             Decision::Refuse(refusal) => return Err(refusal),
         };
+        sessions.retain(&mut grant.key_ids)?;
+        let url = head.uri.path_and_query().map_or("", |url| url.as_str());
+        sessions
+            .admit(session::Ask {
+                bearer: entitlement.bearer(),
+                demanded: demanded(&entitlement),
+                headers: &head.headers,
+                asset: &challenge.asset,
+                request: &[url.as_bytes(), &said],
+                now: draft.time,
+            })
+            .await?;
         let license = issue(&**keystore, &challenge, &grant, entitlement.bearer()).await?;
         draft.key_ids = license.key_ids();
         Ok(form.write(&license))
     }
+}
+
+impl LicenseService {
+    /// A stream goes on or ends. No key leaves, so that is no decision of the log's.
+    async fn session(&self, act: SessionAct, asset: &AssetId, head: &request::Parts) -> Response {
+        let result = self.act(act, asset, head).await;
+        match result {
+            Ok(Some(leased)) => {
+                let document = serde_json::json!({ "leased": leased.as_seconds() });
+                let mut response = Response::new(Body::full(document.to_string()));
+                let json = HeaderValue::from_static("application/json");
+                response.headers_mut().insert(header::CONTENT_TYPE, json);
+                response
+            }
+            Ok(None) => {
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = StatusCode::NO_CONTENT;
+                response
+            }
+            Err(refusal) => {
+                tracing::debug!(reason = refusal.reason(), "a stream is not renewed");
+                rescue(&refusal)
+            }
+        }
+    }
+
+    /// When the stream's lease now ends; none where it has ended, or streams are not counted.
+    async fn act(
+        &self,
+        act: SessionAct,
+        asset: &AssetId,
+        head: &request::Parts,
+    ) -> Result<Option<UnixTime>, Refusal> {
+        let Parts {
+            verifier,
+            sessions,
+            clock,
+            token_header,
+            ..
+        } = &*self.parts;
+        sessions.enter(peer(head), &head.headers)?;
+        let token = bearer::token(&head.headers, token_header)?;
+        let now = clock.now();
+        let entitlement = (verifier.verify(token, now)).map_err(|rejection| rejection.refusal)?;
+        if !entitlement.covers_asset(asset) {
+            return Err(Refusal::AssetNotEntitled);
+        }
+        let ask = session::Ask {
+            bearer: entitlement.bearer(),
+            demanded: demanded(&entitlement),
+            headers: &head.headers,
+            asset,
+            request: &[],
+            now,
+        };
+        match act {
+            SessionAct::Renew => {
+                sessions.recognise(entitlement.bearer())?;
+                sessions.renew(ask).await
+            }
+            // Whoever may do nothing any more may still stop.
+            SessionAct::Release => sessions.release(ask).await.map(|()| None),
+        }
+    }
+}
+
+/// The address of the connection.
+fn peer(head: &request::Parts) -> Option<IpAddr> {
+    let connection = head.extensions.get::<ConnectionInfo>();
+    connection.map(|connection| connection.peer.ip())
+}
+
+/// What the token asks for besides keys.
+fn demanded(_: &Entitlement) -> Demanded {
+    Demanded::default()
 }
 
 impl Service for LicenseService {
@@ -207,6 +314,7 @@ impl Ask {
             }),
             Route::Challenge { .. }
             | Route::Certificate { .. }
+            | Route::Session { .. }
             | Route::Speke { .. }
             | Route::Cpix { .. } => None,
         }

@@ -22,6 +22,7 @@ use crate::decision_log::DecisionLog;
 use crate::entitlement::mint::{Claims, mint};
 use crate::entitlement::{Algorithm, AssetGrant, Issuer, SigningKey, VerificationKey, Verifier};
 use crate::policy::{PolicyRule, Rules};
+use crate::session::Sessions;
 use crate::{Clock, UnixTime};
 
 const BODY_BYTES: usize = 4096;
@@ -105,10 +106,13 @@ impl Clock for Fixed {
     }
 }
 
+mod sessions;
+
 struct Rig {
     service: LicenseService,
     keystore: Arc<Double>,
     decisions: Arc<DecisionLog>,
+    _folder: tempfile::TempDir,
 }
 
 impl Rig {
@@ -117,6 +121,17 @@ impl Rig {
     }
 
     fn with(allow_clear_key: bool, token_header: HeaderName) -> Self {
+        let settings = conf::load(None).unwrap().license.sessions;
+        Self::with_sessions(allow_clear_key, token_header, &settings)
+    }
+
+    fn with_sessions(
+        allow_clear_key: bool,
+        token_header: HeaderName,
+        sessions: &conf::SessionSettings,
+    ) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let sessions = Sessions::open(sessions, folder.path(), Arc::new(Fixed)).unwrap();
         let keystore = Arc::new(Double {
             seal: watch::Sender::new(SealState::Unsealed),
             audit: Mutex::default(),
@@ -145,6 +160,7 @@ impl Rig {
             decisions: Arc::clone(&decisions),
             clock: Arc::new(Fixed),
             token_header,
+            sessions: Arc::new(sessions),
             body_bytes: BODY_BYTES,
             exchange: None,
         });
@@ -152,6 +168,7 @@ impl Rig {
             service,
             keystore,
             decisions,
+            _folder: folder,
         }
     }
 

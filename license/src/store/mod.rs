@@ -18,7 +18,7 @@ use crate::{Error, UnixTime};
 pub mod postgres;
 mod rows;
 pub mod sqlite;
-mod thread;
+pub(crate) mod thread;
 
 /// What every method of a store returns.
 pub type Stored<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
@@ -53,6 +53,11 @@ impl Viewer {
     /// The one that this issuer calls so.
     pub fn new(issuer: &str, subject: &str) -> Self {
         Self(digest(&[b"viewer", issuer.as_bytes(), subject.as_bytes()]))
+    }
+
+    /// Whoever has this token, where it names nobody.
+    pub fn of_token(issuer: &str, token_id: &str) -> Self {
+        Self(digest(&[b"bearer", issuer.as_bytes(), token_id.as_bytes()]))
     }
 
     /// The digest.

@@ -72,7 +72,7 @@ impl Postgres {
     /// # Errors
     /// [`ErrorKind::Unsupported`] when a newer version has written it.
     pub fn open(settings: &PostgresSettings, capacity: u64) -> Result<Self, Error> {
-        let thread = Thread::start()?;
+        let thread = Thread::start("license-store")?;
         let link = Arc::new(Link {
             settings: settings.clone(),
             idle: Mutex::default(),

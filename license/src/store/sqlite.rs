@@ -67,7 +67,7 @@ impl Sqlite {
     /// # Errors
     /// [`crate::ErrorKind::Unsupported`] when a newer version has written it; those of the database.
     pub fn open(path: &Path, capacity: u64) -> Result<Self, Error> {
-        let thread = Thread::start()?;
+        let thread = Thread::start("license-store")?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)

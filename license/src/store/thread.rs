@@ -1,4 +1,4 @@
-//! A thread on which a store works, so that licences wait for a database and never the other way round.
+//! Threads on which databases are asked, so that a licence waits for them only where it must.
 
 use std::future::Future;
 use std::thread::{Builder, JoinHandle};
@@ -10,15 +10,15 @@ use crate::Error;
 
 /// A runtime on a thread of its own, which ends when this is dropped, and with it whatever runs there.
 #[derive(Debug)]
-pub(super) struct Thread {
+pub(crate) struct Thread {
     handle: Handle,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Thread {
-    pub(super) fn start() -> Result<Self, Error> {
-        let cannot = |error| Error::internal("start the store's thread", error);
+    pub(crate) fn start(name: &str) -> Result<Self, Error> {
+        let cannot = |error| Error::internal("start a thread of the licence server", error);
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -26,7 +26,7 @@ impl Thread {
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = Builder::new()
-            .name("license-store".to_owned())
+            .name(name.to_owned())
             .spawn(move || {
                 // Either it is told to stop, or there is nobody any more who could tell it.
                 let _ = runtime.block_on(stopped);
@@ -40,12 +40,12 @@ impl Thread {
     }
 
     /// Starts it there and does not wait.
-    pub(super) fn start_task(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn start_task(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.handle.spawn(task);
     }
 
     /// Does it there. Given up by the caller, it goes on there to its end.
-    pub(super) async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
@@ -54,7 +54,7 @@ impl Thread {
     }
 
     /// As [`Thread::run`], for those who start the server and may wait.
-    pub(super) fn wait_for<T: Send + 'static>(
+    pub(crate) fn wait_for<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
