@@ -5,6 +5,7 @@
 
 mod defaults;
 mod exchange;
+mod issuers;
 mod license;
 mod sessions;
 mod webhooks;
@@ -15,14 +16,16 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use self::exchange::*;
+pub use self::issuers::*;
 pub use self::license::*;
 pub use self::sessions::*;
 pub use self::webhooks::*;
 
 use crate::address::Address;
 use crate::settings::{
-    CallerRight, Ciphers, ColdReads, ExchangeRight, HlsClearKey, KeyCipher, LogFormat, PackScheme,
-    StorageMode, System, TokenAlgorithm, TrackLabel, VendorProtocol, WebhookEvent,
+    CallerRight, Ciphers, ColdReads, ExchangeRight, HlsClearKey, KeyCipher, KidRule, LogFormat,
+    PackScheme, StorageMode, System, TokenAlgorithm, TokenShape, TrackLabel, VendorProtocol,
+    WebhookEvent,
 };
 use crate::units::{Size, Span};
 

@@ -29,6 +29,7 @@ mod run;
 pub mod session;
 pub mod store;
 mod telemetry;
+mod webhook;
 mod wiped;
 
 pub use clock::{Clock, SystemClock, UnixTime};

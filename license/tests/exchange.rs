@@ -35,6 +35,7 @@ use license::decision_log::DecisionLog;
 use license::entitlement::Verifier;
 use license::exchange::Exchange;
 use license::policy::Rules;
+use license::session::Sessions;
 use license::{LicenseService, Parts, SystemClock};
 use origin_front::{ClientCertificate, Request, RequestBody, Service as _};
 use ring::rand::SystemRandom;
@@ -120,6 +121,8 @@ impl Rig {
                 tenant: "default".to_owned(),
             },
         );
+        let rules = conf::load(None).unwrap().license.sessions;
+        let sessions = Sessions::open(&rules, folder.path(), Arc::new(SystemClock)).unwrap();
         let service = LicenseService::new(Parts {
             verifier: Verifier::new(vec![]),
             rules: Rules::default(),
@@ -127,6 +130,8 @@ impl Rig {
             decisions: Arc::clone(&decisions),
             clock: Arc::new(SystemClock),
             token_header: header::AUTHORIZATION,
+            token_query: None,
+            sessions: Arc::new(sessions),
             body_bytes: 4096,
             exchange: Some(Arc::new(exchange.unwrap())),
         });

@@ -1,10 +1,12 @@
 //! Who may have a licence now, from where and how often.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Check;
 use crate::document::{
-    AccessDocument, LicenseStoreDocument, PostgresDocument, RatesDocument, SessionsDocument,
+    AccessDocument, AuthorisationDocument, LicenseStoreDocument, PostgresDocument, RatesDocument,
+    SessionsDocument, WebhookDocument,
 };
 use crate::settings::{
     AccessSettings, AddressBlock, LicenseStoreSettings, RateSettings, RevocationSettings,
@@ -19,6 +21,8 @@ impl Check<'_> {
         store: LicenseStoreDocument,
         access: AccessDocument,
         rates: &RatesDocument,
+        webhooks: BTreeMap<String, WebhookDocument>,
+        authorisation: AuthorisationDocument,
     ) -> SessionSettings {
         let mut within = |name: &str, span: Span, least: u64, most: u64| {
             let key = format!("license.sessions.{name}");
@@ -78,6 +82,8 @@ impl Check<'_> {
                 subject: rates.subject,
                 key: rates.key,
             },
+            webhooks: self.webhooks(webhooks),
+            authorisation: self.authorisation(authorisation),
         }
     }
 

@@ -33,6 +33,10 @@ pub struct SessionSettings {
     pub access: AccessSettings,
     /// How often.
     pub rates: RateSettings,
+    /// Whoever is told what happened, by name.
+    pub webhooks: BTreeMap<String, WebhookSettings>,
+    /// Whoever is asked before a licence is given; none: nobody.
+    pub authorisation: Option<AuthorisationSettings>,
 }
 
 /// How revocations are read.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header, request};
@@ -10,7 +10,7 @@ use keystore_client::Keystore;
 use keystore_types::{AssetId, KeyId};
 use origin_front::{Body, BodyError, ConnectionInfo, Request, Response, Service, cors};
 
-use super::bearer;
+use super::bearer::Sources;
 use super::rescue::{method_not_allowed, not_found, rescue};
 use super::route::{Route, SessionAct};
 use super::stack;
@@ -42,10 +42,12 @@ pub struct Parts {
     pub decisions: Arc<DecisionLog>,
     /// What the time is.
     pub clock: Arc<dyn Clock>,
-    /// The header that carries the token.
+    /// The header that may carry the token besides `Authorization`.
     pub token_header: HeaderName,
     /// Who may have a licence now, from where and how often.
     pub sessions: Arc<Sessions>,
+    /// The query parameter that may; none: the URL carries none.
+    pub token_query: Option<String>,
     /// The longest body of a request, in bytes.
     pub body_bytes: usize,
     /// Key exchange with other vendors; none: its URLs are not there.
@@ -151,10 +153,22 @@ impl LicenseService {
             Err(refusal) => Outcome::from(refusal),
         };
         telemetry::decided(&outcome, begun.elapsed());
+        if let (Some(bearer), Some(asset)) = (&draft.bearer, &draft.asset) {
+            let reason = result.as_ref().err().map(Refusal::reason);
+            (self.parts.sessions).decided(bearer, asset, &draft.key_ids, reason, draft.time);
+        }
         self.parts.decisions.record(draft, outcome);
         match result {
             Ok(reply) => reply.into_response(),
             Err(refusal) => rescue(&refusal),
+        }
+    }
+
+    /// Where a request may carry its token.
+    fn sources(&self) -> Sources<'_> {
+        Sources {
+            header: &self.parts.token_header,
+            query: self.parts.token_query.as_deref(),
         }
     }
 
@@ -173,13 +187,15 @@ impl LicenseService {
             sessions,
             ..
         } = &*self.parts;
-        sessions.enter(peer(head), &head.headers)?;
-        let token = bearer::token(&head.headers, &self.parts.token_header)?;
-        let entitlement = verifier.verify(token, draft.time).map_err(|rejection| {
+        let address = sessions.enter(peer(head), &head.headers)?;
+        let token = self.sources().token(head, None)?;
+        let verdict = verifier.admit(token, draft.time).await;
+        let entitlement = verdict.map_err(|rejection| {
             draft.bearer = rejection.bearer;
             rejection.refusal
         })?;
         draft.bearer = Some(entitlement.bearer().clone());
+        from_where(&entitlement, address)?;
         sessions.recognise(entitlement.bearer())?;
 
         // Judged after the token: whoever has none is told that and no more.
@@ -192,13 +208,15 @@ impl LicenseService {
             Decision::Refuse(refusal) => return Err(refusal),
         };
         sessions.retain(&mut grant.key_ids)?;
+        let (bearer, asset) = (entitlement.bearer(), &challenge.asset);
+        (sessions.authorise(bearer, asset, &grant.key_ids, draft.time)).await?;
         let url = head.uri.path_and_query().map_or("", |url| url.as_str());
         sessions
             .admit(session::Ask {
-                bearer: entitlement.bearer(),
+                bearer,
                 demanded: demanded(&entitlement),
                 headers: &head.headers,
-                asset: &challenge.asset,
+                asset,
                 request: &[url.as_bytes(), &said],
                 now: draft.time,
             })
@@ -244,13 +262,14 @@ impl LicenseService {
             verifier,
             sessions,
             clock,
-            token_header,
             ..
         } = &*self.parts;
-        sessions.enter(peer(head), &head.headers)?;
-        let token = bearer::token(&head.headers, token_header)?;
+        let address = sessions.enter(peer(head), &head.headers)?;
+        let token = self.sources().token(head, None)?;
         let now = clock.now();
-        let entitlement = (verifier.verify(token, now)).map_err(|rejection| rejection.refusal)?;
+        let verdict = verifier.admit(token, now).await;
+        let entitlement = verdict.map_err(|rejection| rejection.refusal)?;
+        from_where(&entitlement, address)?;
         if !entitlement.covers_asset(asset) {
             return Err(Refusal::AssetNotEntitled);
         }
@@ -279,9 +298,32 @@ fn peer(head: &request::Parts) -> Option<IpAddr> {
     connection.map(|connection| connection.peer.ip())
 }
 
+/// The most that any issuer's clock may stand apart (`license.issuers[].leeway`).
+const MAX_LEEWAY: Duration = Duration::from_secs(600);
+
 /// What the token asks for besides keys.
-fn demanded(_: &Entitlement) -> Demanded {
-    Demanded::default()
+fn demanded(entitlement: &Entitlement) -> Demanded {
+    let demands = entitlement.demands();
+    let streams = demands.streams.unwrap_or_default();
+    Demanded {
+        single_use: demands.single_use,
+        until: entitlement.expires().map(|end| end.plus(MAX_LEEWAY)),
+        streams: streams.limit,
+        lease: streams.interval,
+        grace: streams.grace,
+    }
+}
+
+/// Whether the token may be used at this address.
+fn from_where(entitlement: &Entitlement, address: Option<IpAddr>) -> Result<(), Refusal> {
+    let Some(blocks) = &entitlement.demands().addresses else {
+        return Ok(());
+    };
+    let holds = |address| blocks.iter().any(|block| block.holds(address));
+    match address.is_some_and(holds) {
+        true => Ok(()),
+        false => Err(Refusal::AddressNotAllowed),
+    }
 }
 
 impl Service for LicenseService {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use keystore_types::{AssetId, KeyId, Scheme};
 
 use crate::Refusal;
-use crate::entitlement::Entitlement;
+use crate::entitlement::{Entitlement, KidRule};
 
 /// A licence system that this server answers for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +76,7 @@ pub struct Grant {
 /// Decides on a challenge.
 ///
 /// A token that covers some of the keys gives those (DASH-IF Guidelines-Security, licence request model); the
-/// others are left out without a word.
+/// others are left out without a word. Where its issuer is strict, it gives none then.
 pub fn decide(entitlement: &Entitlement, challenge: &Challenge, rules: &Rules) -> Decision {
     match grant(entitlement, challenge, rules) {
         Ok(grant) => Decision::Grant(grant),
@@ -112,7 +112,8 @@ fn grant(
         .copied()
         .filter(|key_id| entitlement.covers_key(key_id))
         .collect();
-    if key_ids.is_empty() {
+    let left_out = key_ids.len() < challenge.key_ids.len();
+    if key_ids.is_empty() || (left_out && entitlement.kid_rule() == KidRule::Strict) {
         return Err(Refusal::KeysNotEntitled);
     }
     Ok(Grant { key_ids, scheme })

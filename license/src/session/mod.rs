@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! request -> enter -> token -> recognise -> decision -> admit -> keys
-//!            address           revoked                 device, stream, token used up
-//!            country, rate     rate                    revoked, rate of keys
+//!            address           revoked                 keys revoked, their rate
+//!            country, rate     rates                   token, device, stream
 //! ```
 //!
 //! Without rules, and a token that asks for some, none of these touches the store. `license/design/sessions.md` says
@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use conf::SessionSettings;
+use conf::{SessionSettings, WebhookEvent};
 use http::{HeaderMap, HeaderName};
 use keystore_types::{AssetId, KeyId};
 
@@ -30,6 +30,7 @@ use crate::store::thread::Thread;
 use crate::store::{
     Change, Claim, DeviceUse, SWEPT_AT_ONCE, Store, StreamUse, TokenUse, Verdict, Viewer, digest,
 };
+use crate::webhook::{Authoriser, Teller, Told};
 use crate::{Clock, Error, Refusal, UnixTime};
 
 mod access;
@@ -43,6 +44,10 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How long a token without an end counts as used: about as long as anybody would keep it.
 const ENDLESS: Duration = Duration::from_secs(365 * 86_400);
+
+/// What a token may say of the length of leases: not so short that players cannot keep up, nor for ever.
+const MIN_LEASE: Duration = Duration::from_secs(10);
+const MAX_LEASE: Duration = Duration::from_secs(86_400);
 
 /// The longest name of a session or a device, in bytes.
 const MAX_NAME_LEN: usize = 128;
@@ -58,6 +63,8 @@ pub struct Sessions {
     revocations: Option<Arc<Revocations>>,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
+    teller: Teller,
+    authoriser: Option<Authoriser>,
     /// Dropped before the store, which its tasks use.
     _thread: Thread,
 }
@@ -98,7 +105,8 @@ impl Sessions {
     /// Opens the store, and reads what was revoked and which country has which addresses.
     ///
     /// # Errors
-    /// A store that cannot be opened, or that a newer version has written; a country file that cannot be read.
+    /// A store that cannot be opened, or that a newer version has written; a country file, or a key or certificate of a
+    /// webhook, that cannot be read.
     pub fn open(
         settings: &SessionSettings,
         state_dir: &Path,
@@ -115,7 +123,7 @@ impl Sessions {
     /// As [`Sessions::open`], with this store.
     ///
     /// # Errors
-    /// A country file that cannot be read.
+    /// A country file, or a key or certificate of a webhook, that cannot be read.
     pub fn with_store(
         settings: &SessionSettings,
         store: Arc<dyn Store>,
@@ -142,6 +150,11 @@ impl Sessions {
             thread.start_task(Arc::clone(revocations).follow());
         }
         thread.start_task(Arc::clone(&access).follow());
+        let (teller, telling) =
+            Teller::open(&settings.webhooks, Arc::clone(&store), Arc::clone(&clock))?;
+        if !settings.webhooks.is_empty() {
+            thread.start_task(telling.run());
+        }
         thread.start_task(sweep(Arc::clone(&store), Arc::clone(&clock)));
         Ok(Self {
             session_header: header(&settings.session_header)?,
@@ -151,6 +164,10 @@ impl Sessions {
             revocations,
             store,
             clock,
+            teller,
+            authoriser: (settings.authorisation.as_ref())
+                .map(Authoriser::open)
+                .transpose()?,
             settings: settings.clone(),
             _thread: thread,
         })
@@ -161,17 +178,20 @@ impl Sessions {
         self.session_header.iter().chain(&self.device_header)
     }
 
-    /// Whether a client may ask at all, by its address. `peer` is that of its connection.
+    /// Whether a client may ask at all, by its address, which is returned. `peer` is that of its connection.
     ///
     /// # Errors
     /// [`Refusal::AddressNotAllowed`], [`Refusal::CountryNotAllowed`], [`Refusal::RateExceeded`].
-    pub fn enter(&self, peer: Option<IpAddr>, headers: &HeaderMap) -> Result<(), Refusal> {
+    pub fn enter(
+        &self,
+        peer: Option<IpAddr>,
+        headers: &HeaderMap,
+    ) -> Result<Option<IpAddr>, Refusal> {
         let address = self.access.enter(peer, headers)?;
-        self.rates.take(RateOf::Tenant, &[])?;
-        match address {
-            Some(address) => self.rates.take(RateOf::Address, &rates::block(address)),
-            None => Ok(()),
+        if let Some(address) = address {
+            self.rates.take(RateOf::Address, &rates::block(address))?;
         }
+        Ok(address)
     }
 
     /// Whether whoever proved to be somebody may go on.
@@ -183,13 +203,12 @@ impl Sessions {
         if let Some(revocations) = &self.revocations {
             revocations.judge(bearer)?;
         }
-        match &bearer.subject {
-            Some(subject) => {
-                let viewer = Viewer::new(&bearer.issuer, subject);
-                self.rates.take(RateOf::Subject, viewer.as_bytes())
-            }
-            None => Ok(()),
+        if let Some(subject) = &bearer.subject {
+            let viewer = Viewer::new(&bearer.issuer, subject);
+            self.rates.take(RateOf::Subject, viewer.as_bytes())?;
         }
+        // Last, and not before the token: what nobody proved must not use up what is everybody's.
+        self.rates.take(RateOf::Tenant, &[])
     }
 
     /// Leaves out keys that were revoked.
@@ -201,6 +220,52 @@ impl Sessions {
             revocations.retain(key_ids)?;
         }
         (key_ids.iter()).try_for_each(|key_id| self.rates.take(RateOf::Key, key_id.as_bytes()))
+    }
+
+    /// Asks whoever is to be asked, if anybody is.
+    ///
+    /// # Errors
+    /// [`Refusal::NotAuthorised`], [`Refusal::AuthoriserUnavailable`].
+    pub async fn authorise(
+        &self,
+        bearer: &Bearer,
+        asset: &AssetId,
+        key_ids: &[KeyId],
+        now: UnixTime,
+    ) -> Result<(), Refusal> {
+        match &self.authoriser {
+            Some(authoriser) => authoriser.judge(bearer, asset, key_ids, now).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Tells whoever is to be told that a licence was given or, with a reason, refused.
+    pub fn decided(
+        &self,
+        bearer: &Bearer,
+        asset: &AssetId,
+        key_ids: &[KeyId],
+        reason: Option<&'static str>,
+        now: UnixTime,
+    ) {
+        let event = match reason {
+            None => WebhookEvent::Granted,
+            Some(_) => WebhookEvent::Refused,
+        };
+        if self.teller.wants(event) {
+            let told = Told {
+                kids: key_ids.to_vec(),
+                reason,
+                ..Told::new(event, bearer, asset)
+            };
+            self.teller.tell(told, now);
+        }
+    }
+
+    fn happened(&self, event: WebhookEvent, ask: &Ask<'_>) {
+        if self.teller.wants(event) {
+            (self.teller).tell(Told::new(event, ask.bearer, ask.asset), ask.now);
+        }
     }
 
     /// Takes what the licence needs: the token, a device, a stream; all of it or none.
@@ -249,7 +314,18 @@ impl Sessions {
         };
         let verdict = self.store.admit(claim).await.map_err(unavailable)?;
         match verdict {
-            Verdict::Granted { .. } => Ok(()),
+            Verdict::Granted {
+                new_device,
+                new_stream,
+            } => {
+                if new_device {
+                    self.happened(WebhookEvent::DeviceAdded, &ask);
+                }
+                if new_stream {
+                    self.happened(WebhookEvent::SessionStarted, &ask);
+                }
+                Ok(())
+            }
             Verdict::Replayed => Err(Refusal::TokenReplayed),
             Verdict::DeviceLimit => Err(Refusal::DeviceLimit),
             Verdict::StreamLimit(free) => Err(Refusal::StreamLimit {
@@ -280,8 +356,14 @@ impl Sessions {
                 retry_after: seconds_until(free, ask.now),
             }),
             Verdict::Full => Err(Refusal::SessionsFull),
+            Verdict::Granted { new_stream, .. } => {
+                if new_stream {
+                    self.happened(WebhookEvent::SessionStarted, &ask);
+                }
+                Ok(Some(ends))
+            }
             // Neither token nor device was asked for.
-            Verdict::Granted { .. } | Verdict::Replayed | Verdict::DeviceLimit => Ok(Some(ends)),
+            Verdict::Replayed | Verdict::DeviceLimit => Ok(Some(ends)),
         }
     }
 
@@ -297,7 +379,9 @@ impl Sessions {
             viewer: viewer(ask.bearer)?,
             session: stream.session,
         };
-        self.store.change(release).await.map_err(unavailable)?;
+        if self.store.change(release).await.map_err(unavailable)? > 0 {
+            self.happened(WebhookEvent::SessionEnded, &ask);
+        }
         Ok(())
     }
 
@@ -327,9 +411,11 @@ impl Sessions {
             session,
             asset: ask.asset.clone(),
             limit,
-            term: ask.demanded.lease.unwrap_or(self.settings.lease),
+            term: (ask.demanded.lease).map_or(self.settings.lease, |lease| {
+                lease.clamp(MIN_LEASE, MAX_LEASE)
+            }),
             // Clocks stand apart whatever a token says.
-            grace: (ask.demanded.grace.unwrap_or_default()).max(self.settings.grace),
+            grace: (ask.demanded.grace.unwrap_or_default()).clamp(self.settings.grace, MAX_LEASE),
         }))
     }
 }

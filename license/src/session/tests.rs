@@ -417,9 +417,9 @@ async fn each_rate_refuses_with_the_time_to_come_again() {
     let headers = HeaderMap::new();
 
     let rig = with(RateSettings { tenant: 2, ..none });
-    rig.sessions.enter(address("192.0.2.1"), &headers).unwrap();
-    rig.sessions.enter(None, &headers).unwrap();
-    let third = rig.sessions.enter(address("192.0.2.2"), &headers);
+    rig.sessions.recognise(&ann()).unwrap();
+    rig.sessions.recognise(&bearer(None, None)).unwrap();
+    let third = rig.sessions.recognise(&bearer(Some("bob"), None));
     assert_eq!(third, exceeded(RateOf::Tenant));
 
     let rig = with(RateSettings { address: 2, ..none });
@@ -429,7 +429,8 @@ async fn each_rate_refuses_with_the_time_to_come_again() {
         ("2001:db8::3", exceeded(RateOf::Address)),
         ("192.0.2.1", Ok(())),
     ] {
-        assert_eq!(rig.sessions.enter(address(from), &headers), expected);
+        let entered = rig.sessions.enter(address(from), &headers);
+        assert_eq!(entered.map(|_| ()), expected, "{from}");
     }
 
     let rig = with(RateSettings { subject: 2, ..none });
