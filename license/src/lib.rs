@@ -27,6 +27,7 @@ pub mod policy;
 mod refusal;
 mod run;
 mod telemetry;
+mod upstream;
 mod wiped;
 
 pub use clock::{Clock, SystemClock, UnixTime};
