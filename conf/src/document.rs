@@ -6,6 +6,7 @@
 mod defaults;
 mod exchange;
 mod license;
+mod upstreams;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::exchange::*;
 pub use self::license::*;
+pub use self::upstreams::*;
 
 use crate::address::Address;
 use crate::settings::{

@@ -3,6 +3,7 @@
 
 mod exchange;
 mod license;
+mod upstreams;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 pub use self::exchange::*;
 pub use self::license::*;
+pub use self::upstreams::*;
 use crate::{SecretSource, User};
 
 /// Everything that was configured.

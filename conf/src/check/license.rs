@@ -68,6 +68,8 @@ impl Check<'_> {
             token_header: self.header("license.token_header", &license.token_header),
             issuers: self.issuers(license.issuers),
             exchange: self.exchange(license.exchange, license.tls.listen.0.is_some()),
+            upstreams: self.upstreams(license.upstreams),
+            certificates: self.certificates(license.certificates),
             policies,
             tenant: shared.tenant.clone(),
         }

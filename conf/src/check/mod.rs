@@ -10,6 +10,7 @@ mod postgres;
 mod rules;
 mod served;
 mod unlock;
+mod upstreams;
 mod vendors;
 
 use std::collections::BTreeMap;

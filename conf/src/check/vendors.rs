@@ -1,8 +1,10 @@
 //! Other vendors' key servers, and the assets whose keys come from them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 
 use super::Check;
+use crate::SecretSource;
 use crate::document::{ExchangeDocument, VendorDocument};
 use crate::settings::{PackScheme, System, VendorSettings};
 use crate::units::Span;
@@ -40,7 +42,7 @@ impl Check<'_> {
         can_open: bool,
     ) -> Option<VendorSettings> {
         let url = self.required(key, "url", vendor.url);
-        let address = url.and_then(|url| self.vendor_address(&format!("{key}.url"), &url));
+        let address = url.and_then(|url| self.remote(&format!("{key}.url"), &url));
         let assets = self.required(key, "assets", vendor.assets);
         for (index, asset) in assets.iter().flatten().enumerate() {
             self.asset(&format!("{key}.assets[{index}]"), asset);
@@ -85,23 +87,12 @@ impl Check<'_> {
                 "set secret_file or secret_credential",
             );
         }
-        let private = self.secret(key, "key", vendor.key_file, vendor.key_credential);
-        let identity = match (vendor.certificate, private) {
-            (Some(certificate), Some(private)) => Some((
-                self.absolute(&format!("{key}.certificate"), certificate),
-                private,
-            )),
-            (None, None) => None,
-            _ => {
-                let message = "a certificate and its private key are shown together or not at all";
-                self.fault(
-                    key,
-                    message,
-                    "set certificate, and key_file or key_credential",
-                );
-                None
-            }
-        };
+        let identity = self.client_identity(
+            key,
+            vendor.certificate,
+            vendor.key_file,
+            vendor.key_credential,
+        );
         if !vendor.danger_clear && !can_open {
             let message = "there is no certificate of ours to which its keys could be encrypted";
             let help = "set license.exchange.recipient_certificate and its key";
@@ -129,8 +120,32 @@ impl Check<'_> {
         })
     }
 
-    /// Whether by TLS, the authority, and the path.
-    fn vendor_address(&mut self, key: &str, url: &str) -> Option<(bool, String, String)> {
+    /// What is shown to a server: a certificate and its private key.
+    pub(super) fn client_identity(
+        &mut self,
+        key: &str,
+        certificate: Option<PathBuf>,
+        key_file: Option<PathBuf>,
+        key_credential: Option<String>,
+    ) -> Option<(PathBuf, SecretSource)> {
+        let private = self.secret(key, "key", key_file, key_credential);
+        match (certificate, private) {
+            (Some(certificate), Some(private)) => Some((
+                self.absolute(&format!("{key}.certificate"), certificate),
+                private,
+            )),
+            (None, None) => None,
+            _ => {
+                let message = "a certificate and its private key are shown together or not at all";
+                let help = "set certificate, and key_file or key_credential";
+                self.fault(key, message, help);
+                None
+            }
+        }
+    }
+
+    /// Where a server answers that gets keys: whether by TLS, the authority, and the path.
+    pub(super) fn remote(&mut self, key: &str, url: &str) -> Option<(bool, String, String)> {
         // A slash at the end of a path that is complete is a part of it.
         self.url(key, url);
         let (scheme, rest) = url.split_once("://")?;

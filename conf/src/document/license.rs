@@ -27,6 +27,10 @@ pub struct LicenseDocument {
     pub issuers: Vec<IssuerDocument>,
     /// Key exchange with other vendors' encryptors and licence servers: SPEKE 1.0, 2.0 and 2.1 at `/speke/v1.0` and `/speke/v2.0`, CPIX documents at `/cpix/CONTENT-ID`.
     pub exchange: ExchangeDocument,
+    /// The licence services of the operator's, by name, to which Widevine, PlayReady and FairPlay challenges are forwarded. Without one for a system, its licence URLs are not there.
+    pub upstreams: BTreeMap<String, UpstreamDocument>,
+    /// The certificates that players fetch before they ask for a licence.
+    pub certificates: CertificatesDocument,
 }
 
 /// The licence server's TLS listener.
@@ -116,6 +120,8 @@ impl Default for LicenseDocument {
             limits: LicenseLimitsDocument::default(),
             issuers: Vec::new(),
             exchange: ExchangeDocument::default(),
+            upstreams: BTreeMap::new(),
+            certificates: CertificatesDocument::default(),
         }
     }
 }

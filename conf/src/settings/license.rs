@@ -30,6 +30,10 @@ pub struct LicenseSettings {
     pub issuers: Vec<IssuerSettings>,
     /// Key exchange; none: its URLs are not there.
     pub exchange: Option<ExchangeSettings>,
+    /// From whom licences of licensed systems come, in the order in which they are asked.
+    pub upstreams: Vec<UpstreamSettings>,
+    /// The certificates that players fetch.
+    pub certificates: CertificateSettings,
     /// The policies that a token may name.
     pub policies: BTreeMap<String, LicensePolicySettings>,
     /// Whose assets these are, and what that tenant allows.
