@@ -8,6 +8,7 @@ mod exchange;
 mod issuers;
 mod license;
 mod sessions;
+mod upstreams;
 mod webhooks;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ pub use self::exchange::*;
 pub use self::issuers::*;
 pub use self::license::*;
 pub use self::sessions::*;
+pub use self::upstreams::*;
 pub use self::webhooks::*;
 
 use crate::address::Address;

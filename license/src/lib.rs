@@ -29,6 +29,7 @@ mod run;
 pub mod session;
 pub mod store;
 mod telemetry;
+mod upstream;
 mod webhook;
 mod wiped;
 

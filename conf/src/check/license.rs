@@ -83,6 +83,8 @@ impl Check<'_> {
                 license.webhooks,
                 license.authorisation,
             ),
+            upstreams: self.upstreams(license.upstreams),
+            certificates: self.certificates(license.certificates),
             policies,
             tenant: shared.tenant.clone(),
         }

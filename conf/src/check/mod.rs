@@ -12,6 +12,7 @@ mod rules;
 mod served;
 mod sessions;
 mod unlock;
+mod upstreams;
 mod vendors;
 mod webhooks;
 

@@ -43,6 +43,10 @@ pub struct LicenseDocument {
     pub webhooks: BTreeMap<String, WebhookDocument>,
     /// Whoever is asked before a licence is given.
     pub authorisation: AuthorisationDocument,
+    /// The licence services of the operator's, by name, to which Widevine, PlayReady and FairPlay challenges are forwarded. Without one for a system, its licence URLs are not there.
+    pub upstreams: BTreeMap<String, UpstreamDocument>,
+    /// The certificates that players fetch before they ask for a licence.
+    pub certificates: CertificatesDocument,
 }
 
 /// The licence server's TLS listener.
@@ -120,6 +124,8 @@ impl Default for LicenseDocument {
             rates: RatesDocument::default(),
             webhooks: BTreeMap::new(),
             authorisation: AuthorisationDocument::default(),
+            upstreams: BTreeMap::new(),
+            certificates: CertificatesDocument::default(),
         }
     }
 }
