@@ -498,7 +498,7 @@ async fn no_viewer_has_more_streams_than_allowed(nodes: Nodes) {
                 let mut session = 0;
                 let mut holding = false;
                 while clock.load(Ordering::SeqCst) < end {
-                    let index = random.below(all.len() as u64) as usize;
+                    let index = usize::try_from(random.below(all.len() as u64)).unwrap();
                     // The last node's clock is ahead, by less than the grace.
                     let ahead = if index > 0 { GRACE.as_secs() - 1 } else { 0 };
                     let asked = clock.load(Ordering::SeqCst);
