@@ -27,11 +27,11 @@ pub mod policy;
 mod refusal;
 mod run;
 mod telemetry;
-mod upstream;
+pub mod upstream;
 mod wiped;
 
 pub use clock::{Clock, SystemClock, UnixTime};
 pub use error::{Error, ErrorKind};
 pub use http::service::{LicenseService, Parts};
-pub use refusal::{IssuerMismatch, Refusal};
+pub use refusal::{ChallengeFault, IssuerMismatch, Refusal};
 pub use run::Server;

@@ -1,5 +1,6 @@
 use crate::entitlement::Malformation;
 use crate::format::clearkey::RequestFault;
+use crate::format::{fairplay, playready};
 
 /// Why no licence is given. A player hears little of it; the decision log and the metrics hear it all.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,6 +59,18 @@ pub enum Refusal {
     /// The body is longer than any licence request.
     #[error("the request is too long")]
     RequestTooLong,
+    /// The URL or the body is no challenge of its system.
+    #[error("malformed challenge: {0}")]
+    ChallengeMalformed(#[from] ChallengeFault),
+    /// The licence service refuses the challenge: the device, or what it sent.
+    #[error("the licence service refuses: {0}")]
+    UpstreamRefused(String),
+    /// No licence service answers.
+    #[error("no licence service answers: {0}")]
+    UpstreamUnavailable(String),
+    /// What the licence services answer is no licence.
+    #[error("the licence services give no licence: {0}")]
+    UpstreamUnfit(String),
     /// The keystore is sealed.
     #[error("the keystore is sealed")]
     Sealed,
@@ -81,6 +94,26 @@ pub enum IssuerMismatch {
     /// `iss` is known, but the header's `kid` names none of its keys.
     #[error("`kid`")]
     KeyId,
+}
+
+/// What is wrong with a challenge, in words that hold nothing of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChallengeFault {
+    /// `kid` in the query is no lower-case UUID.
+    #[error("a `kid` of the URL is no UUID in lower case")]
+    KeyId,
+    /// Too many of them.
+    #[error("the URL names more than {} keys", keystore_client::MAX_KEYS)]
+    TooManyKeys,
+    /// There is no body.
+    #[error("the body is empty")]
+    Empty,
+    /// No PlayReady challenge.
+    #[error(transparent)]
+    PlayReady(#[from] playready::ChallengeFault),
+    /// No SPC.
+    #[error(transparent)]
+    FairPlay(#[from] fairplay::SpcFault),
 }
 
 impl Refusal {
@@ -107,6 +140,10 @@ impl Refusal {
             Self::RequestMalformed(_) => "request_malformed",
             Self::RequestIncomplete => "request_incomplete",
             Self::RequestTooLong => "request_too_long",
+            Self::ChallengeMalformed(_) => "challenge_malformed",
+            Self::UpstreamRefused(_) => "upstream_refused",
+            Self::UpstreamUnavailable(_) => "upstream_unavailable",
+            Self::UpstreamUnfit(_) => "upstream_unfit",
             Self::Sealed => "sealed",
             Self::AuditUnavailable => "audit_unavailable",
             Self::KeystoreUnavailable => "keystore_unavailable",

@@ -18,6 +18,7 @@ use crate::exchange::vendor::Vendors;
 use crate::exchange::{self, Exchange, Signals};
 use crate::http::service::{LicenseService, Parts};
 use crate::policy::{PolicyRule, Rules};
+use crate::upstream::Upstreams;
 use crate::{Error, SystemClock};
 
 /// A licence server whose ports are taken: connections queue until it runs.
@@ -88,6 +89,7 @@ impl Server {
             clock,
             token_header,
             body_bytes: settings.body_bytes,
+            upstreams: Upstreams::open(&settings.upstreams, &settings.certificates)?,
             exchange,
         });
 

@@ -35,6 +35,7 @@ use license::decision_log::DecisionLog;
 use license::entitlement::Verifier;
 use license::exchange::Exchange;
 use license::policy::Rules;
+use license::upstream::Upstreams;
 use license::{LicenseService, Parts, SystemClock};
 use origin_front::{ClientCertificate, Request, RequestBody, Service as _};
 use ring::rand::SystemRandom;
@@ -128,6 +129,7 @@ impl Rig {
             clock: Arc::new(SystemClock),
             token_header: header::AUTHORIZATION,
             body_bytes: 4096,
+            upstreams: Upstreams::open(&[], &conf::CertificateSettings::default()).unwrap(),
             exchange: Some(Arc::new(exchange.unwrap())),
         });
         Self {

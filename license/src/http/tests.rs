@@ -3,10 +3,13 @@
 //! The keystore is a double that keeps the rules of the real one: a grant per asset, one audit record before any
 //! key leaves, nothing while sealed. What these cannot catch: what a protocol makes of a response.
 
+mod upstreams;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use conf::{CertificateSettings, UpstreamSettings};
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use http_body_util::BodyExt as _;
 use keystore_client::{
@@ -22,6 +25,7 @@ use crate::decision_log::DecisionLog;
 use crate::entitlement::mint::{Claims, mint};
 use crate::entitlement::{Algorithm, AssetGrant, Issuer, SigningKey, VerificationKey, Verifier};
 use crate::policy::{PolicyRule, Rules};
+use crate::upstream::Upstreams;
 use crate::{Clock, UnixTime};
 
 const BODY_BYTES: usize = 4096;
@@ -117,6 +121,16 @@ impl Rig {
     }
 
     fn with(allow_clear_key: bool, token_header: HeaderName) -> Self {
+        let upstreams = Upstreams::open(&[], &CertificateSettings::default()).unwrap();
+        Self::of(allow_clear_key, token_header, upstreams)
+    }
+
+    fn with_upstreams(upstreams: &[UpstreamSettings], certificates: &CertificateSettings) -> Self {
+        let upstreams = Upstreams::open(upstreams, certificates).unwrap();
+        Self::of(true, header::AUTHORIZATION, upstreams)
+    }
+
+    fn of(allow_clear_key: bool, token_header: HeaderName, upstreams: Upstreams) -> Self {
         let keystore = Arc::new(Double {
             seal: watch::Sender::new(SealState::Unsealed),
             audit: Mutex::default(),
@@ -146,6 +160,7 @@ impl Rig {
             clock: Arc::new(Fixed),
             token_header,
             body_bytes: BODY_BYTES,
+            upstreams,
             exchange: None,
         });
         Self {
