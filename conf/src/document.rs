@@ -5,6 +5,7 @@
 
 mod defaults;
 mod exchange;
+mod issuers;
 mod license;
 mod upstreams;
 
@@ -14,13 +15,14 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use self::exchange::*;
+pub use self::issuers::*;
 pub use self::license::*;
 pub use self::upstreams::*;
 
 use crate::address::Address;
 use crate::settings::{
-    CallerRight, Ciphers, ColdReads, ExchangeRight, HlsClearKey, KeyCipher, LogFormat, PackScheme,
-    StorageMode, System, TokenAlgorithm, TrackLabel, VendorProtocol,
+    CallerRight, Ciphers, ColdReads, ExchangeRight, HlsClearKey, KeyCipher, KidRule, LogFormat,
+    PackScheme, StorageMode, System, TokenAlgorithm, TokenShape, TrackLabel, VendorProtocol,
 };
 use crate::units::{Size, Span};
 

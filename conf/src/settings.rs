@@ -2,6 +2,7 @@
 //! needs. Only [`crate::load`] makes these, so whoever holds one need not check it again.
 
 mod exchange;
+mod issuers;
 mod license;
 mod upstreams;
 
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use self::exchange::*;
+pub use self::issuers::*;
 pub use self::license::*;
 pub use self::upstreams::*;
 use crate::{SecretSource, User};

@@ -1,4 +1,4 @@
-use crate::entitlement::Malformation;
+use crate::entitlement::{Malformation, MessageFault};
 use crate::format::clearkey::RequestFault;
 use crate::format::{fairplay, playready};
 
@@ -8,12 +8,18 @@ pub enum Refusal {
     /// The request carries no token.
     #[error("no token")]
     NoToken,
+    /// The request carries more than one token, of which two readers could take one each.
+    #[error("more than one token")]
+    TokenAmbiguous,
     /// The token is not a JWT that is read here.
     #[error("malformed token: {0}")]
     TokenMalformed(#[from] Malformation),
     /// No configured issuer signs under this `iss`, or none with this algorithm or key id.
     #[error("no issuer is configured for the token's {0}")]
     IssuerUnknown(IssuerMismatch),
+    /// The issuer's keys could not be fetched for so long that the last ones are no longer good, or never yet.
+    #[error("the keys of the token's issuer cannot be had")]
+    IssuerKeysUnavailable,
     /// The signature is not that of the issuer's key.
     #[error("the signature does not verify")]
     SignatureInvalid,
@@ -23,6 +29,15 @@ pub enum Refusal {
     /// A claim has the wrong type or is out of bounds.
     #[error("the claim {0} is malformed")]
     ClaimMalformed(&'static str),
+    /// The entitlement message within the token is not one that is read here.
+    #[error("entitlement message: {0}")]
+    Message(#[from] MessageFault),
+    /// The token tells a client who signed in, and entitles nobody.
+    #[error("the token is an OpenID Connect ID token")]
+    IdToken,
+    /// The token is good for longer than its issuer may say.
+    #[error("the token is good for longer than `max_lifetime` allows")]
+    LifetimeExceeded,
     /// The token is meant for someone else, or for others as well.
     #[error("the token is meant for another audience")]
     AudienceMismatch,
@@ -121,13 +136,18 @@ impl Refusal {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NoToken => "no_token",
+            Self::TokenAmbiguous => "token_ambiguous",
             Self::TokenMalformed(_) => "token_malformed",
             Self::IssuerUnknown(IssuerMismatch::Name) => "issuer_unknown",
             Self::IssuerUnknown(IssuerMismatch::Algorithm) => "algorithm_mismatch",
             Self::IssuerUnknown(IssuerMismatch::KeyId) => "key_id_unknown",
+            Self::IssuerKeysUnavailable => "issuer_keys_unavailable",
             Self::SignatureInvalid => "signature_invalid",
             Self::ClaimMissing(_) => "claim_missing",
             Self::ClaimMalformed(_) => "claim_malformed",
+            Self::Message(fault) => fault.reason(),
+            Self::IdToken => "id_token",
+            Self::LifetimeExceeded => "lifetime_exceeded",
             Self::AudienceMismatch => "audience_mismatch",
             Self::TokenExpired => "token_expired",
             Self::TokenNotYetValid => "token_not_yet_valid",

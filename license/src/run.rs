@@ -13,7 +13,7 @@ use origin_front::{Bound, Drain, Limits, Tls, Workers};
 
 use crate::admin;
 use crate::decision_log::DecisionLog;
-use crate::entitlement::{Issuer, Verifier};
+use crate::entitlement::{Issuer, Refresher, Verifier};
 use crate::exchange::vendor::Vendors;
 use crate::exchange::{self, Exchange, Signals};
 use crate::http::service::{LicenseService, Parts};
@@ -26,6 +26,7 @@ pub struct Server {
     service: LicenseService,
     decisions: Arc<DecisionLog>,
     vendors: Option<Arc<Vendors>>,
+    refreshers: Vec<Refresher>,
     limits: Arc<Limits>,
     addresses: Vec<(Transport, SocketAddr)>,
     listeners: Vec<Bound>,
@@ -48,8 +49,9 @@ impl Server {
         let issuers = settings
             .issuers
             .iter()
-            .map(Issuer::load)
+            .map(|issuer| Issuer::load(issuer, &settings.state_dir))
             .collect::<Result<Vec<_>, _>>()?;
+        let (issuers, refreshers): (Vec<_>, Vec<_>) = issuers.into_iter().unzip();
         if issuers.is_empty() {
             tracing::warn!("no issuer is configured: every licence will be refused");
         }
@@ -82,12 +84,13 @@ impl Server {
             .map(|exchange| exchange.client_issuers())
             .unwrap_or_default();
         let service = LicenseService::new(Parts {
-            verifier: Verifier::new(issuers),
+            verifier: Verifier::new(issuers).remembering(settings.token_cache_bytes)?,
             rules: rules(settings),
             keystore,
             decisions: Arc::clone(&decisions),
             clock,
             token_header,
+            token_query: settings.token_query.clone(),
             body_bytes: settings.body_bytes,
             upstreams: Upstreams::open(&settings.upstreams, &settings.certificates)?,
             exchange,
@@ -123,6 +126,7 @@ impl Server {
             service,
             decisions,
             vendors,
+            refreshers: refreshers.into_iter().flatten().collect(),
             limits: Limits::new(settings.limits.clone()),
             addresses,
             listeners,
@@ -157,8 +161,9 @@ impl Server {
     /// A worker could not be started; those that were end with the drain.
     pub fn run(self, drain: &Drain) -> Result<(), Error> {
         let starting = |error| Error::unavailable("start the licence workers", error);
-        // Does nothing but wait.
+        // Waits, and fetches the keys of issuers meanwhile: so nobody who asks for a licence has to.
         let waiting = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
             .build()
             .map_err(|error| {
                 Error::internal(
@@ -166,6 +171,9 @@ impl Server {
                     error,
                 )
             })?;
+        for refresher in self.refreshers {
+            waiting.spawn(refresher.run(Arc::new(SystemClock)));
+        }
         let service = self.service;
         let workers = Workers::start(
             "license",
@@ -319,14 +327,13 @@ mod tests {
             tls: conf::TlsIdentity::SelfSigned {
                 state_dir: folder.join("state"),
             },
-            issuers: vec![IssuerSettings {
-                name: "test".to_owned(),
-                issuer: "ott".to_owned(),
-                audience: "castellum".to_owned(),
-                key_id: None,
-                algorithm: TokenAlgorithm::Hs256,
-                key: SecretSource::file(secret),
-            }],
+            issuers: vec![IssuerSettings::of_key(
+                "test",
+                "ott",
+                "castellum",
+                TokenAlgorithm::Hs256,
+                SecretSource::file(secret),
+            )],
             ..default
         }
     }
@@ -395,7 +402,7 @@ mod tests {
     fn a_weak_secret_stops_the_start_and_is_not_shown() {
         let folder = tempfile::tempdir().unwrap();
         let settings = settings(folder.path());
-        std::fs::write(settings.issuers[0].key.path(), "hunter2").unwrap();
+        std::fs::write(folder.path().join("issuer.secret"), "hunter2").unwrap();
         let Err(error) = Server::open(&settings, sealed(), None, nothing()) else {
             panic!("seven bytes are no secret");
         };

@@ -1,4 +1,5 @@
-//! What is counted. Labels are constants of this program: no asset, key or viewer ever becomes one.
+//! What is counted. Labels are constants of this program, or names from its configuration: no asset, key or viewer ever
+//! becomes one.
 
 use std::time::Duration;
 
@@ -26,4 +27,13 @@ pub(crate) fn exchanged(protocol: &'static str, outcome: &Outcome, took: Duratio
     )
     .increment(1);
     metrics::histogram!("castellum_key_exchange_duration_seconds").record(took.as_secs_f64());
+}
+
+/// Counts a fetch of an issuer's keys. The label is the configured name: there are as many as issuers.
+pub(crate) fn keys_fetched(issuer: &str, came: bool) {
+    let result = if came { "fetched" } else { "failed" };
+    metrics::counter!(
+        "castellum_license_issuer_keys_total", "issuer" => issuer.to_owned(), "result" => result
+    )
+    .increment(1);
 }

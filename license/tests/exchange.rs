@@ -128,6 +128,7 @@ impl Rig {
             decisions: Arc::clone(&decisions),
             clock: Arc::new(SystemClock),
             token_header: header::AUTHORIZATION,
+            token_query: None,
             body_bytes: 4096,
             upstreams: Upstreams::open(&[], &conf::CertificateSettings::default()).unwrap(),
             exchange: Some(Arc::new(exchange.unwrap())),

@@ -1,12 +1,11 @@
-//! `[license]`: the licence server and who may say what a viewer is entitled to.
+//! `[license]`: the licence server.
 
 use std::collections::BTreeMap;
 
 use super::{Check, Shared};
-use crate::document::{IssuerDocument, LicenseDocument};
+use crate::document::LicenseDocument;
 use crate::settings::{
-    AdminSettings, IssuerSettings, LicensePolicySettings, LicenseSettings, RequestLimits,
-    TokenAlgorithm, Transport,
+    AdminSettings, LicensePolicySettings, LicenseSettings, RequestLimits, Transport,
 };
 use crate::units::Size;
 
@@ -66,6 +65,14 @@ impl Check<'_> {
             state_dir,
             drain: shared.drain,
             token_header: self.header("license.token_header", &license.token_header),
+            token_query: (license.token_query)
+                .map(|name| self.parameter("license.token_query", name)),
+            token_cache_bytes: self.bytes(
+                "license.token_cache",
+                license.token_cache,
+                Size(0),
+                Size::mebibytes(4096),
+            ),
             issuers: self.issuers(license.issuers),
             exchange: self.exchange(license.exchange, license.tls.listen.0.is_some()),
             upstreams: self.upstreams(license.upstreams),
@@ -73,51 +80,5 @@ impl Check<'_> {
             policies,
             tenant: shared.tenant.clone(),
         }
-    }
-
-    fn issuers(&mut self, issuers: Vec<IssuerDocument>) -> Vec<IssuerSettings> {
-        let mut checked: Vec<IssuerSettings> = Vec::new();
-        for (index, issuer) in issuers.into_iter().enumerate() {
-            let key = format!("license.issuers[{index}]");
-            let secret = self.secret(&key, "key", issuer.key_file, issuer.key_credential);
-            let name = self.required(&key, "name", issuer.name);
-            let claim = self.required(&key, "issuer", issuer.issuer);
-            let audience = self.required(&key, "audience", issuer.audience);
-            let algorithm: Option<TokenAlgorithm> =
-                self.required(&key, "algorithm", issuer.algorithm);
-            let secret = self.required(&key, "key_file", secret);
-            let (Some(name), Some(claim), Some(audience), Some(algorithm), Some(secret)) =
-                (name, claim, audience, algorithm, secret)
-            else {
-                continue;
-            };
-            if checked.iter().any(|other| other.name == name) {
-                self.fault(
-                    &format!("{key}.name"),
-                    "two issuers have this name",
-                    "choose another",
-                );
-            }
-            if checked
-                .iter()
-                .any(|other| other.issuer == claim && other.key_id == issuer.key_id)
-            {
-                self.fault(
-                    &format!("{key}.issuer"),
-                    "two issuers have this `iss` and no key_id that tells them apart",
-                    "give each a key_id",
-                );
-            }
-            let issuer = IssuerSettings {
-                name,
-                issuer: claim,
-                audience,
-                key_id: issuer.key_id,
-                algorithm,
-                key: secret,
-            };
-            checked.push(issuer);
-        }
-        checked
     }
 }

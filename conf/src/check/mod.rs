@@ -2,6 +2,7 @@
 //! known, all of them at once.
 
 mod exchange;
+mod issuers;
 mod license;
 mod network;
 mod nodes;

@@ -130,6 +130,19 @@ impl Check<'_> {
     }
 
     /// A field name (RFC 9110 5.1), in lower case.
+    /// A query parameter's name that needs no escape (RFC 3986 2.3).
+    pub(super) fn parameter(&mut self, key: &str, name: String) -> String {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
+            self.fault(
+                key,
+                "is not a parameter's name",
+                "such as token: letters, digits, '-', '.', '_' and '~', 64 at most",
+            );
+        }
+        name
+    }
+
     pub(super) fn header(&mut self, key: &str, name: &str) -> String {
         let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
         if name.is_empty() || !name.bytes().all(token) {

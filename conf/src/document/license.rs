@@ -13,8 +13,12 @@ pub struct LicenseDocument {
     pub state_dir: PathBuf,
     /// Worker threads; 0 takes one for each processor. Default `0`.
     pub workers: usize,
-    /// The request header that carries the token. In `Authorization` it stands after `Bearer`. Default `"Authorization"`.
+    /// The request header that may carry the token besides `Authorization`, where it stands after `Bearer`; in any other it stands alone. A request with two tokens is refused. Default `"Authorization"`.
     pub token_header: String,
+    /// The query parameter that may carry the token, for players that can set no header. URLs are kept by proxies and browsers: set it only where these are yours.
+    pub token_query: Option<String>,
+    /// Tokens that were verified are remembered in this much memory, so that the next request with the same token costs no signature; `"0B"` remembers none. Default `"32MiB"`.
+    pub token_cache: Size,
     /// HTTP/1.1, /2 and /3 over TLS.
     pub tls: LicenseTlsDocument,
     /// HTTP/1.1 and h2c, behind a TLS terminator.
@@ -87,26 +91,6 @@ pub struct LicenseLimitsDocument {
     pub streams: u32,
 }
 
-/// One issuer of entitlement tokens.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct IssuerDocument {
-    /// Its name in logs and audit records. Required.
-    pub name: Option<String>,
-    /// The `iss` claim. Required.
-    pub issuer: Option<String>,
-    /// The `aud` claim. Required.
-    pub audience: Option<String>,
-    /// The `kid` that a token's header may name. A token that names another is not this issuer's.
-    pub key_id: Option<String>,
-    /// `HS256`, `ES256` or `EdDSA`: the one algorithm that the key is used with, whatever a token says. Required.
-    pub algorithm: Option<TokenAlgorithm>,
-    /// The file of the key. HS256: the secret, at least 32 bytes; ES256 and EdDSA: the public key in PEM.
-    pub key_file: Option<PathBuf>,
-    /// The systemd credential that is the key, instead of `key_file`.
-    pub key_credential: Option<String>,
-}
-
 impl Default for LicenseDocument {
     fn default() -> Self {
         Self {
@@ -114,6 +98,8 @@ impl Default for LicenseDocument {
             state_dir: "/var/lib/castellum/license".into(),
             workers: 0,
             token_header: "Authorization".to_owned(),
+            token_query: None,
+            token_cache: Size::mebibytes(32),
             tls: LicenseTlsDocument::default(),
             plain: LicensePlainDocument::default(),
             admin: LicenseAdminDocument::default(),

@@ -23,9 +23,13 @@ pub struct LicenseSettings {
     pub body_bytes: usize,
     /// How the process ends.
     pub drain: Drain,
-    /// The request header that carries the token, in lower case. In `authorization` it stands after `Bearer `;
-    /// in any other header it stands alone.
+    /// The request header that may carry the token besides `authorization`, in lower case. In `authorization` it stands after
+    /// `Bearer `; in any other header it stands alone.
     pub token_header: String,
+    /// The query parameter that may carry the token; none: the URL carries none.
+    pub token_query: Option<String>,
+    /// Verified tokens are remembered in so many bytes; 0: not at all.
+    pub token_cache_bytes: usize,
     /// Who may say what a viewer is entitled to. Without one, every token is refused.
     pub issuers: Vec<IssuerSettings>,
     /// Key exchange; none: its URLs are not there.
@@ -47,35 +51,4 @@ pub struct LicensePolicySettings {
     pub scheme: PackScheme,
     /// The systems that it signals, and no other is licensed.
     pub systems: Vec<System>,
-}
-
-/// One issuer of entitlement tokens.
-#[derive(Clone, Debug)]
-pub struct IssuerSettings {
-    /// Its name in logs and audit records.
-    pub name: String,
-    /// The `iss` claim.
-    pub issuer: String,
-    /// The `aud` claim.
-    pub audience: String,
-    /// The `kid` that a token's header may name; a token that names another is not this issuer's.
-    pub key_id: Option<String>,
-    /// The one algorithm that its key is used with, whatever a token says.
-    pub algorithm: TokenAlgorithm,
-    /// HS256: the secret itself, at least 32 bytes, less one trailing line feed. ES256 and EdDSA: the public key in PEM.
-    pub key: SecretSource,
-}
-
-/// A signature algorithm of tokens (RFC 7518 3.1, RFC 8037 3.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub enum TokenAlgorithm {
-    /// HMAC with SHA-256.
-    #[serde(rename = "HS256")]
-    Hs256,
-    /// ECDSA on P-256 with SHA-256.
-    #[serde(rename = "ES256")]
-    Es256,
-    /// Ed25519.
-    #[serde(rename = "EdDSA")]
-    EdDsa,
 }

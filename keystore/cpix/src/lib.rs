@@ -137,5 +137,5 @@ mod xml;
 pub use document::{ContentProtection, Document, Hdcp, HlsSignaling, Key, Legacy, Secret, System};
 pub use error::{Error, ErrorKind, Fault, Place, Position};
 pub use identity::{EncryptionScheme, Playlist, SystemId, UuidError, Version};
-pub use period::Period;
+pub use period::{Period, seconds_of_date_time};
 pub use xml::{Limits, Namespaces, Reading};

@@ -84,9 +84,9 @@ fn in_order<T: PartialOrd>([start, end]: [Option<T>; 2]) -> Option<()> {
     (start? < end?).then_some(())
 }
 
-/// Seconds of the Unix epoch, as a decimal pair so that fractions of any length compare. Without a time zone it
-/// counts as UTC.
-fn seconds_of_date_time(text: &str) -> Option<(i64, u32)> {
+/// What an `xs:dateTime` says, in seconds of the Unix epoch and nanoseconds: a decimal pair, so that fractions of any length
+/// compare. Without a time zone it counts as UTC. None: it is no date and time.
+pub fn seconds_of_date_time(text: &str) -> Option<(i64, u32)> {
     let (date, time) = text.split_once('T')?;
     let [year, month, day] = numbers(date, '-')?;
     let (time, zone_minutes) = split_zone(time)?;

@@ -5,16 +5,22 @@ use std::collections::BTreeSet;
 use keystore_types::{AssetId, KeyId};
 use serde_json::{Map, Value};
 
+use super::demands::Demands;
+use super::token::Token;
 use crate::{Refusal, UnixTime};
 
-/// The claims that are read here; all others are ignored (RFC 7519 4).
-#[derive(Debug)]
+/// What is read of a token, whatever its shape; all other claims are ignored (RFC 7519 4).
+#[derive(Debug, Default)]
 pub(super) struct Claims {
-    pub(super) expires: UnixTime,
+    pub(super) subject: Option<String>,
+    pub(super) token_id: Option<String>,
+    pub(super) expires: Option<UnixTime>,
     pub(super) not_before: Option<UnixTime>,
+    pub(super) issued: Option<UnixTime>,
     pub(super) assets: Option<AssetGrant>,
     pub(super) key_ids: Option<BTreeSet<KeyId>>,
     pub(super) policy: Option<String>,
+    pub(super) demands: Demands,
 }
 
 /// Which assets a token covers.
@@ -40,38 +46,120 @@ impl AssetGrant {
 const MAX_TEXT_LEN: usize = 256;
 
 impl Claims {
-    /// Reads the claims, `iss` and `aud` apart.
+    /// Who bears the token, of any shape that follows RFC 7519.
+    pub(super) fn bearer(claims: &Map<String, Value>) -> Result<Self, Refusal> {
+        Ok(Self {
+            subject: text(claims, "sub")?,
+            token_id: text(claims, "jti")?,
+            ..Self::default()
+        })
+    }
+
+    /// Reads the rest of a token of our own shape, `iss` and `aud` apart.
     ///
     /// # Errors
     /// [`Refusal::ClaimMissing`] and [`Refusal::ClaimMalformed`]. A claim of the wrong type is refused, never
     /// taken for absent: an `exp` that cannot be read must not mean that there is none.
-    pub(super) fn read(claims: &Map<String, Value>) -> Result<Self, Refusal> {
-        time(claims, "iat")?;
-        let claims = Self {
-            expires: time(claims, "exp")?.ok_or(Refusal::ClaimMissing("exp"))?,
+    pub(super) fn native(self, claims: &Map<String, Value>) -> Result<Self, Refusal> {
+        let read = Self {
+            issued: time(claims, "iat")?,
+            expires: Some(time(claims, "exp")?.ok_or(Refusal::ClaimMissing("exp"))?),
             not_before: time(claims, "nbf")?,
             assets: assets(claims)?,
-            key_ids: key_ids(claims)?,
+            key_ids: key_ids(claims, "kids")?,
             policy: text(claims, "policy")?,
+            demands: Demands {
+                single_use: single_use(claims)?,
+                ..Demands::default()
+            },
+            ..self
         };
-        if claims.assets.is_none() && claims.key_ids.is_none() {
+        if read.assets.is_none() && read.key_ids.is_none() {
             return Err(Refusal::ClaimMissing("assets"));
         }
-        Ok(claims)
+        if read.demands.single_use && read.token_id.is_none() {
+            return Err(Refusal::ClaimMissing("jti"));
+        }
+        Ok(read)
+    }
+
+    /// Reads the rest of a token with the claims that the guidelines of DASH-IF show: `authorized_kids`, and `exp`, which
+    /// their example has in the header and as a text. `exp` must be there, in either part.
+    ///
+    /// # Errors
+    /// As for [`Self::native`].
+    pub(super) fn dash_if(self, token: &Token<'_>) -> Result<Self, Refusal> {
+        let claims = &token.claims;
+        let in_header = match &token.header.expires {
+            None => None,
+            Some(Value::String(digits)) if digits.bytes().all(|it| it.is_ascii_digit()) => {
+                let seconds = digits.parse().map_err(|_| Refusal::ClaimMalformed("exp"))?;
+                Some(date(seconds).ok_or(Refusal::ClaimMalformed("exp"))?)
+            }
+            Some(value) => {
+                Some((value.as_u64().and_then(date)).ok_or(Refusal::ClaimMalformed("exp"))?)
+            }
+        };
+        let expires = match (time(claims, "exp")?, in_header) {
+            // A claim that is also in the header says the same there (RFC 7519 5.3).
+            (Some(one), Some(other)) if one != other => {
+                return Err(Refusal::ClaimMalformed("exp"));
+            }
+            (one, other) => one.or(other).ok_or(Refusal::ClaimMissing("exp"))?,
+        };
+        let key_ids = key_ids(claims, "authorized_kids")?;
+        Ok(Self {
+            issued: time(claims, "iat")?,
+            expires: Some(expires),
+            not_before: time(claims, "nbf")?,
+            key_ids: Some(key_ids.ok_or(Refusal::ClaimMissing("authorized_kids"))?),
+            ..self
+        })
     }
 }
 
-/// Whether `aud` is this audience and no other: a token that others take as well could be replayed by them
-/// (RFC 8725 3.9).
-pub(super) fn audience_is(claims: &Map<String, Value>, audience: &str) -> Result<bool, Refusal> {
+/// Which audiences a token may name besides ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AudienceRule {
+    /// None: a token that others take as well could be replayed by them (RFC 8725 3.9).
+    #[default]
+    Only,
+    /// Any.
+    Among,
+}
+
+/// Whether `aud` is this audience, by the rule.
+pub(super) fn audience_is(
+    claims: &Map<String, Value>,
+    audience: &str,
+    rule: AudienceRule,
+) -> Result<bool, Refusal> {
     match claims.get("aud") {
         None => Err(Refusal::ClaimMissing("aud")),
         Some(Value::String(one)) => Ok(one == audience),
         Some(Value::Array(all)) if !all.is_empty() && all.iter().all(Value::is_string) => {
-            Ok(all.iter().all(|one| one == audience))
+            let mut all = all.iter();
+            Ok(match rule {
+                AudienceRule::Only => all.all(|one| one == audience),
+                AudienceRule::Among => all.any(|one| one == audience),
+            })
         }
         Some(_) => Err(Refusal::ClaimMalformed("aud")),
     }
+}
+
+/// Whether the claims are those of an OpenID Connect ID token (OpenID Connect Core 2 and 3.3.2.11), or say so in the way
+/// of the larger providers. It tells a client who signed in, and proves nothing to anyone else.
+pub(super) fn are_of_id_token(claims: &Map<String, Value>) -> bool {
+    let says = |name: &str, value: &str| {
+        let claim = claims.get(name).and_then(Value::as_str);
+        claim.is_some_and(|claim| claim.eq_ignore_ascii_case(value))
+    };
+    ["nonce", "at_hash", "c_hash", "s_hash"]
+        .iter()
+        .any(|name| claims.contains_key(*name))
+        || says("typ", "ID")
+        || says("token_use", "id")
 }
 
 /// A text claim.
@@ -91,9 +179,20 @@ fn time(claims: &Map<String, Value>, name: &'static str) -> Result<Option<UnixTi
     let Some(value) = claims.get(name) else {
         return Ok(None);
     };
-    match value.as_u64().map(UnixTime::from_seconds) {
-        Some(time) if time <= UnixTime::MAX => Ok(Some(time)),
-        Some(_) | None => Err(Refusal::ClaimMalformed(name)),
+    let time = value.as_u64().and_then(date);
+    time.map(Some).ok_or(Refusal::ClaimMalformed(name))
+}
+
+fn date(seconds: u64) -> Option<UnixTime> {
+    let time = UnixTime::from_seconds(seconds);
+    (time <= UnixTime::MAX).then_some(time)
+}
+
+fn single_use(claims: &Map<String, Value>) -> Result<bool, Refusal> {
+    match claims.get("single_use") {
+        None => Ok(false),
+        Some(Value::Bool(single_use)) => Ok(*single_use),
+        Some(_) => Err(Refusal::ClaimMalformed("single_use")),
     }
 }
 
@@ -117,17 +216,22 @@ fn assets(claims: &Map<String, Value>) -> Result<Option<AssetGrant>, Refusal> {
     }
 }
 
-fn key_ids(claims: &Map<String, Value>) -> Result<Option<BTreeSet<KeyId>>, Refusal> {
-    let malformed = Refusal::ClaimMalformed("kids");
-    match claims.get("kids") {
+fn key_ids(
+    claims: &Map<String, Value>,
+    name: &'static str,
+) -> Result<Option<BTreeSet<KeyId>>, Refusal> {
+    let malformed = Refusal::ClaimMalformed(name);
+    match claims.get(name) {
         None => Ok(None),
         Some(Value::Array(ids)) => {
-            // UUIDs are read in either case (RFC 9562 4).
-            let id = |id: &Value| id.as_str()?.to_ascii_lowercase().parse().ok();
-            Ok(Some(
-                ids.iter().map(id).collect::<Option<_>>().ok_or(malformed)?,
-            ))
+            let ids = ids.iter().map(key_id).collect::<Option<_>>();
+            Ok(Some(ids.ok_or(malformed)?))
         }
         Some(_) => Err(malformed),
     }
+}
+
+/// A key id. UUIDs are read in either case (RFC 9562 4).
+pub(super) fn key_id(id: &Value) -> Option<KeyId> {
+    id.as_str()?.to_ascii_lowercase().parse().ok()
 }

@@ -3,18 +3,19 @@
 //! The algorithm stands in the key record. A token's `alg` must equal it and decides nothing (RFC 8725 3.1).
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use conf::TokenAlgorithm;
 use jsonwebtoken::{DecodingKey, EncodingKey};
 use ring::agreement;
 use ring::rand::SystemRandom;
-use serde_json::{Map, Value};
-use zeroize::{Zeroize as _, Zeroizing};
+use x509_cert::der::asn1::UintRef;
+use x509_cert::der::{self, Decode as _, Reader as _, SliceReader};
+use zeroize::Zeroizing;
 
+use super::jwk::Jwk;
 use super::provider;
-use crate::{Error, json};
+use crate::Error;
 
 /// A signature algorithm of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,32 +24,52 @@ pub enum Algorithm {
     Hs256,
     /// ECDSA on P-256 with SHA-256 (RFC 7518 3.4).
     Es256,
+    /// ECDSA on P-384 with SHA-384 (RFC 7518 3.4).
+    Es384,
     /// Ed25519 (RFC 8037 3.1).
     EdDsa,
+    /// RSASSA-PKCS1-v1_5 with SHA-256 (RFC 7518 3.3).
+    Rs256,
+    /// RSASSA-PSS with SHA-256, MGF1 and a salt of 32 bytes (RFC 7518 3.5).
+    Ps256,
 }
 
 impl Algorithm {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Hs256,
+        Self::Es256,
+        Self::Es384,
+        Self::EdDsa,
+        Self::Rs256,
+        Self::Ps256,
+    ];
+
     /// The name in a JOSE header.
     pub const fn as_jose(self) -> &'static str {
         match self {
             Self::Hs256 => "HS256",
             Self::Es256 => "ES256",
+            Self::Es384 => "ES384",
             Self::EdDsa => "EdDSA",
+            Self::Rs256 => "RS256",
+            Self::Ps256 => "PS256",
         }
     }
 
     /// The algorithm of this name, in exactly this spelling. There is no `none`.
     pub fn from_jose(name: &str) -> Option<Self> {
-        [Self::Hs256, Self::Es256, Self::EdDsa]
-            .into_iter()
-            .find(|it| it.as_jose() == name)
+        Self::ALL.into_iter().find(|it| it.as_jose() == name)
     }
 
     const fn jsonwebtoken(self) -> jsonwebtoken::Algorithm {
         match self {
             Self::Hs256 => jsonwebtoken::Algorithm::HS256,
             Self::Es256 => jsonwebtoken::Algorithm::ES256,
+            Self::Es384 => jsonwebtoken::Algorithm::ES384,
             Self::EdDsa => jsonwebtoken::Algorithm::EdDSA,
+            Self::Rs256 => jsonwebtoken::Algorithm::RS256,
+            Self::Ps256 => jsonwebtoken::Algorithm::PS256,
         }
     }
 }
@@ -58,7 +79,10 @@ impl From<TokenAlgorithm> for Algorithm {
         match algorithm {
             TokenAlgorithm::Hs256 => Self::Hs256,
             TokenAlgorithm::Es256 => Self::Es256,
+            TokenAlgorithm::Es384 => Self::Es384,
             TokenAlgorithm::EdDsa => Self::EdDsa,
+            TokenAlgorithm::Rs256 => Self::Rs256,
+            TokenAlgorithm::Ps256 => Self::Ps256,
         }
     }
 }
@@ -79,34 +103,63 @@ pub struct VerificationKey {
 }
 
 impl VerificationKey {
-    /// Reads the content of a key file. HS256: the secret itself, or a JWK of type `oct`. ES256 and EdDSA: a
-    /// public key in PEM (`BEGIN PUBLIC KEY`), or a JWK of type `EC` or `OKP`.
+    /// Reads the content of a key file. HS256: the secret itself, or a JWK of type `oct`. The others: a public key in
+    /// PEM (`BEGIN PUBLIC KEY`), or a JWK of type `EC`, `OKP` or `RSA`.
     ///
     /// # Errors
     /// Malformed: another kind of key, a secret of fewer than 32 bytes or one that is really a PEM file, a
-    /// point that is not on the curve or of small order, a private key where a public one belongs.
+    /// point that is not on the curve or of small order, an RSA modulus that does not have 2048 to 8192 bits or an exponent
+    /// below 65537, a private key where a public one belongs.
     pub fn read(algorithm: Algorithm, content: &[u8]) -> Result<Self, Error> {
+        match Jwk::read(content)? {
+            Some(jwk) => Self::from_jwk(algorithm, &jwk),
+            None => Self::from_file(algorithm, content),
+        }
+    }
+
+    /// The key that a JWK is, for this algorithm.
+    ///
+    /// # Errors
+    /// As for [`Self::read`].
+    pub(super) fn from_jwk(algorithm: Algorithm, jwk: &Jwk) -> Result<Self, Error> {
         provider::install();
-        let key = match (Jwk::read(content)?, algorithm) {
-            (Some(jwk), Algorithm::Hs256) => {
-                DecodingKey::from_secret(&checked_secret(&jwk.secret()?)?)
+        let key = match algorithm {
+            Algorithm::Hs256 => DecodingKey::from_secret(&checked_secret(&jwk.secret()?)?),
+            Algorithm::Es256 | Algorithm::Es384 => {
+                let (x, y) = jwk.point(algorithm)?;
+                let key = DecodingKey::from_ec_components(x, y).map_err(not_a_key)?;
+                checked_point(algorithm, key)?
             }
-            (None, Algorithm::Hs256) => DecodingKey::from_secret(&checked_secret(content)?),
-            (Some(jwk), Algorithm::Es256) => {
-                let (x, y) = jwk.p256_point()?;
-                checked_p256(DecodingKey::from_ec_components(&x, &y).map_err(not_a_key)?)?
-            }
-            (None, Algorithm::Es256) => {
-                let key = DecodingKey::from_ec_pem(public_pem(content)?).map_err(not_a_key)?;
-                checked_p256(key)?
-            }
-            (Some(jwk), Algorithm::EdDsa) => {
+            Algorithm::EdDsa => {
                 let x = jwk.ed25519_point()?;
-                checked_ed25519(DecodingKey::from_ed_components(&x).map_err(not_a_key)?)?
+                checked_ed25519(DecodingKey::from_ed_components(x).map_err(not_a_key)?)?
             }
-            (None, Algorithm::EdDsa) => {
+            Algorithm::Rs256 | Algorithm::Ps256 => {
+                let (modulus, exponent) = jwk.rsa_components(algorithm)?;
+                checked_rsa(&modulus, &exponent)?
+            }
+        };
+        Ok(Self { algorithm, key })
+    }
+
+    fn from_file(algorithm: Algorithm, content: &[u8]) -> Result<Self, Error> {
+        provider::install();
+        let key = match algorithm {
+            Algorithm::Hs256 => DecodingKey::from_secret(&checked_secret(content)?),
+            Algorithm::Es256 | Algorithm::Es384 => {
+                let key = DecodingKey::from_ec_pem(public_pem(content)?).map_err(not_a_key)?;
+                checked_point(algorithm, key)?
+            }
+            Algorithm::EdDsa => {
                 let key = DecodingKey::from_ed_pem(public_pem(content)?).map_err(not_a_key)?;
                 checked_ed25519(key)?
+            }
+            Algorithm::Rs256 | Algorithm::Ps256 => {
+                let key = DecodingKey::from_rsa_pem(public_pem(content)?).map_err(not_a_key)?;
+                let der = key.try_get_as_bytes().map_err(not_a_key)?;
+                let (modulus, exponent) = rsa_components(der)
+                    .map_err(|_| Error::malformed("the file holds no RSA public key"))?;
+                checked_rsa(&modulus, &exponent)?
             }
         };
         Ok(Self { algorithm, key })
@@ -140,8 +193,8 @@ pub struct SigningKey {
 }
 
 impl SigningKey {
-    /// Reads the content of a key file. HS256: as for [`VerificationKey::read`]. ES256 and EdDSA: a private
-    /// key in PEM (PKCS#8, `BEGIN PRIVATE KEY`).
+    /// Reads the content of a key file. HS256: as for [`VerificationKey::read`]. The others: a private key in PEM
+    /// (PKCS#8, `BEGIN PRIVATE KEY`).
     ///
     /// # Errors
     /// Malformed: another kind of key, or a secret of fewer than 32 bytes.
@@ -152,8 +205,13 @@ impl SigningKey {
                 Some(jwk) => EncodingKey::from_secret(&checked_secret(&jwk.secret()?)?),
                 None => EncodingKey::from_secret(&checked_secret(content)?),
             },
-            Algorithm::Es256 => EncodingKey::from_ec_pem(content).map_err(not_a_private_key)?,
+            Algorithm::Es256 | Algorithm::Es384 => {
+                EncodingKey::from_ec_pem(content).map_err(not_a_private_key)?
+            }
             Algorithm::EdDsa => EncodingKey::from_ed_pem(content).map_err(not_a_private_key)?,
+            Algorithm::Rs256 | Algorithm::Ps256 => {
+                EncodingKey::from_rsa_pem(content).map_err(not_a_private_key)?
+            }
         };
         Ok(Self { algorithm, key })
     }
@@ -227,17 +285,73 @@ fn public_pem(content: &[u8]) -> Result<&[u8], Error> {
     }
 }
 
-/// Refuses what is not an uncompressed point of P-256. ring tells a bad point from a bad signature only in key
-/// agreement, so one is tried.
-fn checked_p256(key: DecodingKey) -> Result<DecodingKey, Error> {
+/// Refuses what is not an uncompressed point of the algorithm's curve. ring tells a bad point from a bad signature only
+/// in key agreement, so one is tried.
+fn checked_point(algorithm: Algorithm, key: DecodingKey) -> Result<DecodingKey, Error> {
+    let (curve, name) = match algorithm {
+        Algorithm::Es384 => (&agreement::ECDH_P384, "P-384"),
+        Algorithm::Es256
+        | Algorithm::Hs256
+        | Algorithm::EdDsa
+        | Algorithm::Rs256
+        | Algorithm::Ps256 => (&agreement::ECDH_P256, "P-256"),
+    };
     let point = key.try_get_as_bytes().map_err(not_a_key)?;
-    let ours =
-        agreement::EphemeralPrivateKey::generate(&agreement::ECDH_P256, &SystemRandom::new())
-            .map_err(|error| Error::internal("draw random numbers", error.to_string()))?;
-    let theirs = agreement::UnparsedPublicKey::new(&agreement::ECDH_P256, point);
+    let ours = agreement::EphemeralPrivateKey::generate(curve, &SystemRandom::new())
+        .map_err(|error| Error::internal("draw random numbers", error.to_string()))?;
+    let theirs = agreement::UnparsedPublicKey::new(curve, point);
     agreement::agree_ephemeral(ours, &theirs, |_| ())
-        .map_err(|_| Error::malformed("the key is not a point of the curve P-256"))?;
+        .map_err(|_| Error::malformed(format!("the key is not a point of the curve {name}")))?;
     Ok(key)
+}
+
+/// The bits that an RSA modulus may have: fewer are within reach of factoring (RFC 7518 3.3), more cost too much.
+const MODULUS_BITS: RangeInclusive<usize> = 2048..=8192;
+
+/// The least public exponent: smaller ones have been the way into faulty implementations.
+const MIN_EXPONENT: u64 = 65_537;
+
+/// The greatest, which is ring's.
+const MAX_EXPONENT: u64 = (1 << 33) - 1;
+
+/// `RSAPublicKey` (RFC 8017 A.1.1): modulus and public exponent.
+fn rsa_components(der: &[u8]) -> der::Result<(Vec<u8>, Vec<u8>)> {
+    let mut reader = SliceReader::new(der)?;
+    let components = reader.sequence(|fields| {
+        let modulus = UintRef::decode(fields)?.as_bytes().to_vec();
+        let exponent = UintRef::decode(fields)?.as_bytes().to_vec();
+        Ok::<_, der::Error>((modulus, exponent))
+    })?;
+    reader.finish()?;
+    Ok(components)
+}
+
+fn checked_rsa(modulus: &[u8], exponent: &[u8]) -> Result<DecodingKey, Error> {
+    let [modulus, exponent] = [modulus, exponent].map(without_zeros);
+    let bits = modulus.first().map_or(0, |first| {
+        modulus.len() * 8 - usize::try_from(first.leading_zeros()).unwrap_or(0)
+    });
+    if !MODULUS_BITS.contains(&bits) || modulus.last().is_some_and(|last| last % 2 == 0) {
+        return Err(Error::malformed(format!(
+            "an RSA modulus is odd and has {} to {} bits; this one has {bits}",
+            MODULUS_BITS.start(),
+            MODULUS_BITS.end(),
+        )));
+    }
+    let value = exponent.iter().try_fold(0_u64, |value, byte| {
+        Some(value.checked_mul(256)? + u64::from(*byte))
+    });
+    if value.is_none_or(|value| !(MIN_EXPONENT..=MAX_EXPONENT).contains(&value) || value % 2 == 0) {
+        return Err(Error::malformed(format!(
+            "an RSA public exponent is odd and lies within {MIN_EXPONENT} to {MAX_EXPONENT}"
+        )));
+    }
+    Ok(DecodingKey::from_rsa_raw_components(modulus, exponent))
+}
+
+fn without_zeros(number: &[u8]) -> &[u8] {
+    let zeros = number.iter().take_while(|byte| **byte == 0).count();
+    &number[zeros..]
 }
 
 /// Refuses points of small order, under which one signature fits many messages.
@@ -280,104 +394,4 @@ const fn spread(first: u8, middle: u8, last: u8) -> [u8; 32] {
     bytes[0] = first;
     bytes[31] = last;
     bytes
-}
-
-/// A key as JSON (RFC 7517 4, RFC 7518 6, RFC 8037 2).
-struct Jwk(Map<String, Value>);
-
-impl Drop for Jwk {
-    fn drop(&mut self) {
-        for member in self.0.values_mut() {
-            if let Value::String(text) = member {
-                text.zeroize();
-            }
-        }
-    }
-}
-
-impl Jwk {
-    /// The JWK, if the content is a JSON object.
-    fn read(content: &[u8]) -> Result<Option<Self>, Error> {
-        if !content.trim_ascii_start().starts_with(b"{") {
-            return Ok(None);
-        }
-        match json::parse(content) {
-            Ok(Value::Object(members)) => {
-                match members.get("use") {
-                    None => {}
-                    Some(Value::String(usage)) if usage == "sig" => {}
-                    Some(_) => return Err(Error::malformed("the JWK is not for signatures")),
-                }
-                Ok(Some(Self(members)))
-            }
-            Ok(_) | Err(_) => Err(Error::malformed("the file begins like a JWK and is none")),
-        }
-    }
-
-    fn member(&self, name: &str) -> Result<&str, Error> {
-        let member = self.0.get(name).and_then(Value::as_str);
-        member.ok_or_else(|| Error::malformed(format!("the JWK has no text member `{name}`")))
-    }
-
-    fn expect(&self, name: &str, value: &str) -> Result<(), Error> {
-        match self.member(name)? {
-            member if member == value => Ok(()),
-            _ => Err(Error::malformed(format!(
-                "the JWK's `{name}` is not {value}"
-            ))),
-        }
-    }
-
-    fn expect_algorithm(&self, algorithm: Algorithm) -> Result<(), Error> {
-        if self.0.contains_key("alg") {
-            self.expect("alg", algorithm.as_jose())
-        } else {
-            Ok(())
-        }
-    }
-
-    fn refuse_private(&self) -> Result<(), Error> {
-        if self.0.contains_key("d") {
-            return Err(Error::malformed(
-                "the file holds a private key where the public one belongs",
-            ));
-        }
-        Ok(())
-    }
-
-    fn secret(&self) -> Result<Zeroizing<Vec<u8>>, Error> {
-        self.expect("kty", "oct")?;
-        self.expect_algorithm(Algorithm::Hs256)?;
-        let secret = URL_SAFE_NO_PAD.decode(self.member("k")?);
-        secret
-            .map(Zeroizing::new)
-            .map_err(|_| Error::malformed("the JWK's `k` is not base64url"))
-    }
-
-    /// A coordinate with leading zeros, as RFC 7518 6.2.1.2 asks for.
-    fn coordinate(&self, name: &str) -> Result<String, Error> {
-        let text = self.member(name)?;
-        match URL_SAFE_NO_PAD.decode(text) {
-            Ok(bytes) if bytes.len() == 32 => Ok(text.to_owned()),
-            Ok(_) | Err(_) => Err(Error::malformed(format!(
-                "the JWK's `{name}` is not 32 bytes in base64url"
-            ))),
-        }
-    }
-
-    fn p256_point(&self) -> Result<(String, String), Error> {
-        self.expect("kty", "EC")?;
-        self.expect("crv", "P-256")?;
-        self.expect_algorithm(Algorithm::Es256)?;
-        self.refuse_private()?;
-        Ok((self.coordinate("x")?, self.coordinate("y")?))
-    }
-
-    fn ed25519_point(&self) -> Result<String, Error> {
-        self.expect("kty", "OKP")?;
-        self.expect("crv", "Ed25519")?;
-        self.expect_algorithm(Algorithm::EdDsa)?;
-        self.refuse_private()?;
-        self.coordinate("x")
-    }
 }

@@ -2,19 +2,22 @@
 
 use keystore_types::{AssetId, KeyId};
 use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
 
 use super::key::SigningKey;
 use super::token::{Token, is_key_id};
-use super::{AssetGrant, claims};
+use super::{AssetGrant, Shape, axinom, claims};
 use crate::{Error, UnixTime};
 
 /// What a token shall say.
 #[derive(Clone, Debug, Serialize)]
 pub struct Claims {
     /// Who says so.
-    pub iss: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iss: Option<String>,
     /// To whom.
-    pub aud: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aud: Option<String>,
     /// Until when; the verifier's leeway comes on top.
     #[serde(serialize_with = "seconds")]
     pub exp: UnixTime,
@@ -45,14 +48,26 @@ pub struct Claims {
     /// The licence policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
+    /// Whether it is good for one licence; it then has an id.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub single_use: bool,
 }
 
 impl Claims {
     /// The least that a token must say: who says it to whom, until when, and no grant yet.
     pub fn new(iss: impl Into<String>, aud: impl Into<String>, exp: UnixTime) -> Self {
         Self {
-            iss: iss.into(),
-            aud: aud.into(),
+            iss: Some(iss.into()),
+            aud: Some(aud.into()),
+            ..Self::until(exp)
+        }
+    }
+
+    /// Nothing but an end.
+    pub fn until(exp: UnixTime) -> Self {
+        Self {
+            iss: None,
+            aud: None,
             exp,
             nbf: None,
             iat: None,
@@ -61,29 +76,141 @@ impl Claims {
             assets: None,
             kids: None,
             policy: None,
+            single_use: false,
         }
     }
 }
 
-/// Signs the claims.
+/// Signs the claims as a token of our own shape.
 ///
 /// # Errors
 /// Malformed: claims or a key id that [`super::Verifier::verify`] would refuse from anyone, or a token that would be
 /// longer than [`Token::MAX_LEN`].
 pub fn mint(claims: &Claims, key_id: Option<&str>, key: &SigningKey) -> Result<String, Error> {
+    mint_as(Shape::Native, claims, key_id, key)
+}
+
+/// Signs the claims as a token of this shape, in which there is no place for some of them. An entitlement message names its
+/// key by `key_id` and gives the keys inline.
+///
+/// # Errors
+/// As for [`mint`]; claims that the shape has no place for.
+pub fn mint_as(
+    shape: Shape,
+    claims: &Claims,
+    key_id: Option<&str>,
+    key: &SigningKey,
+) -> Result<String, Error> {
     if key_id.is_some_and(|id| !is_key_id(id)) {
         return Err(Error::malformed(
             "a key id has at most 128 letters, digits and `-._~:=+`",
         ));
     }
-    let token = key.sign(key_id, claims)?;
+    if shape == Shape::Native && (claims.iss.is_none() || claims.aud.is_none()) {
+        return Err(Error::malformed(
+            "a token names its issuer and its audience",
+        ));
+    }
+    let token = match shape {
+        Shape::Native => key.sign(key_id, claims)?,
+        Shape::DashIf => key.sign(key_id, &dash_if(claims)?)?,
+        Shape::Axinom => key.sign(None, &entitlement_message(claims, key_id)?)?,
+    };
     let parsed = Token::parse(&token).map_err(|fault| Error::malformed(fault.to_string()))?;
-    let read = ["iss", "sub", "jti"]
-        .into_iter()
-        .try_for_each(|name| claims::text(&parsed.claims, name).map(drop));
-    read.and_then(|()| claims::Claims::read(&parsed.claims).map(drop))
-        .map_err(|refusal| Error::malformed(refusal.to_string()))?;
+    let bearer =
+        claims::text(&parsed.claims, "iss").and_then(|_| claims::Claims::bearer(&parsed.claims));
+    let read = bearer.and_then(|bearer| match shape {
+        Shape::Native => bearer.native(&parsed.claims),
+        Shape::DashIf => bearer.dash_if(&parsed),
+        Shape::Axinom => Ok(axinom::read(&parsed)?),
+    });
+    read.map_err(|refusal| Error::malformed(refusal.to_string()))?;
     Ok(token)
+}
+
+fn dash_if(claims: &Claims) -> Result<Value, Error> {
+    let mut value = serde_json::to_value(Claims {
+        kids: None,
+        ..claims.clone()
+    })
+    .map_err(|error| Error::internal("write claims", error))?;
+    if claims.assets.is_some() || claims.policy.is_some() || claims.single_use {
+        return Err(Error::malformed(
+            "a dash-if token names keys, and neither assets nor a policy nor that it is good once",
+        ));
+    }
+    value["authorized_kids"] = json!(claims.kids);
+    Ok(value)
+}
+
+fn entitlement_message(claims: &Claims, key_id: Option<&str>) -> Result<Value, Error> {
+    let Claims {
+        iss,
+        aud,
+        exp,
+        nbf,
+        iat: _,
+        sub,
+        jti,
+        assets,
+        kids,
+        policy,
+        single_use,
+    } = claims;
+    if iss.is_some() || aud.is_some() || sub.is_some() || assets.is_some() || policy.is_some() {
+        return Err(Error::malformed(
+            "an entitlement message names keys, and no issuer, audience, subject, asset or policy",
+        ));
+    }
+    let (Some(key_id), Some(kids)) = (key_id, kids) else {
+        return Err(Error::malformed(
+            "an entitlement message names the key that signs it, and the keys that it is for",
+        ));
+    };
+    let inline: Vec<Value> = kids.iter().map(|id| json!({ "id": id })).collect();
+    let mut message = json!({
+        "type": "entitlement_message",
+        "version": 2,
+        "content_keys_source": { "inline": inline },
+    });
+    if *single_use {
+        message["license_server"] =
+            json!({ "access_control": { "prevent_drm_message_reuse": true } });
+    }
+    let mut envelope = json!({ "version": 1, "com_key_id": key_id, "message": message });
+    envelope["expiration_date"] = json!(date_time(*exp)?);
+    if let Some(begin) = nbf {
+        envelope["begin_date"] = json!(date_time(*begin)?);
+    }
+    if let Some(id) = jti {
+        envelope["id"] = json!(id);
+    }
+    Ok(envelope)
+}
+
+/// `2026-01-31T12:00:00Z`.
+fn date_time(time: UnixTime) -> Result<String, Error> {
+    if time > UnixTime::MAX {
+        return Err(Error::malformed("a date lies before the year 10000"));
+    }
+    let (days, second) = (time.as_seconds() / 86_400, time.as_seconds() % 86_400);
+    // Years that begin with March, in eras of 400 of them, so that the leap day is the last of its year.
+    let day = days + 719_468;
+    let (era, day) = (day / 146_097, day % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let date = day - (153 * month + 2) / 5 + 1;
+    let (month, later) = if month < 10 {
+        (month + 3, 0)
+    } else {
+        (month - 9, 1)
+    };
+    let year = era * 400 + year + later;
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    Ok(format!(
+        "{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{second:02}Z"
+    ))
 }
 
 fn seconds<S: Serializer>(time: &UnixTime, serializer: S) -> Result<S::Ok, S::Error> {

@@ -1,166 +1,270 @@
-//! Tokens: a text becomes an [`Entitlement`] through [`Verifier::verify`], and in no other way.
+//! Tokens: a text becomes an [`Entitlement`] through a [`Verifier`], and in no other way.
 //!
 //! A token is a JWT in the compact form (RFC 7515, RFC 7519), profiled by RFC 8725: its algorithm is that of
 //! the issuer's key record, its form is strict, nothing that it names is fetched, and the time is an argument.
+//!
+//! ```text
+//! text -> Token -> issuer, keys -> signature -> claims by the issuer's shape -> times -> Entitlement
+//!   \______________________ remembered by the cache ____________________/
+//! ```
 
+mod axinom;
+mod cache;
 mod claims;
+mod demands;
 pub mod inspect;
 mod issuer;
+mod jwk;
 mod key;
+mod key_set;
 pub mod mint;
 mod provider;
+mod refresh;
 #[cfg(test)]
 mod tests;
 mod token;
 
-use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use keystore_types::{AssetId, KeyId};
 
-pub use self::claims::AssetGrant;
+pub use self::axinom::MessageFault;
+use self::cache::TokenCache;
+use self::claims::Claims as ReadClaims;
+pub use self::claims::{AssetGrant, AudienceRule};
+pub use self::demands::{
+    AddressBlock, Demands, DrmSystem, FairPlayHdcpDemand, HdcpDemand, KeyDemand, KeyDemands,
+    LicenseDemand, PlayReadyDemand, RenewalDemand, StreamDemand, WidevineDemand,
+};
 pub use self::inspect::{Inspection, Verdict, inspect};
-pub use self::issuer::Issuer;
+pub use self::issuer::{Issuer, Keys, KidRule, Shape};
 pub use self::key::{Algorithm, SigningKey, VerificationKey};
+pub use self::key_set::{KeySet, Skipped};
 pub use self::mint::{Claims, mint};
+pub use self::refresh::{FetchedKeys, Refresher};
 pub use self::token::{Malformation, Part, Token};
 use crate::refusal::IssuerMismatch;
-use crate::{Refusal, UnixTime};
+use crate::{Error, Refusal, UnixTime};
 
-/// How far the clocks of an issuer and of this machine may stand apart.
+/// How far the clocks of an issuer and of this machine may stand apart, where nothing else is configured.
 pub const LEEWAY: Duration = Duration::from_secs(30);
 
-/// Tells true tokens from others, with the keys of the configured issuers.
-#[derive(Debug)]
+/// Tells true tokens from others, with the keys of the issuers of one tenant. Another tenant has a verifier of its own,
+/// which knows nothing of these: so no token opens what is not its tenant's, and none gets as far as the keystore.
 pub struct Verifier {
     issuers: Vec<Issuer>,
+    cache: Option<TokenCache>,
+}
+
+impl std::fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Verifier")
+            .field("issuers", &self.issuers)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Verifier {
     /// A verifier that trusts these issuers; with none it refuses every token.
     pub fn new(issuers: Vec<Issuer>) -> Self {
-        Self { issuers }
+        Self {
+            issuers,
+            cache: None,
+        }
     }
 
-    /// What the token entitles its bearer to at this moment.
+    /// The same, which remembers tokens that it verified in about so many bytes; with none it remembers nothing.
+    ///
+    /// # Errors
+    /// Internal: the system gives no random numbers.
+    pub fn remembering(self, bytes: usize) -> Result<Self, Error> {
+        let cache = match bytes {
+            0 => None,
+            bytes => Some(TokenCache::new(bytes)?),
+        };
+        Ok(Self { cache, ..self })
+    }
+
+    /// What the token entitles its bearer to at this moment. Where a key is missing that the issuer may have published
+    /// since, its keys are fetched first, if that was not just done; nobody else waits for that.
+    ///
+    /// # Errors
+    /// As for [`Self::verify`].
+    pub async fn admit(&self, text: &str, now: UnixTime) -> Result<Entitlement, Rejection> {
+        let verdict = self.verify(text, now);
+        let Err(rejection) = &verdict else {
+            return verdict;
+        };
+        let Ok(token) = Token::parse(text) else {
+            return verdict;
+        };
+        let mut fetched = false;
+        for issuer in &self.issuers {
+            if let Some(keys) = issuer.could_have_more(&rejection.refusal)
+                && issuer.is_named_by(&token).unwrap_or(false)
+            {
+                fetched |= keys.refreshed().await;
+            }
+        }
+        match fetched {
+            true => self.verify(text, now),
+            false => verdict,
+        }
+    }
+
+    /// What the token entitles its bearer to at this moment, by the keys at hand.
     ///
     /// # Errors
     /// A [`Rejection`] with the first rule that the token breaks: its form, its issuer, its signature, then
     /// its claims.
     pub fn verify(&self, text: &str, now: UnixTime) -> Result<Entitlement, Rejection> {
-        let token = Token::parse(text).map_err(Refusal::from)?;
-        let mut rejection = None;
-        for issuer in self.candidates(&token)? {
-            if !issuer.key.verifies(token.signed, token.signature) {
-                continue;
-            }
-            match issuer.entitle(&token, now) {
-                Ok(entitlement) => return Ok(entitlement),
-                // Another record may trust the same key for another audience.
-                Err(refused) => rejection = Some(refused),
+        let Some(cache) = &self.cache else {
+            return self.prove(text, now).map(Entitlement);
+        };
+        // None that is longer is a token, and their digests would cost.
+        if text.len() > Token::MAX_LEN {
+            return Err(Refusal::from(Malformation::TooLong).into());
+        }
+        let digest = cache.digest(text);
+        if let Some(proven) = cache.find(&digest) {
+            let issuer = &self.issuers[proven.issuer];
+            let keys = issuer.keys.current();
+            if keys.generation == proven.generation && keys.lasts(now) {
+                return match issuer.judge_times(&proven.claims, now) {
+                    Ok(()) => Ok(Entitlement(proven)),
+                    Err(refusal) => Err(Rejection {
+                        refusal,
+                        bearer: Some(proven.bearer.clone()),
+                    }),
+                };
             }
         }
-        Err(rejection.unwrap_or_else(|| Refusal::SignatureInvalid.into()))
+        let proven = self.prove(text, now)?;
+        let leeway = self.issuers[proven.issuer].leeway;
+        let end = proven.claims.expires.map(|expires| expires.plus(leeway));
+        cache.keep(digest, text.len(), Arc::clone(&proven), end, now);
+        Ok(Entitlement(proven))
     }
 
-    /// The issuers whose key may have signed the token, at least one.
-    ///
-    /// `iss` is read before it is proven: it only chooses keys, whose signature then proves it.
-    fn candidates(&self, token: &Token<'_>) -> Result<Vec<&Issuer>, Refusal> {
-        let iss = claims::text(&token.claims, "iss")?.ok_or(Refusal::ClaimMissing("iss"))?;
-        let mut mismatch = IssuerMismatch::Name;
-        let mut fits = |issuer: &&Issuer| {
-            if issuer.iss != iss {
-                return false;
+    fn prove(&self, text: &str, now: UnixTime) -> Result<Arc<Proven>, Rejection> {
+        let token = Token::parse(text).map_err(Refusal::from)?;
+        let mut rejection = None;
+        let mut nearest = IssuerMismatch::Name;
+        let mut tried = false;
+        let mut keys_missing = false;
+        for (index, issuer) in self.issuers.iter().enumerate() {
+            if !issuer.is_named_by(&token)? {
+                continue;
             }
-            if issuer.key.algorithm() != token.header.algorithm {
-                mismatch = mismatch.max(IssuerMismatch::Algorithm);
-                return false;
+            let keys = issuer.keys.current();
+            if !keys.lasts(now) {
+                keys_missing = true;
+                continue;
             }
-            mismatch = IssuerMismatch::KeyId;
-            issuer.may_use(token.header.key_id.as_deref())
-        };
-        let candidates: Vec<_> = self.issuers.iter().filter(|issuer| fits(issuer)).collect();
-        if candidates.is_empty() {
-            Err(Refusal::IssuerUnknown(mismatch))
-        } else {
-            Ok(candidates)
+            for key in keys.fitting(&token.header, &mut nearest) {
+                tried = true;
+                if !key.verifies(token.signed, token.signature) {
+                    continue;
+                }
+                match issuer.entitle(index, keys.generation, &token, now) {
+                    Ok(proven) => return Ok(Arc::new(proven)),
+                    // Another issuer may trust the same key for another audience.
+                    Err(refused) => rejection = Some(refused),
+                }
+            }
         }
+        Err(match rejection {
+            Some(rejection) => rejection,
+            None if tried => Refusal::SignatureInvalid.into(),
+            None if keys_missing => Refusal::IssuerKeysUnavailable.into(),
+            None if nearest == IssuerMismatch::Name && names_nobody(&token) => {
+                Refusal::ClaimMissing("iss").into()
+            }
+            None => Refusal::IssuerUnknown(nearest).into(),
+        })
     }
+}
+
+/// Whether a token says in no way whose it is.
+fn names_nobody(token: &Token<'_>) -> bool {
+    !token.claims.contains_key("iss") && axinom::com_key_id(token).is_none()
 }
 
 impl Issuer {
-    /// Reads the claims of a token that this issuer signed.
-    fn entitle(&self, token: &Token<'_>, now: UnixTime) -> Result<Entitlement, Rejection> {
-        let bearer = Bearer {
-            issuer: self.name.clone(),
-            subject: claims::text(&token.claims, "sub")?,
-            token_id: claims::text(&token.claims, "jti")?,
-        };
-        match self.check(token, now) {
-            Ok(claims) => Ok(Entitlement {
-                bearer,
-                assets: claims.assets,
-                key_ids: claims.key_ids,
-                policy: claims.policy,
-            }),
-            Err(refusal) => Err(Rejection {
-                refusal,
-                bearer: Some(bearer),
-            }),
+    fn entitle(
+        &self,
+        index: usize,
+        generation: u64,
+        token: &Token<'_>,
+        now: UnixTime,
+    ) -> Result<Proven, Rejection> {
+        let claims = self.read(token)?;
+        let bearer = self.bearer(&claims);
+        if let Err(refusal) = self.judge_times(&claims, now) {
+            let bearer = Some(bearer);
+            return Err(Rejection { refusal, bearer });
         }
-    }
-
-    fn check(&self, token: &Token<'_>, now: UnixTime) -> Result<claims::Claims, Refusal> {
-        let claims = claims::Claims::read(&token.claims)?;
-        if !claims::audience_is(&token.claims, &self.audience)? {
-            return Err(Refusal::AudienceMismatch);
-        }
-        if now >= claims.expires.plus(LEEWAY) {
-            return Err(Refusal::TokenExpired);
-        }
-        if claims
-            .not_before
-            .is_some_and(|not_before| not_before > now.plus(LEEWAY))
-        {
-            return Err(Refusal::TokenNotYetValid);
-        }
-        Ok(claims)
+        Ok(Proven {
+            issuer: index,
+            generation,
+            bearer,
+            kid_rule: self.kid_rule,
+            claims,
+        })
     }
 }
 
-/// What a true token entitles its bearer to. Only [`Verifier::verify`] makes one.
-#[derive(Clone, Debug)]
-pub struct Entitlement {
+/// What a signature proved once.
+#[derive(Debug)]
+struct Proven {
+    /// The issuer's place among the verifier's.
+    issuer: usize,
+    /// That of the issuer's keys then.
+    generation: u64,
     bearer: Bearer,
-    assets: Option<AssetGrant>,
-    key_ids: Option<BTreeSet<KeyId>>,
-    policy: Option<String>,
+    kid_rule: KidRule,
+    claims: ReadClaims,
 }
+
+/// What a true token entitles its bearer to. Only a [`Verifier`] makes one.
+#[derive(Clone, Debug)]
+pub struct Entitlement(Arc<Proven>);
 
 impl Entitlement {
     /// Who bears it, on whose word.
     pub fn bearer(&self) -> &Bearer {
-        &self.bearer
+        &self.0.bearer
     }
 
     /// Whether the asset is covered. A token without `assets` names keys instead, whatever their asset.
     pub fn covers_asset(&self, asset: &AssetId) -> bool {
-        self.assets
-            .as_ref()
-            .is_none_or(|assets| assets.covers(asset))
+        (self.0.claims.assets.as_ref()).is_none_or(|assets| assets.covers(asset))
     }
 
     /// Whether the key is covered, for all that it belongs to a covered asset.
     pub fn covers_key(&self, key_id: &KeyId) -> bool {
-        self.key_ids
-            .as_ref()
-            .is_none_or(|key_ids| key_ids.contains(key_id))
+        (self.0.claims.key_ids.as_ref()).is_none_or(|key_ids| key_ids.contains(key_id))
+    }
+
+    /// What becomes of a request for keys of which some are not covered.
+    pub fn kid_rule(&self) -> KidRule {
+        self.0.kid_rule
     }
 
     /// The licence policy that the token names.
     pub fn policy(&self) -> Option<&str> {
-        self.policy.as_deref()
+        self.0.claims.policy.as_deref()
+    }
+
+    /// What else the token demands.
+    pub fn demands(&self) -> &Demands {
+        &self.0.claims.demands
+    }
+
+    /// When the token ends, leeway apart; none: never.
+    pub fn expires(&self) -> Option<UnixTime> {
+        self.0.claims.expires
     }
 }
 

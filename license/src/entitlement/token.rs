@@ -27,11 +27,15 @@ pub struct Token<'a> {
     pub(super) claims: Map<String, Value>,
 }
 
-/// The two header fields that choose a key.
+/// The header fields that choose a key, and two that some shapes of tokens have.
 #[derive(Debug)]
 pub(super) struct Header {
     pub(super) algorithm: Algorithm,
     pub(super) key_id: Option<String>,
+    /// `typ` says that it is an OAuth access token (RFC 9068 2.1).
+    pub(super) access_token: bool,
+    /// `exp`, unread.
+    pub(super) expires: Option<Value>,
 }
 
 impl<'a> Token<'a> {
@@ -131,11 +135,18 @@ impl Header {
             }
         }
         // Explicit types are there to keep one kind of JWT from passing for another (RFC 8725 3.11).
-        match header.get("typ") {
-            None => {}
-            Some(Value::String(typ)) if typ.eq_ignore_ascii_case("JWT") => {}
+        let access_token = match header.get("typ").map(Value::as_str) {
+            None => false,
+            Some(Some(typ)) if typ.eq_ignore_ascii_case("JWT") => false,
+            Some(Some(typ))
+                if ["at+jwt", "application/at+jwt"]
+                    .iter()
+                    .any(|it| typ.eq_ignore_ascii_case(it)) =>
+            {
+                true
+            }
             Some(_) => return Err(Malformation::Header("typ")),
-        }
+        };
         // Content that is itself a JWT (RFC 7519 5.2) is not unwrapped.
         if header.contains_key("cty") {
             return Err(Malformation::Header("cty"));
@@ -150,7 +161,12 @@ impl Header {
             Some(Value::String(id)) if is_key_id(id) => Some(id.clone()),
             Some(_) => return Err(Malformation::Header("kid")),
         };
-        Ok(Self { algorithm, key_id })
+        Ok(Self {
+            algorithm,
+            key_id,
+            access_token,
+            expires: header.get("exp").cloned(),
+        })
     }
 }
 
@@ -172,9 +188,6 @@ pub enum Malformation {
     /// Bytes that are no visible ASCII.
     #[error("not text")]
     NotText,
-    /// The header that carries it stands more than once.
-    #[error("more than one token")]
-    NotOneToken,
     /// Not `header.claims.signature`.
     #[error("not three parts")]
     NotThreeParts,

@@ -19,11 +19,15 @@ pub fn rescue(refusal: &Refusal) -> Response {
             "token-missing",
             "A token is needed to get a licence.",
         ),
-        Refusal::TokenMalformed(_)
+        Refusal::TokenAmbiguous
+        | Refusal::TokenMalformed(_)
         | Refusal::IssuerUnknown(_)
         | Refusal::SignatureInvalid
         | Refusal::ClaimMissing(_)
         | Refusal::ClaimMalformed(_)
+        | Refusal::Message(_)
+        | Refusal::IdToken
+        | Refusal::LifetimeExceeded
         | Refusal::AudienceMismatch
         | Refusal::TokenExpired
         | Refusal::TokenNotYetValid => Problem::new(
@@ -31,6 +35,12 @@ pub fn rescue(refusal: &Refusal) -> Response {
             "token-refused",
             "The token is not accepted.",
         ),
+        Refusal::IssuerKeysUnavailable => Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "issuer-keys-unavailable",
+            "The token cannot be verified at the moment.",
+        )
+        .retry_after(RETRY_AFTER),
         Refusal::PolicyUnmet
         | Refusal::ClearKeyNotAllowed
         | Refusal::AssetNotEntitled

@@ -9,10 +9,11 @@ use keystore_client::Keystore;
 use keystore_types::{AssetId, KeyId};
 use origin_front::{Body, BodyError, Request, Response, Service, cors};
 
+use super::bearer::Sources;
 use super::rescue::{method_not_allowed, not_found, rescue};
 use super::route::{LicensedSystem, Route};
 use super::stack;
-use super::{bearer, challenge};
+use super::challenge;
 use crate::decision_log::{DecisionLog, Draft, Outcome};
 use crate::entitlement::Verifier;
 use crate::exchange::Exchange;
@@ -41,8 +42,10 @@ pub struct Parts {
     pub decisions: Arc<DecisionLog>,
     /// What the time is.
     pub clock: Arc<dyn Clock>,
-    /// The header that carries the token.
+    /// The header that may carry the token besides `Authorization`.
     pub token_header: HeaderName,
+    /// The query parameter that may; none: the URL carries none.
+    pub token_query: Option<String>,
     /// The longest body of a request, in bytes.
     pub body_bytes: usize,
     /// From whom licences of licensed systems come. The URLs of a system without one are not there.
@@ -189,8 +192,13 @@ impl LicenseService {
             upstreams,
             ..
         } = &*self.parts;
-        let token = bearer::token(&head.headers, &self.parts.token_header)?;
-        let entitlement = verifier.verify(token, draft.time).map_err(|rejection| {
+        let sources = Sources {
+            header: &self.parts.token_header,
+            query: self.parts.token_query.as_deref(),
+        };
+        let token = sources.token(head, None)?;
+        let verdict = verifier.admit(token, draft.time).await;
+        let entitlement = verdict.map_err(|rejection| {
             draft.bearer = rejection.bearer;
             rejection.refusal
         })?;

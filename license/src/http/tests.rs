@@ -144,13 +144,12 @@ impl Rig {
             ("clear".to_owned(), rule(false, None)),
         ]);
         let service = LicenseService::new(Parts {
-            verifier: Verifier::new(vec![Issuer {
-                name: "test".to_owned(),
-                iss: "ott".to_owned(),
-                audience: "castellum".to_owned(),
-                key_id: None,
-                key: VerificationKey::read(Algorithm::Hs256, SECRET).unwrap(),
-            }]),
+            verifier: Verifier::new(vec![Issuer::new(
+                "test",
+                "ott",
+                "castellum",
+                VerificationKey::read(Algorithm::Hs256, SECRET).unwrap(),
+            )]),
             rules: Rules {
                 allow_clear_key,
                 policies,
@@ -159,6 +158,7 @@ impl Rig {
             decisions: Arc::clone(&decisions),
             clock: Arc::new(Fixed),
             token_header,
+            token_query: None,
             body_bytes: BODY_BYTES,
             upstreams,
             exchange: None,
@@ -344,8 +344,8 @@ async fn every_refusal_has_its_status_and_its_record() {
     let expired = token(|claims| claims.exp = UnixTime::from_seconds(NOW.as_seconds() - 31));
     let early = token(|claims| claims.nbf = Some(UnixTime::from_seconds(NOW.as_seconds() + 31)));
     let forged = format!("{}AAAA", &film[..film.len() - 4]);
-    let stranger = token(|claims| claims.iss = "stranger".to_owned());
-    let elsewhere = token(|claims| claims.aud = "elsewhere".to_owned());
+    let stranger = token(|claims| claims.iss = Some("stranger".to_owned()));
+    let elsewhere = token(|claims| claims.aud = Some("elsewhere".to_owned()));
     let series = token(|claims| claims.assets = Some(assets(&["series"])));
     let no_keys = token(|claims| claims.kids = Some(vec![]));
     let private = token(|claims| claims.assets = Some(AssetGrant::All));
@@ -735,21 +735,30 @@ async fn a_page_may_ask_with_credentials() {
 }
 
 #[tokio::test]
-async fn a_configured_header_carries_the_token_alone() {
+async fn a_configured_header_carries_the_token_alone_or_authorization_does() {
     let rig = Rig::with(true, HeaderName::from_static("x-token"));
-    let mut request = Request::new(RequestBody::full(asking(&[VIDEO])));
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = "/license/clearkey/film?kid=ignored".parse().unwrap();
-    request
-        .headers_mut()
-        .insert("x-token", token(|_| ()).parse().unwrap());
-    assert_eq!(rig.service.call(request).await.status(), StatusCode::OK);
-    let reply = rig.clear_key("film", &token(|_| ()), &[VIDEO]).await;
-    assert_eq!(
-        reply.status,
-        StatusCode::UNAUTHORIZED,
-        "Authorization is not read then"
-    );
+    let bearer = format!("Bearer {}", token(|_| ()));
+    for (headers, status) in [
+        (&[("x-token", token(|_| ()))][..], StatusCode::OK),
+        (&[("authorization", bearer.clone())], StatusCode::OK),
+        (
+            &[
+                ("x-token", token(|_| ())),
+                ("authorization", bearer.clone()),
+            ],
+            StatusCode::FORBIDDEN,
+        ),
+    ] {
+        let mut request = Request::new(RequestBody::full(asking(&[VIDEO])));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = "/license/clearkey/film?kid=ignored".parse().unwrap();
+        for (name, value) in headers {
+            (request.headers_mut()).insert(*name, value.parse().unwrap());
+        }
+        assert_eq!(rig.service.call(request).await.status(), status);
+    }
+    let last = serde_json::to_string(&rig.decisions.latest(1)).unwrap();
+    assert!(last.contains("\"token_ambiguous\""), "{last}");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use keystore_types::{AssetId, KeyId, Label, Scheme};
 
 use self::terms::{KeyRule, Terms};
 use crate::Refusal;
-use crate::entitlement::Entitlement;
+use crate::entitlement::{Entitlement, KidRule};
 
 /// A licence system that this server answers for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +108,7 @@ impl Grant {
 /// Decides on a challenge.
 ///
 /// A token that covers some of the keys gives those (DASH-IF Guidelines-Security, licence request model); the
-/// others are left out without a word.
+/// others are left out without a word. Where its issuer is strict, it gives none then.
 pub fn decide(entitlement: &Entitlement, challenge: &Challenge, rules: &Rules) -> Decision {
     match grant(entitlement, challenge, rules) {
         Ok(grant) => Decision::Grant(grant),
@@ -144,7 +144,8 @@ fn grant(
         .copied()
         .filter(|key_id| entitlement.covers_key(key_id))
         .collect();
-    if key_ids.is_empty() {
+    let left_out = key_ids.len() < challenge.key_ids.len();
+    if key_ids.is_empty() || (left_out && entitlement.kid_rule() == KidRule::Strict) {
         return Err(Refusal::KeysNotEntitled);
     }
     Ok(Grant {

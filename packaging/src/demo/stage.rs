@@ -130,14 +130,13 @@ impl Stage {
         license.listeners = listeners(ports.license_tls, ports.license_plain, false);
         license.tenant = settings.origin.tenant.clone();
         license.drain = drain;
-        license.issuers = vec![IssuerSettings {
-            name: "demo".to_owned(),
-            issuer: ISSUER.to_owned(),
-            audience: AUDIENCE.to_owned(),
-            key_id: None,
-            algorithm: TokenAlgorithm::Hs256,
-            key: SecretSource::file(self.folder.path().join("issuer.key")),
-        }];
+        license.issuers = vec![IssuerSettings::of_key(
+            "demo",
+            ISSUER,
+            AUDIENCE,
+            TokenAlgorithm::Hs256,
+            SecretSource::file(self.folder.path().join("issuer.key")),
+        )];
 
         let keystore = &mut settings.keystore;
         keystore.state_dir = state("keystore");

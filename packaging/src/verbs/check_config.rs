@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use conf::{Fault, SecretSource, Settings, TlsIdentity, TokenAlgorithm};
+use conf::{Fault, IssuerKeys, SecretSource, Settings, TlsIdentity, TokenAlgorithm};
 use license::entitlement::Issuer;
 use serde::Serialize;
 
@@ -95,11 +95,13 @@ fn faults_beyond(settings: &Settings) -> Vec<Fault> {
     });
     let issuers = settings.license.issuers.iter().enumerate();
     let issuers = issuers.filter_map(|(index, issuer)| {
-        let error = Issuer::load(issuer).err()?;
-        Some(Fault::of(
-            format!("license.issuers[{index}].key_file"),
-            error,
-        ))
+        let error = Issuer::load(issuer, &settings.license.state_dir).err()?;
+        let key = match issuer.keys {
+            IssuerKeys::One(_) => "key_file",
+            IssuerKeys::Set(_) => "jwks_file",
+            IssuerKeys::Fetched(_) => "ca_file",
+        };
+        Some(Fault::of(format!("license.issuers[{index}].{key}"), error))
     });
     filter.into_iter().chain(issuers).collect()
 }
@@ -114,8 +116,11 @@ fn exposed(settings: &Settings) -> Vec<String> {
     }
     // The keys of the other algorithms are public.
     let issuers = (settings.license.issuers.iter())
-        .filter(|issuer| issuer.algorithm == TokenAlgorithm::Hs256)
-        .map(|issuer| &issuer.key);
+        .filter(|issuer| issuer.algorithms.contains(&TokenAlgorithm::Hs256))
+        .filter_map(|issuer| match &issuer.keys {
+            IssuerKeys::One(source) | IssuerKeys::Set(source) => Some(source),
+            IssuerKeys::Fetched(_) => None,
+        });
     let secrets = [
         key(&settings.origin.tls),
         key(&settings.license.tls),

@@ -9,8 +9,8 @@ use std::time::Duration;
 use clap::{Subcommand, ValueEnum};
 use keystore_types::{AssetId, KeyId};
 use license::entitlement::inspect::{Inspection, Verdict, inspect};
-use license::entitlement::mint::{Claims, mint};
-use license::entitlement::{Algorithm, AssetGrant, Issuer, SigningKey, Verifier};
+use license::entitlement::mint::{Claims, mint_as};
+use license::entitlement::{Algorithm, AssetGrant, Issuer, Shape, SigningKey, Verifier};
 use license::{Clock as _, SystemClock};
 use serde::Serialize;
 
@@ -48,16 +48,19 @@ struct Mint {
     /// The algorithm that the key is for
     #[arg(long, value_enum, ignore_case = true, default_value = "HS256")]
     algorithm: SigningAlgorithm,
-    /// The key's id, for the token's header
-    #[arg(long, value_name = "ID")]
+    /// What the token shall look like
+    #[arg(long, value_enum, default_value = "native")]
+    shape: MintedShape,
+    /// The key's id, for the token's header; with `axinom`, its com_key_id
+    #[arg(long, value_name = "ID", required_if_eq("shape", "axinom"))]
     key_id: Option<String>,
     /// The `iss` claim
-    #[arg(long, value_name = "ISS")]
-    issuer: String,
+    #[arg(long, value_name = "ISS", required_unless_present = "shape")]
+    issuer: Option<String>,
     /// The `aud` claim
-    #[arg(long, value_name = "AUD")]
-    audience: String,
-    /// An asset that the token covers, or `*`; may be repeated
+    #[arg(long, value_name = "AUD", required_unless_present = "shape")]
+    audience: Option<String>,
+    /// An asset that a native token covers, or `*`; may be repeated
     #[arg(long = "asset", value_name = "ID", required_unless_present = "kids")]
     assets: Vec<String>,
     /// A key that the token covers; may be repeated
@@ -72,9 +75,12 @@ struct Mint {
     /// The `jti` claim
     #[arg(long, value_name = "JTI")]
     token_id: Option<String>,
-    /// The licence policy
+    /// The licence policy of a native token
     #[arg(long, value_name = "NAME")]
     policy: Option<String>,
+    /// Makes the token good for one licence; it then needs --token-id, except with `axinom`
+    #[arg(long)]
+    single_use: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -91,8 +97,21 @@ enum SigningAlgorithm {
     Hs256,
     #[value(name = "ES256")]
     Es256,
+    #[value(name = "ES384")]
+    Es384,
     #[value(name = "EdDSA")]
     EdDsa,
+    #[value(name = "RS256")]
+    Rs256,
+    #[value(name = "PS256")]
+    Ps256,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum MintedShape {
+    Native,
+    DashIf,
+    Axinom,
 }
 
 #[derive(Serialize)]
@@ -131,7 +150,10 @@ impl Mint {
         let algorithm = match self.algorithm {
             SigningAlgorithm::Hs256 => Algorithm::Hs256,
             SigningAlgorithm::Es256 => Algorithm::Es256,
+            SigningAlgorithm::Es384 => Algorithm::Es384,
             SigningAlgorithm::EdDsa => Algorithm::EdDsa,
+            SigningAlgorithm::Rs256 => Algorithm::Rs256,
+            SigningAlgorithm::Ps256 => Algorithm::Ps256,
         };
         let key = SigningKey::read(algorithm, &content).map_err(Failure::failed)?;
         let now = SystemClock.now();
@@ -142,13 +164,17 @@ impl Mint {
             assets: grant(&self.assets)?,
             kids: (!self.kids.is_empty()).then_some(self.kids),
             policy: self.policy,
-            ..Claims::new(
-                self.issuer,
-                self.audience,
-                now.plus(Duration::from(self.span)),
-            )
+            single_use: self.single_use,
+            iss: self.issuer,
+            aud: self.audience,
+            ..Claims::until(now.plus(Duration::from(self.span)))
         };
-        mint(&claims, self.key_id.as_deref(), &key).map_err(Failure::failed)
+        let shape = match self.shape {
+            MintedShape::Native => Shape::Native,
+            MintedShape::DashIf => Shape::DashIf,
+            MintedShape::Axinom => Shape::Axinom,
+        };
+        mint_as(shape, &claims, self.key_id.as_deref(), &key).map_err(Failure::failed)
     }
 }
 
@@ -167,7 +193,7 @@ fn grant(assets: &[String]) -> Result<Option<AssetGrant>, Failure> {
 
 impl Inspect {
     fn inspection(self) -> Result<Inspection, Failure> {
-        let issuers = self.config.load()?.license.issuers;
+        let license = self.config.load()?.license;
         let token = match self.token {
             Some(token) => token,
             None => {
@@ -179,14 +205,30 @@ impl Inspect {
                 text
             }
         };
-        let verifier = if issuers.is_empty() {
-            None
-        } else {
-            let issuers = issuers.iter().map(Issuer::load).collect::<Result<_, _>>();
-            Some(Verifier::new(issuers.map_err(Failure::failed)?))
+        let verifier = match license.issuers.is_empty() {
+            true => None,
+            false => Some(verifier(&license)?),
         };
         inspect(token.trim(), verifier.as_ref(), SystemClock.now()).map_err(Failure::failed)
     }
+}
+
+/// A verifier with the keys that the licence server would have now. What it fetches is kept nowhere.
+fn verifier(license: &conf::LicenseSettings) -> Result<Verifier, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::failed)?;
+    let mut issuers = Vec::new();
+    for issuer in &license.issuers {
+        let (issuer, refresher) =
+            Issuer::load(issuer, &license.state_dir).map_err(Failure::failed)?;
+        issuers.push(issuer);
+        if let Some(mut refresher) = refresher {
+            runtime.block_on(refresher.refresh(SystemClock.now()));
+        }
+    }
+    Ok(Verifier::new(issuers))
 }
 
 fn inspection_text(inspection: &Inspection) -> String {

@@ -12,7 +12,8 @@ fn headers_that_ask_for_what_is_not_done() {
         (r#"{"alg":""}"#, "alg"),
         (r#"{"alg":"hs256"}"#, "alg"),
         (r#"{"alg":"HS512"}"#, "alg"),
-        (r#"{"alg":"RS256"}"#, "alg"),
+        (r#"{"alg":"RS512"}"#, "alg"),
+        (r#"{"alg":"ES256K"}"#, "alg"),
         (r#"{"alg":["HS256"]}"#, "alg"),
         (r#"{"typ":"JWT"}"#, "alg"),
         (r#"{"alg":"HS256","crit":["exp"],"exp":1}"#, "crit"),
@@ -222,7 +223,7 @@ fn ecdsa_signatures_are_two_numbers_in_range() {
     let pkcs8 = STANDARD.decode(body).unwrap();
     let order = unhex("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551");
 
-    let sign = |with: &'static signature::EcdsaSigningAlgorithm| {
+    let sign = |with: &'static EcdsaSigningAlgorithm| {
         let pair = EcdsaKeyPair::from_pkcs8(with, &pkcs8, &random).unwrap();
         pair.sign(&random, parts.as_bytes())
             .unwrap()
@@ -242,5 +243,177 @@ fn ecdsa_signatures_are_two_numbers_in_range() {
         good[..63].to_vec(),
     ] {
         assert_eq!(refusal(&verifier, &token(&bad)), Refusal::SignatureInvalid);
+    }
+}
+
+/// `exp` far in the future, or an issue that lies ahead.
+#[test]
+fn an_issuer_may_be_held_to_a_lifetime() {
+    use Refusal::{ClaimMissing, LifetimeExceeded, TokenNotYetValid};
+    let verifier = Verifier::new(vec![Issuer {
+        max_lifetime: Some(Duration::from_secs(3600)),
+        ..issuer(VerificationKey::read(Algorithm::Hs256, SECRET).unwrap())
+    }]);
+    for (times, expected) in [
+        (r#""iat":1700000000,"exp":1700003600"#, None),
+        (
+            r#""iat":1700000000,"exp":1700003601"#,
+            Some(LifetimeExceeded),
+        ),
+        (
+            r#""iat":1700000000,"exp":253402300799"#,
+            Some(LifetimeExceeded),
+        ),
+        (r#""nbf":1700000000,"exp":1700003600"#, None),
+        (r#""exp":1700000060"#, Some(ClaimMissing("iat"))),
+        // Otherwise it would only have to be issued later.
+        (
+            r#""iat":1700000031,"exp":1700003631"#,
+            Some(TokenNotYetValid),
+        ),
+    ] {
+        let claims = format!(r#"{{"iss":"ott","aud":"castellum","assets":["*"],{times}}}"#);
+        let verdict = verifier.verify(&signed(HEADER, &claims), NOW);
+        assert_eq!(verdict.err().map(|it| it.refusal), expected, "{times}");
+    }
+}
+
+#[test]
+fn an_issuers_clock_may_be_given_more_or_no_leeway() {
+    for (leeway, taken) in [(0, false), (60, false), (61, true)] {
+        let verifier = Verifier::new(vec![Issuer {
+            leeway: Duration::from_secs(leeway),
+            ..issuer(VerificationKey::read(Algorithm::Hs256, SECRET).unwrap())
+        }]);
+        let late = NOW.plus(Duration::from_secs(120));
+        let verdict = verifier.verify(&signed(HEADER, CLAIMS), late);
+        assert_eq!(verdict.is_ok(), taken, "{leeway}");
+    }
+}
+
+/// `aud` with ours among others.
+#[test]
+fn a_shared_audience_is_taken_only_by_policy() {
+    let both = CLAIMS.replace(r#""castellum""#, r#"["other","castellum"]"#);
+    let others = CLAIMS.replace(r#""castellum""#, r#"["other","another"]"#);
+    let verifier = |audience_rule| {
+        Verifier::new(vec![Issuer {
+            audience_rule,
+            ..issuer(VerificationKey::read(Algorithm::Hs256, SECRET).unwrap())
+        }])
+    };
+    let [only, among] = [AudienceRule::Only, AudienceRule::Among].map(verifier);
+    among.verify(&signed(HEADER, &both), NOW).unwrap();
+    for (verifier, claims) in [(&only, &both), (&only, &others), (&among, &others)] {
+        let refusal = refusal(verifier, &signed(HEADER, claims));
+        assert_eq!(refusal, Refusal::AudienceMismatch);
+    }
+}
+
+/// A token of tenant X at tenant Y: each has a verifier of its own, which holds its issuers and no others.
+#[test]
+fn another_tenants_issuer_is_no_issuer_here() {
+    let other = b"the secret of another tenant, 32 bytes or more";
+    let key = VerificationKey::read(Algorithm::Hs256, other).unwrap();
+    let tenant = Verifier::new(vec![Issuer {
+        iss: Some("another".to_owned()),
+        ..issuer(key)
+    }]);
+    let token = signed(HEADER, CLAIMS);
+    hs256().verify(&token, NOW).unwrap();
+    assert_eq!(
+        refusal(&tenant, &token),
+        Refusal::IssuerUnknown(IssuerMismatch::Name)
+    );
+}
+
+/// Timing on an HMAC and on an unknown `kid`: ring compares in constant time, and whoever guesses is told the same.
+#[test]
+fn a_player_is_told_the_same_of_every_bad_token() {
+    use http_body_util::BodyExt as _;
+    let token = signed(HEADER, CLAIMS);
+    let (parts, _) = token.rsplit_once('.').unwrap();
+    let forged = format!("{parts}.{}", URL_SAFE_NO_PAD.encode([0; 32]));
+    let unknown = signed(HEADER, &CLAIMS.replace("\"ott\"", "\"nobody\""));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let told = [forged, unknown, "x".to_owned()].map(|token| {
+        let response = crate::http::rescue::rescue(&refusal(&hs256(), &token));
+        let status = response.status();
+        let body = runtime.block_on(response.into_body().collect());
+        (status, body.unwrap().to_bytes())
+    });
+    assert!(told.iter().all(|one| *one == told[0]), "{told:?}");
+}
+
+/// A token that is good once says so, and can be known again.
+#[test]
+fn a_single_use_token_has_an_id() {
+    let with = |more: &str| {
+        let claims = format!("{},{more}}}", &CLAIMS[..CLAIMS.len() - 1]);
+        hs256().verify(&signed(HEADER, &claims), NOW)
+    };
+    let entitlement = with(r#""single_use":true,"jti":"t1""#).unwrap();
+    assert!(entitlement.demands().single_use);
+    assert!(!with(r#""single_use":false"#).unwrap().demands().single_use);
+    for (more, expected) in [
+        (r#""single_use":true"#, Refusal::ClaimMissing("jti")),
+        (
+            r#""single_use":"true","jti":"t1""#,
+            Refusal::ClaimMalformed("single_use"),
+        ),
+    ] {
+        assert_eq!(with(more).unwrap_err().refusal, expected);
+    }
+}
+
+/// A token for asset A used on B; a KID that is not in the token. Every requested KID is compared, and what one that is not
+/// covered costs is the issuer's rule.
+#[test]
+fn a_token_opens_its_asset_and_its_keys_and_no_others() {
+    use crate::policy::{Challenge, Decision, Rules, System, decide};
+    let rules = Rules {
+        allow_clear_key: true,
+        ..Rules::default()
+    };
+    let [ours, theirs] = [KeyId::new([1; 16]), KeyId::new([2; 16])];
+    let claims = format!("{},\"kids\":[\"{ours}\"]}}", &CLAIMS[..CLAIMS.len() - 1]);
+    let decided = |kid_rule, asset: &str, key_ids: &[KeyId]| {
+        let verifier = Verifier::new(vec![Issuer {
+            kid_rule,
+            ..issuer(VerificationKey::read(Algorithm::Hs256, SECRET).unwrap())
+        }]);
+        let entitlement = verifier.verify(&signed(HEADER, &claims), NOW).unwrap();
+        let challenge = Challenge {
+            system: System::ClearKey,
+            asset: asset.parse().unwrap(),
+            key_ids: key_ids.to_vec(),
+        };
+        match decide(&entitlement, &challenge, &rules) {
+            Decision::Grant(_) => None,
+            Decision::Refuse(refusal) => Some(refusal),
+        }
+    };
+    use KidRule::{Strict, Subset};
+    for (kid_rule, asset, key_ids, expected) in [
+        (Subset, "film", &[ours][..], None),
+        (Subset, "film", &[ours, theirs], None),
+        (Subset, "film", &[theirs], Some(Refusal::KeysNotEntitled)),
+        (Strict, "film", &[ours], None),
+        (
+            Strict,
+            "film",
+            &[ours, theirs],
+            Some(Refusal::KeysNotEntitled),
+        ),
+        (Subset, "series", &[ours], Some(Refusal::AssetNotEntitled)),
+        (Strict, "series", &[ours], Some(Refusal::AssetNotEntitled)),
+    ] {
+        assert_eq!(
+            decided(kid_rule, asset, key_ids),
+            expected,
+            "{kid_rule:?} {asset}"
+        );
     }
 }
