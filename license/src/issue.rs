@@ -21,6 +21,11 @@ impl License {
             .map(|exported| (exported.key_id, &exported.key))
     }
 
+    /// The keys, and what is known of each.
+    pub fn exported(&self) -> &[ExportedKey] {
+        &self.keys
+    }
+
     /// The first key: the only one where a player can ask for no more.
     pub fn first(&self) -> &ContentKey {
         &self.keys[0].key
@@ -45,7 +50,7 @@ pub async fn issue(
 ) -> Result<License, Refusal> {
     let request = ExportRequest {
         asset: challenge.asset.clone(),
-        key_ids: grant.key_ids.clone(),
+        key_ids: grant.key_ids(),
         entitlement: EntitlementRef {
             issuer: bearer.issuer.clone(),
             subject: bearer.subject.clone(),
@@ -55,12 +60,12 @@ pub async fn issue(
     };
     let mut keys = keystore.export(request).await.map_err(refusal)?;
     keys.retain(|exported| {
-        grant.key_ids.contains(&exported.key_id)
+        grant.key_ids().contains(&exported.key_id)
             && grant.scheme.is_none_or(|scheme| scheme == exported.scheme)
     });
     keys.sort_by_key(|exported| {
         grant
-            .key_ids
+            .key_ids()
             .iter()
             .position(|key_id| *key_id == exported.key_id)
     });

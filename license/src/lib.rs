@@ -29,12 +29,12 @@ mod run;
 pub mod session;
 pub mod store;
 mod telemetry;
-mod upstream;
+pub mod upstream;
 mod webhook;
 mod wiped;
 
 pub use clock::{Clock, SystemClock, UnixTime};
 pub use error::{Error, ErrorKind};
 pub use http::service::{LicenseService, Parts};
-pub use refusal::{IssuerMismatch, Refusal};
+pub use refusal::{ChallengeFault, IssuerMismatch, Refusal};
 pub use run::Server;

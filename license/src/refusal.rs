@@ -1,5 +1,6 @@
 use crate::entitlement::{Malformation, MessageFault};
 use crate::format::clearkey::RequestFault;
+use crate::format::{fairplay, playready};
 use crate::session::RateOf;
 
 /// Why no licence is given. A player hears little of it; the decision log and the metrics hear it all.
@@ -124,6 +125,18 @@ pub enum Refusal {
     /// The store does not answer, or has not for too long.
     #[error("the store of sessions cannot answer")]
     SessionsUnavailable,
+    /// The URL or the body is no challenge of its system.
+    #[error("malformed challenge: {0}")]
+    ChallengeMalformed(#[from] ChallengeFault),
+    /// The licence service refuses the challenge: the device, or what it sent.
+    #[error("the licence service refuses: {0}")]
+    UpstreamRefused(String),
+    /// No licence service answers.
+    #[error("no licence service answers: {0}")]
+    UpstreamUnavailable(String),
+    /// What the licence services answer is no licence.
+    #[error("the licence services give no licence: {0}")]
+    UpstreamUnfit(String),
     /// The keystore is sealed.
     #[error("the keystore is sealed")]
     Sealed,
@@ -147,6 +160,26 @@ pub enum IssuerMismatch {
     /// `iss` is known, but the header's `kid` names none of its keys.
     #[error("`kid`")]
     KeyId,
+}
+
+/// What is wrong with a challenge, in words that hold nothing of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChallengeFault {
+    /// `kid` in the query is no lower-case UUID.
+    #[error("a `kid` of the URL is no UUID in lower case")]
+    KeyId,
+    /// Too many of them.
+    #[error("the URL names more than {} keys", keystore_client::MAX_KEYS)]
+    TooManyKeys,
+    /// There is no body.
+    #[error("the body is empty")]
+    Empty,
+    /// No PlayReady challenge.
+    #[error(transparent)]
+    PlayReady(#[from] playready::ChallengeFault),
+    /// No SPC.
+    #[error(transparent)]
+    FairPlay(#[from] fairplay::SpcFault),
 }
 
 impl Refusal {
@@ -197,6 +230,10 @@ impl Refusal {
             Self::AuthoriserUnavailable => "authoriser_unavailable",
             Self::SessionsFull => "sessions_full",
             Self::SessionsUnavailable => "sessions_unavailable",
+            Self::ChallengeMalformed(_) => "challenge_malformed",
+            Self::UpstreamRefused(_) => "upstream_refused",
+            Self::UpstreamUnavailable(_) => "upstream_unavailable",
+            Self::UpstreamUnfit(_) => "upstream_unfit",
             Self::Sealed => "sealed",
             Self::AuditUnavailable => "audit_unavailable",
             Self::KeystoreUnavailable => "keystore_unavailable",

@@ -19,6 +19,7 @@ use crate::exchange::{self, Exchange, Signals};
 use crate::http::service::{LicenseService, Parts};
 use crate::policy::{PolicyRule, Rules};
 use crate::session::{self, Sessions};
+use crate::upstream::Upstreams;
 use crate::{Error, SystemClock};
 
 /// A licence server whose ports are taken: connections queue until it runs.
@@ -96,6 +97,7 @@ impl Server {
             sessions: Arc::clone(&sessions),
             token_query: settings.token_query.clone(),
             body_bytes: settings.body_bytes,
+            upstreams: Upstreams::open(&settings.upstreams, &settings.certificates)?,
             exchange,
         });
 

@@ -36,6 +36,7 @@ use license::entitlement::Verifier;
 use license::exchange::Exchange;
 use license::policy::Rules;
 use license::session::Sessions;
+use license::upstream::Upstreams;
 use license::{LicenseService, Parts, SystemClock};
 use origin_front::{ClientCertificate, Request, RequestBody, Service as _};
 use ring::rand::SystemRandom;
@@ -133,6 +134,7 @@ impl Rig {
             token_query: None,
             sessions: Arc::new(sessions),
             body_bytes: 4096,
+            upstreams: Upstreams::open(&[], &conf::CertificateSettings::default()).unwrap(),
             exchange: Some(Arc::new(exchange.unwrap())),
         });
         Self {

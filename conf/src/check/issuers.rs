@@ -182,7 +182,7 @@ impl Check<'_> {
         let keys = match (file, set.jwks_url) {
             (Some(file), _) => IssuerKeys::Set(SecretSource::file(file)),
             (None, Some(url)) => {
-                let (tls, authority, path) = self.outbound_url(&format!("{key}.jwks_url"), &url)?;
+                let (tls, authority, path) = self.remote(&format!("{key}.jwks_url"), &url)?;
                 IssuerKeys::Fetched(KeyPlace {
                     tls,
                     authority,
@@ -195,7 +195,7 @@ impl Check<'_> {
             (None, None) => {
                 let claim = self.required(key, "issuer", set.issuer)?;
                 let url = format!("{}{DISCOVERY}", claim.trim_end_matches('/'));
-                let (tls, authority, path) = self.outbound_url(&format!("{key}.issuer"), &url)?;
+                let (tls, authority, path) = self.remote(&format!("{key}.issuer"), &url)?;
                 IssuerKeys::Fetched(KeyPlace {
                     tls,
                     authority,

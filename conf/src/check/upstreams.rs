@@ -205,7 +205,7 @@ impl Check<'_> {
         let ca_file = self.absolute(&format!("{key}.ca_file"), upstream.ca_file);
         match (upstream.url, upstream.socket) {
             (Some(url), None) => {
-                let (tls, authority, path) = self.outbound_url(&format!("{key}.url"), &url)?;
+                let (tls, authority, path) = self.remote(&format!("{key}.url"), &url)?;
                 if identity.is_some() && !tls {
                     let message = "is shown by TLS only";
                     self.fault(&format!("{key}.certificate"), message, "leave it out");

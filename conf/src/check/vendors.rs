@@ -42,7 +42,7 @@ impl Check<'_> {
         can_open: bool,
     ) -> Option<VendorSettings> {
         let url = self.required(key, "url", vendor.url);
-        let address = url.and_then(|url| self.outbound_url(&format!("{key}.url"), &url));
+        let address = url.and_then(|url| self.remote(&format!("{key}.url"), &url));
         let assets = self.required(key, "assets", vendor.assets);
         for (index, asset) in assets.iter().flatten().enumerate() {
             self.asset(&format!("{key}.assets[{index}]"), asset);
@@ -145,7 +145,7 @@ impl Check<'_> {
     }
 
     /// Where a server answers that gets keys: whether by TLS, the authority, and the path.
-    pub(super) fn outbound_url(&mut self, key: &str, url: &str) -> Option<(bool, String, String)> {
+    pub(super) fn remote(&mut self, key: &str, url: &str) -> Option<(bool, String, String)> {
         // A slash at the end of a path that is complete is a part of it.
         self.url(key, url);
         let (scheme, rest) = url.split_once("://")?;

@@ -79,7 +79,7 @@ impl Check<'_> {
         let secret = self.required(table, "secret_file", secret);
         let ca_file = self.absolute(&format!("{table}.ca_file"), ca_file);
         let timeout = self.positive(&format!("{table}.timeout"), timeout);
-        let (tls, authority, path) = self.outbound_url(&format!("{table}.url"), &url?)?;
+        let (tls, authority, path) = self.remote(&format!("{table}.url"), &url?)?;
         Some(HookSettings {
             table: table.to_owned(),
             tls,

@@ -249,13 +249,14 @@ impl<'a> Node<'a> {
         })
     }
 
-    /// Refuses members that are not known, where those could only restrict.
+    /// Refuses members that are not known, where those could only restrict. The name is shown where a log can take it.
     fn holds_only(&self, known: &[&str]) -> Result<(), MessageFault> {
-        let unknown = self
-            .members
-            .keys()
-            .find(|name| !known.contains(&name.as_str()));
-        unknown.map_or(Ok(()), |name| Err(self.unsupported(name)))
+        let mut names = self.members.keys();
+        let Some(name) = names.find(|name| !known.contains(&name.as_str())) else {
+            return Ok(());
+        };
+        let showable = name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_graphic());
+        Err(self.unsupported(if showable { name } else { "?" }))
     }
 
     fn license_demand(&self) -> Result<LicenseDemand, MessageFault> {

@@ -120,7 +120,7 @@ enum FetchFault {
     Outbound(String, Fault),
     #[error("{0} answers with status {1}: no redirect is followed")]
     Status(String, StatusCode),
-    #[error("the discovery document is of the issuer {0}, not of the one that is configured")]
+    #[error("the discovery document is of the issuer {0:?}, not of the one that is configured")]
     OtherIssuer(String),
     #[error("the discovery document has no jwks_uri that begins with https://")]
     NoKeys,

@@ -119,6 +119,28 @@ pub fn rescue(refusal: &Refusal) -> Response {
             "It cannot be counted who plays at the moment.",
         )
         .retry_after(RETRY_AFTER),
+        Refusal::ChallengeMalformed(fault) => Problem::new(
+            StatusCode::BAD_REQUEST,
+            "request-malformed",
+            "This is not a licence request.",
+        )
+        .detail(fault.to_string()),
+        Refusal::UpstreamRefused(_) => Problem::new(
+            StatusCode::FORBIDDEN,
+            "challenge-refused",
+            "The licence service refuses this device or its request.",
+        ),
+        Refusal::UpstreamUnfit(_) => Problem::new(
+            StatusCode::BAD_GATEWAY,
+            "license-service-failed",
+            "The licence service gives no licence.",
+        ),
+        Refusal::UpstreamUnavailable(_) => Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "license-service-unavailable",
+            "The licence service does not answer at the moment.",
+        )
+        .retry_after(RETRY_AFTER),
         Refusal::Sealed => Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "sealed",

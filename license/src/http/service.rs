@@ -11,17 +11,19 @@ use keystore_types::{AssetId, KeyId};
 use origin_front::{Body, BodyError, ConnectionInfo, Request, Response, Service, cors};
 
 use super::bearer::Sources;
+use super::challenge;
 use super::rescue::{method_not_allowed, not_found, rescue};
-use super::route::{Route, SessionAct};
+use super::route::{LicensedSystem, Route, SessionAct};
 use super::stack;
 use crate::decision_log::{DecisionLog, Draft, Outcome};
 use crate::entitlement::{Entitlement, Verifier};
 use crate::exchange::Exchange;
 use crate::format::clearkey::{self, SessionType};
-use crate::format::{SecretBytes, hls_key};
+use crate::format::{SecretBytes, hls_key, widevine};
 use crate::issue::{License, issue};
-use crate::policy::{Challenge, Decision, Rules, System, decide};
+use crate::policy::{Challenge, Decision, Grant, Rules, System, decide};
 use crate::session::{self, Demanded, Sessions};
+use crate::upstream::{self, Upstreams};
 use crate::{Clock, Refusal, UnixTime, telemetry};
 
 /// Answers licence requests.
@@ -50,6 +52,8 @@ pub struct Parts {
     pub token_query: Option<String>,
     /// The longest body of a request, in bytes.
     pub body_bytes: usize,
+    /// From whom licences of licensed systems come. The URLs of a system without one are not there.
+    pub upstreams: Upstreams,
     /// Key exchange with other vendors; none: its URLs are not there.
     pub exchange: Option<Arc<Exchange>>,
 }
@@ -99,17 +103,46 @@ impl LicenseService {
                 _ => method_not_allowed("POST, OPTIONS"),
             };
         }
-        let Some(ask) = Ask::of(route) else {
+        if let Route::Certificate { system, asset } = &route {
+            return self.certificate(*system, asset.as_ref(), head).await;
+        }
+        let Some(ask) = Ask::of(route, &self.parts.upstreams) else {
             return not_found();
         };
+        if ask.asks_for_certificate(&head.method, &body) {
+            // Before entitlement and unrecorded: players send it before they know a token, and it is public.
+            let message = self.parts.upstreams.widevine_certificate().await;
+            return match message {
+                Ok(message) => respond(OCTETS, message),
+                Err(refusal) => rescue(&refusal),
+            };
+        }
         match (&head.method, &ask.kind) {
             // The front sends no body with the answer to HEAD. A key is exported and audited for it all the same:
             // whoever may see the status may have the key.
-            (&Method::GET | &Method::HEAD, Kind::HlsKey(_)) | (&Method::POST, Kind::ClearKey) => {
+            (&Method::GET | &Method::HEAD, Kind::HlsKey(_))
+            | (&Method::POST, Kind::ClearKey | Kind::Licensed(_)) => {
                 self.decide_and_record(ask, head, body).await
             }
             (_, Kind::HlsKey(_)) => method_not_allowed("GET, HEAD, OPTIONS"),
-            (_, Kind::ClearKey) => method_not_allowed("POST, OPTIONS"),
+            (_, Kind::ClearKey | Kind::Licensed(_)) => method_not_allowed("POST, OPTIONS"),
+        }
+    }
+
+    /// Public, as the certificate is: no token, no record.
+    async fn certificate(
+        &self,
+        system: LicensedSystem,
+        asset: Option<&AssetId>,
+        head: &request::Parts,
+    ) -> Response {
+        match self.parts.upstreams.certificate(system.into(), asset).await {
+            Ok(None) => not_found(),
+            Ok(Some(_)) if !matches!(head.method, Method::GET | Method::HEAD) => {
+                method_not_allowed("GET, HEAD, OPTIONS")
+            }
+            Ok(Some(certificate)) => respond(OCTETS, certificate),
+            Err(refusal) => rescue(&refusal),
         }
     }
 
@@ -185,6 +218,7 @@ impl LicenseService {
             rules,
             keystore,
             sessions,
+            upstreams,
             ..
         } = &*self.parts;
         let address = sessions.enter(peer(head), &head.headers)?;
@@ -200,16 +234,23 @@ impl LicenseService {
 
         // Judged after the token: whoever has none is told that and no more.
         let said = body.as_ref().map_or_else(|_| Bytes::new(), Bytes::clone);
-        let (challenge, form) = ask.read(body)?;
+        let body = body.map_err(unread);
+        let (mut challenge, form) = ask.read(head, &body)?;
         draft.key_ids.clone_from(&challenge.key_ids);
+        if let (System::FairPlay, [], Ok(body)) = (challenge.system, &*challenge.key_ids, &body) {
+            challenge.key_ids.extend(upstreams.identify(body).await?);
+            draft.key_ids.clone_from(&challenge.key_ids);
+        }
 
         let mut grant = match decide(&entitlement, &challenge, rules) {
             Decision::Grant(grant) => grant,
             Decision::Refuse(refusal) => return Err(refusal),
         };
-        sessions.retain(&mut grant.key_ids)?;
+        let mut key_ids = grant.key_ids();
+        sessions.retain(&mut key_ids)?;
+        grant.keys.retain(|key| key_ids.contains(&key.key_id));
         let (bearer, asset) = (entitlement.bearer(), &challenge.asset);
-        (sessions.authorise(bearer, asset, &grant.key_ids, draft.time)).await?;
+        (sessions.authorise(bearer, asset, &key_ids, draft.time)).await?;
         let url = head.uri.path_and_query().map_or("", |url| url.as_str());
         sessions
             .admit(session::Ask {
@@ -221,9 +262,32 @@ impl LicenseService {
                 now: draft.time,
             })
             .await?;
+        if matches!(form, Form::Forwarded) && !upstreams.take_keys(challenge.system) {
+            draft.key_ids = grant.key_ids();
+            return forward(
+                upstreams, &challenge, &grant, None, head, &body?, draft.time,
+            )
+            .await;
+        }
         let license = issue(&**keystore, &challenge, &grant, entitlement.bearer()).await?;
         draft.key_ids = license.key_ids();
-        Ok(form.write(&license))
+        match form {
+            Form::JwkSet(session) => Ok(Reply::Secret {
+                content_type: "application/json",
+                bytes: clearkey::write(license.keys(), session),
+            }),
+            Form::RawKey => Ok(Reply::Secret {
+                content_type: OCTETS,
+                bytes: hls_key::write(license.first()),
+            }),
+            Form::Forwarded => {
+                let license = Some(&license);
+                forward(
+                    upstreams, &challenge, &grant, license, head, &body?, draft.time,
+                )
+                .await
+            }
+        }
     }
 }
 
@@ -341,10 +405,11 @@ struct Ask {
 enum Kind {
     ClearKey,
     HlsKey(KeyId),
+    Licensed(LicensedSystem),
 }
 
 impl Ask {
-    fn of(route: Route) -> Option<Self> {
+    fn of(route: Route, upstreams: &Upstreams) -> Option<Self> {
         match route {
             Route::ClearKey { asset } => Some(Self {
                 asset,
@@ -354,39 +419,59 @@ impl Ask {
                 asset,
                 kind: Kind::HlsKey(key_id),
             }),
-            Route::Challenge { .. }
-            | Route::Certificate { .. }
+            Route::Challenge { system, asset } => {
+                upstreams.answer_for(system.into()).then_some(Self {
+                    asset,
+                    kind: Kind::Licensed(system),
+                })
+            }
+            Route::Certificate { .. }
             | Route::Session { .. }
             | Route::Speke { .. }
             | Route::Cpix { .. } => None,
         }
     }
 
+    fn asks_for_certificate(&self, method: &Method, body: &Result<Bytes, BodyError>) -> bool {
+        method == Method::POST
+            && matches!(self.kind, Kind::Licensed(LicensedSystem::Widevine))
+            && (body.as_ref()).is_ok_and(|body| widevine::asks_for_certificate(body))
+    }
+
     fn system(&self) -> System {
         match self.kind {
             Kind::ClearKey => System::ClearKey,
             Kind::HlsKey(_) => System::Hls,
+            Kind::Licensed(system) => system.into(),
         }
     }
 
     /// The key that the URL names; in a body none is known yet.
     fn named_key(&self) -> Option<KeyId> {
         match self.kind {
-            Kind::ClearKey => None,
+            Kind::ClearKey | Kind::Licensed(_) => None,
             Kind::HlsKey(key_id) => Some(key_id),
         }
     }
 
     /// What is asked for, and the form in which it is to be given.
-    fn read(self, body: Result<Bytes, BodyError>) -> Result<(Challenge, Form), Refusal> {
+    fn read(
+        self,
+        head: &request::Parts,
+        body: &Result<Bytes, Refusal>,
+    ) -> Result<(Challenge, Form), Refusal> {
+        let body = body.as_ref().map_err(Clone::clone);
         let system = self.system();
         let (key_ids, form) = match self.kind {
             Kind::ClearKey => {
-                let body = body.map_err(unread)?;
-                let request = clearkey::Request::read(&body)?;
+                let request = clearkey::Request::read(body?)?;
                 (request.key_ids, Form::JwkSet(request.session))
             }
             Kind::HlsKey(key_id) => (vec![key_id], Form::RawKey),
+            Kind::Licensed(system) => {
+                let query = head.uri.query();
+                (challenge::key_ids(system, query, body?)?, Form::Forwarded)
+            }
         };
         Ok((
             Challenge {
@@ -406,42 +491,74 @@ fn unread(error: BodyError) -> Refusal {
     }
 }
 
+/// Has an upstream answer.
+async fn forward(
+    upstreams: &Upstreams,
+    challenge: &Challenge,
+    grant: &Grant,
+    license: Option<&License>,
+    head: &request::Parts,
+    body: &[u8],
+    now: UnixTime,
+) -> Result<Reply, Refusal> {
+    let call = upstream::Call {
+        challenge,
+        grant,
+        license,
+        headers: &head.headers,
+        body,
+        now,
+    };
+    upstreams.answer(&call).await.map(Reply::Forwarded)
+}
+
 /// The form of a licence.
 enum Form {
     JwkSet(SessionType),
     RawKey,
+    /// Whatever an upstream gives.
+    Forwarded,
 }
 
-impl Form {
-    fn write(self, license: &License) -> Reply {
-        match self {
-            Self::JwkSet(session) => Reply {
-                content_type: "application/json",
-                bytes: clearkey::write(license.keys(), session),
-            },
-            Self::RawKey => Reply {
-                content_type: "application/octet-stream",
-                bytes: hls_key::write(license.first()),
-            },
-        }
-    }
-}
+/// Licences of licensed systems, certificates and raw keys.
+const OCTETS: &str = "application/octet-stream";
 
 /// A licence as bytes.
-struct Reply {
-    content_type: &'static str,
-    bytes: SecretBytes,
+enum Reply {
+    /// It holds keys.
+    Secret {
+        content_type: &'static str,
+        bytes: SecretBytes,
+    },
+    /// It holds none that anyone but the device could read.
+    Forwarded(upstream::Reply),
 }
 
 impl Reply {
     fn into_response(self) -> Response {
-        // The buffer is wiped when the connection lets go of it. What TLS makes of it is ciphertext; a plain
-        // connection hands it to the kernel.
-        let mut response = Response::new(Body::full(Bytes::from_owner(self.bytes)));
-        let content_type = HeaderValue::from_static(self.content_type);
-        response
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, content_type);
-        response
+        match self {
+            // The buffer is wiped when the connection lets go of it. What TLS makes of it is ciphertext; a plain
+            // connection hands it to the kernel.
+            Self::Secret {
+                content_type,
+                bytes,
+            } => respond(content_type, Bytes::from_owner(bytes)),
+            Self::Forwarded(reply) => {
+                let mut response = Response::new(Body::full(reply.body));
+                let headers = response.headers_mut();
+                headers.insert(header::CONTENT_TYPE, reply.content_type);
+                // The media type is an upstream's word: no page is to make more of it.
+                let nosniff = HeaderValue::from_static("nosniff");
+                headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+                response
+            }
+        }
     }
+}
+
+fn respond(content_type: &'static str, body: Bytes) -> Response {
+    let mut response = Response::new(Body::full(body));
+    let content_type = HeaderValue::from_static(content_type);
+    (response.headers_mut()).insert(header::CONTENT_TYPE, content_type);
+    response
 }

@@ -3,10 +3,13 @@
 //! The keystore is a double that keeps the rules of the real one: a grant per asset, one audit record before any
 //! key leaves, nothing while sealed. What these cannot catch: what a protocol makes of a response.
 
+mod upstreams;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use conf::{CertificateSettings, UpstreamSettings};
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use http_body_util::BodyExt as _;
 use keystore_client::{
@@ -23,6 +26,7 @@ use crate::entitlement::mint::{Claims, mint};
 use crate::entitlement::{Algorithm, AssetGrant, Issuer, SigningKey, VerificationKey, Verifier};
 use crate::policy::{PolicyRule, Rules};
 use crate::session::Sessions;
+use crate::upstream::Upstreams;
 use crate::{Clock, UnixTime};
 
 const BODY_BYTES: usize = 4096;
@@ -106,7 +110,12 @@ impl Clock for Fixed {
     }
 }
 
+mod record;
 mod sessions;
+
+fn no_rules() -> conf::SessionSettings {
+    conf::load(None).unwrap().license.sessions
+}
 
 struct Rig {
     service: LicenseService,
@@ -121,13 +130,19 @@ impl Rig {
     }
 
     fn with(allow_clear_key: bool, token_header: HeaderName) -> Self {
-        let settings = conf::load(None).unwrap().license.sessions;
-        Self::with_sessions(allow_clear_key, token_header, &settings)
+        let upstreams = Upstreams::open(&[], &CertificateSettings::default()).unwrap();
+        Self::of(allow_clear_key, token_header, upstreams, &no_rules())
     }
 
-    fn with_sessions(
+    fn with_upstreams(upstreams: &[UpstreamSettings], certificates: &CertificateSettings) -> Self {
+        let upstreams = Upstreams::open(upstreams, certificates).unwrap();
+        Self::of(true, header::AUTHORIZATION, upstreams, &no_rules())
+    }
+
+    fn of(
         allow_clear_key: bool,
         token_header: HeaderName,
+        upstreams: Upstreams,
         sessions: &conf::SessionSettings,
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -162,6 +177,7 @@ impl Rig {
             sessions: Arc::new(sessions),
             token_query: None,
             body_bytes: BODY_BYTES,
+            upstreams,
             exchange: None,
         });
         Self {
@@ -761,36 +777,4 @@ async fn a_configured_header_carries_the_token_alone_or_authorization_does() {
     }
     let last = serde_json::to_string(&rig.decisions.latest(1)).unwrap();
     assert!(last.contains("\"token_ambiguous\""), "{last}");
-}
-
-#[tokio::test]
-async fn the_record_names_the_bearer_once_proven_and_never_the_token() {
-    let rig = Rig::new();
-    let expired = token(|claims| claims.exp = UnixTime::from_seconds(1));
-    let forged = format!("{}AAAA", &expired[..expired.len() - 4]);
-    let film = token(|_| ());
-    rig.clear_key("film", &expired, &[VIDEO]).await;
-    rig.clear_key("film", &forged, &[VIDEO]).await;
-    rig.clear_key("film", &film, &[UNKNOWN, VIDEO]).await;
-    let entries = serde_json::to_value(rig.decisions.latest(10)).unwrap();
-    assert_eq!(
-        entries,
-        json!([
-            {
-                "number": 3, "time": NOW.as_seconds(), "system": "clearkey", "asset": "film",
-                "kids": [VIDEO], "issuer": "test", "subject": "viewer-1", "token_id": "t1",
-                "result": "granted",
-            },
-            {
-                "number": 2, "time": NOW.as_seconds(), "system": "clearkey", "asset": "film", "kids": [],
-                "result": "refused", "reason": "signature_invalid",
-                "detail": "the signature does not verify",
-            },
-            {
-                "number": 1, "time": NOW.as_seconds(), "system": "clearkey", "asset": "film", "kids": [],
-                "issuer": "test", "subject": "viewer-1", "token_id": "t1",
-                "result": "refused", "reason": "token_expired", "detail": "the token has expired",
-            },
-        ])
-    );
 }

@@ -1,9 +1,12 @@
 //! Who gets which keys: a pure decision over what was proven, what is asked for and what is configured.
 
+pub mod terms;
+
 use std::collections::BTreeMap;
 
-use keystore_types::{AssetId, KeyId, Scheme};
+use keystore_types::{AssetId, KeyId, Label, Scheme};
 
+use self::terms::{KeyRule, Terms};
 use crate::Refusal;
 use crate::entitlement::{Entitlement, KidRule};
 
@@ -14,6 +17,12 @@ pub enum System {
     ClearKey,
     /// HLS `identity` keys.
     Hls,
+    /// Google Widevine.
+    Widevine,
+    /// Microsoft PlayReady.
+    PlayReady,
+    /// Apple FairPlay Streaming.
+    FairPlay,
 }
 
 impl System {
@@ -22,6 +31,9 @@ impl System {
         match self {
             Self::ClearKey => "clearkey",
             Self::Hls => "hls",
+            Self::Widevine => "widevine",
+            Self::PlayReady => "playready",
+            Self::FairPlay => "fairplay",
         }
     }
 }
@@ -68,9 +80,29 @@ pub enum Decision {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     /// Requested and entitled.
-    pub key_ids: Vec<KeyId>,
+    pub keys: Vec<KeyGrant>,
+    /// What the licence says besides its keys.
+    pub terms: Terms,
     /// If the policy named is for one scheme, keys of others are left out.
     pub scheme: Option<Scheme>,
+}
+
+/// A key that may leave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyGrant {
+    /// Its id.
+    pub key_id: KeyId,
+    /// The tracks that it is for.
+    pub label: Label,
+    /// What it asks of the device.
+    pub rule: KeyRule,
+}
+
+impl Grant {
+    /// The ids of the keys, in their order.
+    pub fn key_ids(&self) -> Vec<KeyId> {
+        self.keys.iter().map(|key| key.key_id).collect()
+    }
 }
 
 /// Decides on a challenge.
@@ -116,5 +148,16 @@ fn grant(
     if key_ids.is_empty() || (left_out && entitlement.kid_rule() == KidRule::Strict) {
         return Err(Refusal::KeysNotEntitled);
     }
-    Ok(Grant { key_ids, scheme })
+    Ok(Grant {
+        keys: key_ids
+            .into_iter()
+            .map(|key_id| KeyGrant {
+                key_id,
+                label: Label::Sd,
+                rule: Default::default(),
+            })
+            .collect(),
+        scheme,
+        terms: Default::default(),
+    })
 }

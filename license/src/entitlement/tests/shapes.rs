@@ -457,6 +457,10 @@ mod axinom {
                 unsupported(&format!("{CONTROL}.allowed_countries")),
             ),
             (
+                access(json!({ "a\nb": true })),
+                unsupported(&format!("{CONTROL}.?")),
+            ),
+            (
                 access(json!({ "widevine": { "min_vmp_level": "PLATFORM_SOFTWARE_VERIFIED" } })),
                 unsupported(&format!("{CONTROL}.widevine.min_vmp_level")),
             ),

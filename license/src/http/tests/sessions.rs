@@ -9,9 +9,10 @@ use origin_front::{ConnectionInfo, Protocol};
 use super::*;
 
 fn rig(change: impl FnOnce(&mut SessionSettings)) -> Rig {
-    let mut settings = conf::load(None).unwrap().license.sessions;
+    let mut settings = no_rules();
     change(&mut settings);
-    Rig::with_sessions(true, header::AUTHORIZATION, &settings)
+    let upstreams = Upstreams::open(&[], &CertificateSettings::default()).unwrap();
+    Rig::of(true, header::AUTHORIZATION, upstreams, &settings)
 }
 
 impl Rig {

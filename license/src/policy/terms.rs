@@ -1,0 +1,266 @@
+//! What a licence says besides its keys, in words of no system: how long, kept or not, renewed how; and what a key asks of
+//! the device that gets it. Pure data; each system spells it in its own way.
+//!
+//! Where two sources speak, such as a policy and a token, the stricter word counts.
+
+use std::time::Duration;
+
+use keystore_types::Label;
+use serde::{Deserialize, Serialize};
+
+use crate::UnixTime;
+
+/// What a licence allows. What is `None` is not limited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Whether it may be kept beyond the session: offline playback.
+    pub persistent: bool,
+    /// The first moment at which it is given.
+    pub begins: Option<UnixTime>,
+    /// The moment from which on it is not given, and ends.
+    pub expires: Option<UnixTime>,
+    /// How long it is good for, from its issue.
+    pub license_duration: Option<Duration>,
+    /// How long the first play may be put off, from its issue.
+    pub rental_duration: Option<Duration>,
+    /// How long it plays, from the first play.
+    pub playback_duration: Option<Duration>,
+    /// Whether and how players renew it.
+    pub renewal: Option<Renewal>,
+}
+
+/// How a licence is renewed while it plays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Renewal {
+    /// When a player first asks, from the issue.
+    pub after: Duration,
+    /// How long it waits before it asks again after a failure; never 0, which Android's player takes for "never".
+    pub retry: Duration,
+    /// How long it plays on while renewals fail.
+    pub recovery: Duration,
+}
+
+impl Terms {
+    /// The stricter of both in each respect.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            persistent: self.persistent && other.persistent,
+            begins: self.begins.max(other.begins),
+            expires: least(self.expires, other.expires),
+            license_duration: least(self.license_duration, other.license_duration),
+            rental_duration: least(self.rental_duration, other.rental_duration),
+            playback_duration: least(self.playback_duration, other.playback_duration),
+            renewal: match (self.renewal, other.renewal) {
+                (Some(one), Some(two)) => Some(Renewal {
+                    after: one.after.min(two.after),
+                    retry: one.retry.min(two.retry),
+                    recovery: one.recovery.min(two.recovery),
+                }),
+                (one, two) => one.or(two),
+            },
+        }
+    }
+
+    /// The licence's end when it is issued at `now`: the earlier of its duration's end and its expiry.
+    pub fn end(&self, now: UnixTime) -> Option<UnixTime> {
+        let lasts = self.license_duration.map(|duration| now.plus(duration));
+        least(self.expires, lasts)
+    }
+}
+
+/// The lesser, where `None` is no limit.
+fn least<T: Ord>(one: Option<T>, two: Option<T>) -> Option<T> {
+    match (one, two) {
+        (Some(one), Some(two)) => Some(one.min(two)),
+        (one, two) => one.or(two),
+    }
+}
+
+/// What a key asks of the device that gets it. The default asks nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyRule {
+    /// The least HDCP on digital outputs.
+    pub hdcp: Hdcp,
+    /// No analogue output.
+    pub no_analogue: bool,
+    /// No digital output.
+    pub no_digital: bool,
+    /// The least robustness of a Widevine client.
+    pub widevine: WidevineLevel,
+    /// The least security level of a PlayReady client.
+    pub playready: PlayReadyLevel,
+    /// What FairPlay enforces of HDCP.
+    pub fairplay_hdcp: FairPlayHdcp,
+}
+
+impl KeyRule {
+    /// The stricter of both in each respect.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            hdcp: self.hdcp.max(other.hdcp),
+            no_analogue: self.no_analogue || other.no_analogue,
+            no_digital: self.no_digital || other.no_digital,
+            widevine: self.widevine.max(other.widevine),
+            playready: self.playready.max(other.playready),
+            fairplay_hdcp: self.fairplay_hdcp.max(other.fairplay_hdcp),
+        }
+    }
+
+    /// Whether it asks for protection of outputs, which no system without a protected path can promise.
+    pub fn protects_outputs(&self) -> bool {
+        self.hdcp > Hdcp::None || self.no_analogue || self.no_digital
+    }
+}
+
+/// A version of High-bandwidth Digital Content Protection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Hdcp {
+    /// None is asked for.
+    #[default]
+    None,
+    /// Any 1.x.
+    V1,
+    /// 2.0.
+    V2,
+    /// 2.1.
+    V2_1,
+    /// 2.2.
+    V2_2,
+    /// 2.3.
+    V2_3,
+}
+
+/// How robust a Widevine client is, weakest first: the five levels of EME's robustness texts, which licence services
+/// number from 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum WidevineLevel {
+    /// `SW_SECURE_CRYPTO`: any client (L3).
+    #[default]
+    SwSecureCrypto = 1,
+    /// `SW_SECURE_DECODE`: a client whose decoder is obfuscated (L3).
+    SwSecureDecode = 2,
+    /// `HW_SECURE_CRYPTO`: keys stay in hardware (L2).
+    HwSecureCrypto = 3,
+    /// `HW_SECURE_DECODE`: pictures are decoded there (L1).
+    HwSecureDecode = 4,
+    /// `HW_SECURE_ALL`: the whole path (L1).
+    HwSecureAll = 5,
+}
+
+/// The security level of a PlayReady client, weakest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum PlayReadyLevel {
+    /// 150: for tests, unprotected.
+    #[default]
+    Sl150 = 150,
+    /// 2000: software.
+    Sl2000 = 2000,
+    /// 3000: hardware.
+    Sl3000 = 3000,
+}
+
+/// What FairPlay enforces of HDCP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum FairPlayHdcp {
+    /// Nothing.
+    #[default]
+    None,
+    /// Type 0: any version.
+    Type0,
+    /// Type 1: 2.2 and above.
+    Type1,
+}
+
+/// Whether keys of this label are for pictures at most as large as those of `most`. Sound is always.
+pub fn within(label: Label, most: Label) -> bool {
+    label == Label::Audio || label <= most
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stricter_word_counts() {
+        let second = Duration::from_secs(1);
+        let renewal = |after| Renewal {
+            after,
+            retry: second,
+            recovery: second,
+        };
+        let loose = Terms {
+            persistent: true,
+            begins: None,
+            expires: Some(UnixTime::from_seconds(100)),
+            license_duration: Some(second * 60),
+            rental_duration: None,
+            playback_duration: Some(second),
+            renewal: None,
+        };
+        let strict = Terms {
+            persistent: false,
+            begins: Some(UnixTime::from_seconds(5)),
+            expires: Some(UnixTime::from_seconds(50)),
+            license_duration: None,
+            rental_duration: Some(second),
+            playback_duration: Some(second * 2),
+            renewal: Some(renewal(second)),
+        };
+        let both = Terms {
+            persistent: false,
+            begins: Some(UnixTime::from_seconds(5)),
+            expires: Some(UnixTime::from_seconds(50)),
+            license_duration: Some(second * 60),
+            rental_duration: Some(second),
+            playback_duration: Some(second),
+            renewal: Some(renewal(second)),
+        };
+        assert_eq!(loose.and(strict), both);
+        assert_eq!(strict.and(loose), both);
+        assert_eq!(
+            loose.end(UnixTime::from_seconds(10)),
+            Some(UnixTime::from_seconds(70))
+        );
+        assert_eq!(
+            loose.end(UnixTime::from_seconds(60)),
+            Some(UnixTime::from_seconds(100))
+        );
+        assert_eq!(Terms::default().end(UnixTime::from_seconds(60)), None);
+    }
+
+    #[test]
+    fn a_key_asks_what_either_asks() {
+        let one = KeyRule {
+            hdcp: Hdcp::V2_2,
+            no_analogue: true,
+            widevine: WidevineLevel::HwSecureAll,
+            ..KeyRule::default()
+        };
+        let two = KeyRule {
+            hdcp: Hdcp::V1,
+            playready: PlayReadyLevel::Sl3000,
+            fairplay_hdcp: FairPlayHdcp::Type1,
+            ..KeyRule::default()
+        };
+        let both = one.and(two);
+        assert_eq!(both, two.and(one));
+        assert_eq!(both.hdcp, Hdcp::V2_2);
+        assert!(both.no_analogue && !both.no_digital);
+        assert_eq!(both.widevine, WidevineLevel::HwSecureAll);
+        assert_eq!(both.playready, PlayReadyLevel::Sl3000);
+        assert_eq!(both.fairplay_hdcp, FairPlayHdcp::Type1);
+        assert!(both.protects_outputs());
+        assert!(!KeyRule::default().protects_outputs());
+    }
+
+    #[test]
+    fn sound_has_no_size() {
+        for most in Label::ALL {
+            assert!(within(Label::Audio, most));
+            assert!(within(most, most));
+        }
+        assert!(within(Label::Sd, Label::Hd));
+        assert!(!within(Label::Hd, Label::Sd));
+        assert!(!within(Label::Sd, Label::Audio));
+    }
+}
