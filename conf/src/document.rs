@@ -7,6 +7,7 @@ mod defaults;
 mod exchange;
 mod issuers;
 mod license;
+mod terms;
 mod upstreams;
 
 use std::collections::BTreeMap;
@@ -17,12 +18,14 @@ use serde::{Deserialize, Serialize};
 pub use self::exchange::*;
 pub use self::issuers::*;
 pub use self::license::*;
+pub use self::terms::*;
 pub use self::upstreams::*;
 
 use crate::address::Address;
 use crate::settings::{
-    CallerRight, Ciphers, ColdReads, ExchangeRight, HlsClearKey, KeyCipher, KidRule, LogFormat,
-    PackScheme, StorageMode, System, TokenAlgorithm, TokenShape, TrackLabel, VendorProtocol,
+    CallerRight, Ciphers, ColdReads, ExchangeRight, FairPlayHdcp, Hdcp, HlsClearKey, KeyCipher,
+    KidRule, LogFormat, PackScheme, PlayReadyLevel, StorageMode, System, TokenAlgorithm,
+    TokenShape, TrackLabel, VendorProtocol, WidevineLevel,
 };
 use crate::units::{Size, Span};
 
@@ -424,6 +427,8 @@ pub struct PolicyDocument {
     pub hls_clear_key: Option<HlsClearKey>,
     /// The version of the manifests' text. Default `1`.
     pub writer: Option<u16>,
+    /// What its licences say.
+    pub license: PolicyLicenseDocument,
 }
 
 /// What a tenant allows.

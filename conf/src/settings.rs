@@ -4,6 +4,7 @@
 mod exchange;
 mod issuers;
 mod license;
+mod terms;
 mod upstreams;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use std::time::Duration;
 pub use self::exchange::*;
 pub use self::issuers::*;
 pub use self::license::*;
+pub use self::terms::*;
 pub use self::upstreams::*;
 use crate::{SecretSource, User};
 
@@ -498,6 +500,8 @@ pub struct PolicySettings {
     pub hls_clear_key: HlsClearKey,
     /// The version of the manifests' text.
     pub writer: u16,
+    /// What its licences say.
+    pub license: LicenseTermsSettings,
 }
 
 /// A DRM system.

@@ -10,6 +10,7 @@ mod people;
 mod postgres;
 mod rules;
 mod served;
+mod terms;
 mod unlock;
 mod upstreams;
 mod vendors;

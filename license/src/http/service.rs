@@ -10,10 +10,10 @@ use keystore_types::{AssetId, KeyId};
 use origin_front::{Body, BodyError, Request, Response, Service, cors};
 
 use super::bearer::Sources;
+use super::challenge;
 use super::rescue::{method_not_allowed, not_found, rescue};
 use super::route::{LicensedSystem, Route};
 use super::stack;
-use super::challenge;
 use crate::decision_log::{DecisionLog, Draft, Outcome};
 use crate::entitlement::Verifier;
 use crate::exchange::Exchange;
