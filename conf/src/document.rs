@@ -8,6 +8,7 @@ mod exchange;
 mod issuers;
 mod license;
 mod sessions;
+mod terms;
 mod upstreams;
 mod webhooks;
 
@@ -20,14 +21,15 @@ pub use self::exchange::*;
 pub use self::issuers::*;
 pub use self::license::*;
 pub use self::sessions::*;
+pub use self::terms::*;
 pub use self::upstreams::*;
 pub use self::webhooks::*;
 
 use crate::address::Address;
 use crate::settings::{
-    CallerRight, Ciphers, ColdReads, ExchangeRight, HlsClearKey, KeyCipher, KidRule, LogFormat,
-    PackScheme, StorageMode, System, TokenAlgorithm, TokenShape, TrackLabel, VendorProtocol,
-    WebhookEvent,
+    CallerRight, Ciphers, ColdReads, ExchangeRight, FairPlayHdcp, Hdcp, HlsClearKey, KeyCipher,
+    KidRule, LogFormat, PackScheme, PlayReadyLevel, StorageMode, System, TokenAlgorithm,
+    TokenShape, TrackLabel, VendorProtocol, WebhookEvent, WidevineLevel,
 };
 use crate::units::{Size, Span};
 
@@ -429,6 +431,8 @@ pub struct PolicyDocument {
     pub hls_clear_key: Option<HlsClearKey>,
     /// The version of the manifests' text. Default `1`.
     pub writer: Option<u16>,
+    /// What its licences say.
+    pub license: PolicyLicenseDocument,
 }
 
 /// What a tenant allows.

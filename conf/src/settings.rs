@@ -5,6 +5,7 @@ mod exchange;
 mod issuers;
 mod license;
 mod sessions;
+mod terms;
 mod upstreams;
 mod webhooks;
 
@@ -18,6 +19,7 @@ pub use self::exchange::*;
 pub use self::issuers::*;
 pub use self::license::*;
 pub use self::sessions::*;
+pub use self::terms::*;
 pub use self::upstreams::*;
 pub use self::webhooks::*;
 use crate::{SecretSource, User};
@@ -502,6 +504,8 @@ pub struct PolicySettings {
     pub hls_clear_key: HlsClearKey,
     /// The version of the manifests' text.
     pub writer: u16,
+    /// What its licences say.
+    pub license: LicenseTermsSettings,
 }
 
 /// A DRM system.

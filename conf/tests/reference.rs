@@ -220,15 +220,12 @@ fn the_installed_file_shows_every_key() {
         .map(|line| line.strip_prefix("# ").unwrap_or(line))
         .collect();
     walk(&mut |path, _, keys| {
-        let last = path.trim_end_matches("[]").trim_end_matches(".NAME");
+        let ours: Vec<&str> = path.trim_end_matches("[]").split('.').collect();
         let opens = |line: &str| {
-            let name = line
-                .trim_start_matches('[')
-                .split(']')
-                .next()
-                .unwrap_or_default();
-            let parent = name.rsplit_once('.').map_or("", |(parent, _)| parent);
-            line.starts_with('[') && (name == last || path.ends_with(".NAME") && parent == last)
+            let name = line.trim_start_matches('[').split(']').next();
+            let theirs: Vec<&str> = name.unwrap_or_default().split('.').collect();
+            let alike = |(ours, theirs)| ours == theirs || ours == "NAME";
+            ours.len() == theirs.len() && ours.iter().copied().zip(theirs).all(alike)
         };
         for key in keys {
             let mut inside = path.is_empty();

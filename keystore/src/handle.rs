@@ -9,8 +9,8 @@ use keystore_client::admin::{
 };
 use keystore_client::exchange::{DepositRequest, ExchangeRequest, HandOverRequest, HandedOver};
 use keystore_client::{
-    Answer, Error as CallError, ExportRequest, ExportedKey, Keystore, Lease, LeaseRequest,
-    SealState,
+    Answer, DescribeRequest, Error as CallError, ExportRequest, ExportedKey, KeyDescription,
+    Keystore, Lease, LeaseRequest, SealState,
 };
 use keystore_types::KeyId;
 use secrecy::SecretString;
@@ -55,6 +55,13 @@ impl Keystore for Handle {
         Box::pin(async move {
             let result = self.inner.export(&self.caller, request).await;
             counted("export", result)
+        })
+    }
+
+    fn describe(&self, request: DescribeRequest) -> Answer<'_, Vec<KeyDescription>> {
+        Box::pin(async move {
+            let result = self.inner.describe(&self.caller, request).await;
+            counted("describe", result)
         })
     }
 

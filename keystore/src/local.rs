@@ -16,8 +16,8 @@ use std::time::Duration;
 use conf::KeystoreSettings;
 use keystore_client::admin::{CheckpointText, KeyFilter, KeyPage, KeyRecord, PAGE, Status};
 use keystore_client::{
-    Error as CallError, ExportRequest, ExportedKey, Lease, LeaseRequest, LeasedKey, MAX_KEYS,
-    SealState,
+    DescribeRequest, Error as CallError, ExportRequest, ExportedKey, KeyDescription, Lease,
+    LeaseRequest, LeasedKey, MAX_KEYS, SealState,
 };
 use keystore_types::{AssetId, KeyContext, KeyId};
 use ring::rand::SystemRandom;
@@ -371,20 +371,8 @@ impl Inner {
                 "a field of the entitlement has more than {MAX_ENTITLEMENT_FIELD} bytes"
             )));
         }
-        let tenants: Vec<&str> = caller.tenants_with(Capability::Export, &asset).collect();
-        if tenants.is_empty() {
-            return Err(self.deny(caller, Capability::Export, Some(&asset)).await);
-        }
+        let rows = self.exportable(caller, &asset, &key_ids).await?;
         let unsealed = self.unsealed()?;
-        // Those that are not there too: guesses are uses.
-        let spent = key_ids.iter().map(Fingerprint::of_id);
-        self.spend(caller, spent).await?;
-        let mut rows = self.store.keys_by_id(&key_ids).await?;
-        rows.retain(|row| {
-            row.context.asset == asset
-                && tenants.contains(&row.context.tenant.as_str())
-                && matches!(row.body, KeyBody::Wrapped(_))
-        });
         let keys = self.given(&unsealed, &rows).await?;
         let given = |id: &KeyId| rows.iter().any(|row| row.key_id == *id);
         let event = Event::Export {
@@ -399,6 +387,46 @@ impl Inner {
         self.record(caller.name(), event).await?;
         self.unsealed()?;
         Ok(keys)
+    }
+
+    pub(crate) async fn describe(
+        &self,
+        caller: &Caller,
+        request: DescribeRequest,
+    ) -> Result<Vec<KeyDescription>, CallError> {
+        let DescribeRequest { asset, key_ids } = request;
+        check_count(key_ids.len())?;
+        let rows = self.exportable(caller, &asset, &key_ids).await?;
+        let described = rows.iter().map(|row| KeyDescription {
+            key_id: row.key_id,
+            label: row.context.label,
+            scheme: row.context.scheme,
+        });
+        Ok(described.collect())
+    }
+
+    /// Those of an asset's keys that the caller may have in a licence, of the ids that it names. It is unsealed.
+    async fn exportable(
+        &self,
+        caller: &Caller,
+        asset: &AssetId,
+        key_ids: &[KeyId],
+    ) -> Result<Vec<KeyRow>, CallError> {
+        let tenants: Vec<&str> = caller.tenants_with(Capability::Export, asset).collect();
+        if tenants.is_empty() {
+            return Err(self.deny(caller, Capability::Export, Some(asset)).await);
+        }
+        self.unsealed()?;
+        // Those that are not there too: guesses are uses.
+        let spent = key_ids.iter().map(Fingerprint::of_id);
+        self.spend(caller, spent).await?;
+        let mut rows = self.store.keys_by_id(key_ids).await?;
+        rows.retain(|row| {
+            row.context.asset == *asset
+                && tenants.contains(&row.context.tenant.as_str())
+                && matches!(row.body, KeyBody::Wrapped(_))
+        });
+        Ok(rows)
     }
 
     /// A root in key memory, which is locked where it must be.

@@ -159,6 +159,10 @@ impl Session for KeySession {
         Ok(match call {
             KeyCall::Lease(request) => lease_frame(&self.0.lease(request).await?),
             KeyCall::Export(request) => export_frame(&self.0.export(request).await?),
+            KeyCall::Describe(request) => Frame {
+                header: KeyReply::Described(self.0.describe(request).await?),
+                secret: Secret::default(),
+            },
             KeyCall::Exchange(request) => export_frame(&self.0.exchange(request).await?),
             KeyCall::HandOver(request) => hand_over_frame(self.0.hand_over(request).await?),
             KeyCall::Deposit {

@@ -20,7 +20,8 @@ use keystore_client::admin::{
 };
 use keystore_client::socket::{AdminSocket, Socket};
 use keystore_client::{
-    EntitlementRef, Error, ExportRequest, Keystore, Lease, LeaseRequest, MAX_KEYS, SealState,
+    DescribeRequest, EntitlementRef, Error, ExportRequest, KeyDescription, Keystore, Lease,
+    LeaseRequest, MAX_KEYS, SealState,
 };
 use keystore_types::{AssetId, Generation, KeyContext, KeyId, Label, SUBSAMPLE_RULE, Scheme};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -323,6 +324,19 @@ async fn exports_are_what_was_leased(keystore: Reached) {
     let record = log.last().unwrap();
     assert_eq!(record["withheld"], serde_json::json!([ids[1], unknown]));
     assert_eq!(record["subject"], "viewer");
+    // What is public about them leaves no record.
+    let request = DescribeRequest {
+        asset: "film".parse().unwrap(),
+        key_ids: vec![ids[0], ids[1], unknown],
+    };
+    let described = within(keystore.license.describe(request)).await.unwrap();
+    let expected = KeyDescription {
+        key_id: ids[0],
+        label: Label::Audio,
+        scheme: Scheme::Cbcs,
+    };
+    assert_eq!(described, [expected]);
+    assert_eq!(keystore.log().len(), log.len());
     // Nothing at all is an answer too, and recorded.
     let request = export("film", &[unknown]);
     assert!(

@@ -26,7 +26,7 @@ use keystore_client::message::{
     AdminCall, Call, Fault, Greeting, Hello, KeyCall, KeyReply, Notice, export_of,
 };
 use keystore_client::socket::AdminSocket;
-use keystore_client::{EntitlementRef, ExportRequest, LeaseRequest};
+use keystore_client::{DescribeRequest, EntitlementRef, ExportRequest, LeaseRequest};
 use keystore_types::{AssetId, Generation, KeyContext, KeyId, Label, SUBSAMPLE_RULE, Scheme};
 use rustix::process::Uid;
 use rustix::thread::set_thread_res_uid;
@@ -79,7 +79,7 @@ const ROLES: [Role; 12] = [
 fn key_row(call: &KeyCall) -> (CallerRight, &'static str) {
     match call {
         KeyCall::Lease(_) => (Lease, "lease"),
-        KeyCall::Export(_) => (Export, "export"),
+        KeyCall::Export(_) | KeyCall::Describe(_) => (Export, "export"),
         KeyCall::Exchange(_) | KeyCall::HandOver(_) => (Exchange, "exchange"),
         KeyCall::Deposit { .. } => (Deposit, "deposit"),
     }
@@ -428,13 +428,29 @@ async fn keys(settings: &KeystoreSettings) {
                     Err(Fault::Denied(_)) => assert!(!allowed, "{cell}"),
                     Err(other) => panic!("{cell}: {other:?}"),
                 }
-                noted(
-                    settings,
-                    &before,
-                    (role.name, "export", Some(asset)),
-                    allowed,
-                    &cell,
-                );
+                let denial = (role.name, "export", Some(asset));
+                noted(settings, &before, denial, allowed, &cell);
+                // What is public about it, too.
+                let cell = format!("{} describes {of}'s key as {asset}'s", role.name);
+                let before = denials(settings);
+                let call = KeyCall::Describe(DescribeRequest {
+                    asset: asset.parse().unwrap(),
+                    key_ids: vec![*key_id],
+                });
+                match peer.ask::<_, KeyReply>(call, Secret::default()).await {
+                    Ok(reply) => {
+                        assert!(allowed, "{cell}");
+                        let KeyReply::Described(keys) = reply.header else {
+                            panic!("{cell}: {:?}", reply.header)
+                        };
+                        let described: Vec<_> = keys.iter().map(|key| key.key_id).collect();
+                        let expected = if *of == asset { vec![*key_id] } else { vec![] };
+                        assert_eq!(described, expected, "{cell}");
+                    }
+                    Err(Fault::Denied(_)) => assert!(!allowed, "{cell}"),
+                    Err(other) => panic!("{cell}: {other:?}"),
+                }
+                noted(settings, &before, denial, allowed, &cell);
             }
         }
     }

@@ -11,6 +11,7 @@ mod postgres;
 mod rules;
 mod served;
 mod sessions;
+mod terms;
 mod unlock;
 mod upstreams;
 mod vendors;

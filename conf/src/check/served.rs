@@ -56,6 +56,7 @@ impl Check<'_> {
             let systems = policy.systems.unwrap_or_default();
             let hls_clear_key = policy.hls_clear_key.unwrap_or(HlsClearKey::ClearKey);
             let writer = self.writer(&key, policy.writer);
+            let license = self.terms(&key, policy.license);
             let Some(pack) = self.required(&key, "pack", policy.pack) else {
                 continue;
             };
@@ -85,6 +86,7 @@ impl Check<'_> {
                     systems,
                     hls_clear_key,
                     writer,
+                    license,
                 },
             );
         }
@@ -168,6 +170,7 @@ pub(super) fn licensed(
             let settings = LicensePolicySettings {
                 scheme: packs.get(&policy.pack)?.scheme,
                 systems: policy.systems.clone(),
+                terms: policy.license.clone(),
             };
             Some((name.clone(), settings))
         })

@@ -13,6 +13,7 @@ impl Default for Document {
             systems: hls.is_some().then(|| vec![System::ClearKey]),
             hls_clear_key: hls,
             writer: None,
+            license: PolicyLicenseDocument::default(),
         };
         Self {
             runtime_dir: "/run/castellum".into(),

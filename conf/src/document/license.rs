@@ -31,7 +31,7 @@ pub struct LicenseDocument {
     pub issuers: Vec<IssuerDocument>,
     /// Key exchange with other vendors' encryptors and licence servers: SPEKE 1.0, 2.0 and 2.1 at `/speke/v1.0` and `/speke/v2.0`, CPIX documents at `/cpix/CONTENT-ID`.
     pub exchange: ExchangeDocument,
-    /// Streams, devices and tokens that are used up. Nothing is remembered, and no database opened, unless one of these asks for it.
+    /// Streams, devices and tokens that are used up. Unless one of these, or a token, asks for it, no licence touches the store.
     pub sessions: SessionsDocument,
     /// Where streams, devices, used tokens and revocations are kept. Without a database, in SQLite, in `state_dir`.
     pub store: LicenseStoreDocument,

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Streams, devices and tokens that are used up. Nothing is remembered, and no database opened, unless one of these asks for it.
+/// Streams, devices and tokens that are used up. Unless one of these, or a token, asks for it, no licence touches the store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SessionsDocument {

@@ -53,4 +53,6 @@ pub struct LicensePolicySettings {
     pub scheme: PackScheme,
     /// The systems that it signals, and no other is licensed.
     pub systems: Vec<System>,
+    /// What its licences say.
+    pub terms: LicenseTermsSettings,
 }

@@ -43,6 +43,17 @@ pub trait Keystore: Send + Sync {
     /// As for [`Keystore::lease`].
     fn export(&self, request: ExportRequest) -> Answer<'_, Vec<ExportedKey>>;
 
+    /// What is public about those of the named keys that [`Keystore::export`] would give. No key leaves, and there is no
+    /// record; that who asks may not is recorded, and what is asked for counts as used.
+    ///
+    /// # Errors
+    /// As for [`Keystore::lease`].
+    fn describe(&self, request: DescribeRequest) -> Answer<'_, Vec<KeyDescription>> {
+        let _ = request;
+        let why = "keys are described to licence servers".to_owned();
+        Box::pin(async move { Err(Error::Denied(why)) })
+    }
+
     /// The keys that somebody else's encryptor asks for, made under the ids that it chose unless they are there. One
     /// audit record is committed before any key leaves.
     ///
@@ -131,6 +142,27 @@ pub struct ExportRequest {
     pub key_ids: Vec<KeyId>,
     /// On whose word, for the audit record.
     pub entitlement: EntitlementRef,
+}
+
+/// A request for what is public about keys.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DescribeRequest {
+    /// The asset that the player named in the URL.
+    pub asset: AssetId,
+    /// The keys: at most [`MAX_KEYS`]. There is no way to ask which there are.
+    pub key_ids: Vec<KeyId>,
+}
+
+/// What is public about a key. It never changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyDescription {
+    /// Its id.
+    pub key_id: KeyId,
+    /// The tracks that it protects.
+    pub label: Label,
+    /// The scheme that it is used with.
+    pub scheme: Scheme,
 }
 
 /// Names a verified entitlement in the audit log without repeating the token.

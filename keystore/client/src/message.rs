@@ -19,7 +19,10 @@ use crate::exchange::{
     Partner,
 };
 use crate::frame::{Frame, Secret};
-use crate::{Error, ExportRequest, ExportedKey, Lease, LeaseRequest, LeasedKey, SealState};
+use crate::{
+    DescribeRequest, Error, ExportRequest, ExportedKey, KeyDescription, Lease, LeaseRequest,
+    LeasedKey, SealState,
+};
 
 /// The version of these messages.
 pub const VERSION: u32 = 1;
@@ -83,6 +86,8 @@ pub enum KeyCall {
     Lease(LeaseRequest),
     /// [`crate::Keystore::export`].
     Export(ExportRequest),
+    /// [`crate::Keystore::describe`].
+    Describe(DescribeRequest),
     /// [`crate::Keystore::exchange`].
     Exchange(ExchangeRequest),
     /// [`crate::Keystore::hand_over`].
@@ -195,6 +200,8 @@ pub enum KeyReply {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         elsewhere: Vec<KeyId>,
     },
+    /// To [`KeyCall::Describe`].
+    Described(Vec<KeyDescription>),
     /// To [`KeyCall::Deposit`].
     Deposited,
 }

@@ -17,7 +17,10 @@ use crate::link::{Link, Place};
 use crate::message::{Hello, KeyCall, KeyReply, export_of, lease_of};
 use crate::socket::{KEY_PATIENCE, as_asked, typed, unexpected};
 use crate::wrap::NodeKey;
-use crate::{Answer, Error, ExportRequest, ExportedKey, Keystore, Lease, LeaseRequest, SealState};
+use crate::{
+    Answer, DescribeRequest, Error, ExportRequest, ExportedKey, KeyDescription, Keystore, Lease,
+    LeaseRequest, SealState,
+};
 
 /// Where the keystore is, and who this node is.
 pub struct Core<'a> {
@@ -97,6 +100,15 @@ impl Keystore for Remote {
     fn export(&self, request: ExportRequest) -> Answer<'_, Vec<ExportedKey>> {
         Box::pin(async move {
             export_of(self.call(KeyCall::Export(request)).await?).ok_or_else(unexpected)
+        })
+    }
+
+    fn describe(&self, request: DescribeRequest) -> Answer<'_, Vec<KeyDescription>> {
+        Box::pin(async move {
+            match self.call(KeyCall::Describe(request)).await?.header {
+                KeyReply::Described(keys) => Ok(keys),
+                _ => Err(unexpected()),
+            }
         })
     }
 

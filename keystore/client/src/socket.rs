@@ -20,7 +20,10 @@ use crate::message::{
     AdminCall, AdminReply, Hello, KeyCall, KeyReply, deposit_frame, export_of, handed_over,
     lease_of,
 };
-use crate::{Answer, Error, ExportRequest, ExportedKey, Keystore, Lease, LeaseRequest, SealState};
+use crate::{
+    Answer, DescribeRequest, Error, ExportRequest, ExportedKey, KeyDescription, Keystore, Lease,
+    LeaseRequest, SealState,
+};
 
 /// How long a key may take: many times a group commit on a slow disk.
 pub(crate) const KEY_PATIENCE: Duration = Duration::from_secs(10);
@@ -63,6 +66,15 @@ impl Keystore for Socket {
         })
     }
 
+    fn describe(&self, request: DescribeRequest) -> Answer<'_, Vec<KeyDescription>> {
+        Box::pin(async move {
+            match self.call(KeyCall::Describe(request)).await?.header {
+                KeyReply::Described(keys) => Ok(keys),
+                _ => Err(unexpected()),
+            }
+        })
+    }
+
     fn exchange(&self, request: ExchangeRequest) -> Answer<'_, Vec<ExportedKey>> {
         Box::pin(async move {
             let asked: Vec<_> = request.keys.iter().map(|asked| asked.key_id).collect();
@@ -87,7 +99,9 @@ impl Keystore for Socket {
             let reply = (self.0.call(&frame.header, frame.secret, KEY_PATIENCE)).await?;
             match typed(reply?)?.header {
                 KeyReply::Deposited => Ok(()),
-                KeyReply::Lease { .. } | KeyReply::Export { .. } => Err(unexpected()),
+                KeyReply::Lease { .. } | KeyReply::Export { .. } | KeyReply::Described(_) => {
+                    Err(unexpected())
+                }
             }
         })
     }

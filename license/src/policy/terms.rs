@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
+pub use conf::{FairPlayHdcp, Hdcp, PlayReadyLevel, WidevineLevel};
 use keystore_types::Label;
-use serde::{Deserialize, Serialize};
 
 use crate::UnixTime;
 
@@ -110,65 +110,6 @@ impl KeyRule {
     pub fn protects_outputs(&self) -> bool {
         self.hdcp > Hdcp::None || self.no_analogue || self.no_digital
     }
-}
-
-/// A version of High-bandwidth Digital Content Protection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Hdcp {
-    /// None is asked for.
-    #[default]
-    None,
-    /// Any 1.x.
-    V1,
-    /// 2.0.
-    V2,
-    /// 2.1.
-    V2_1,
-    /// 2.2.
-    V2_2,
-    /// 2.3.
-    V2_3,
-}
-
-/// How robust a Widevine client is, weakest first: the five levels of EME's robustness texts, which licence services
-/// number from 1.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum WidevineLevel {
-    /// `SW_SECURE_CRYPTO`: any client (L3).
-    #[default]
-    SwSecureCrypto = 1,
-    /// `SW_SECURE_DECODE`: a client whose decoder is obfuscated (L3).
-    SwSecureDecode = 2,
-    /// `HW_SECURE_CRYPTO`: keys stay in hardware (L2).
-    HwSecureCrypto = 3,
-    /// `HW_SECURE_DECODE`: pictures are decoded there (L1).
-    HwSecureDecode = 4,
-    /// `HW_SECURE_ALL`: the whole path (L1).
-    HwSecureAll = 5,
-}
-
-/// The security level of a PlayReady client, weakest first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum PlayReadyLevel {
-    /// 150: for tests, unprotected.
-    #[default]
-    Sl150 = 150,
-    /// 2000: software.
-    Sl2000 = 2000,
-    /// 3000: hardware.
-    Sl3000 = 3000,
-}
-
-/// What FairPlay enforces of HDCP.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum FairPlayHdcp {
-    /// Nothing.
-    #[default]
-    None,
-    /// Type 0: any version.
-    Type0,
-    /// Type 1: 2.2 and above.
-    Type1,
 }
 
 /// Whether keys of this label are for pictures at most as large as those of `most`. Sound is always.
