@@ -26,11 +26,7 @@ pub use self::upstreams::*;
 pub use self::webhooks::*;
 
 use crate::address::Address;
-use crate::settings::{
-    CallerRight, Ciphers, ColdReads, ExchangeRight, FairPlayHdcp, Hdcp, HlsClearKey, KeyCipher,
-    KidRule, LogFormat, PackScheme, PlayReadyLevel, StorageMode, System, TokenAlgorithm,
-    TokenShape, TrackLabel, VendorProtocol, WebhookEvent, WidevineLevel,
-};
+use crate::settings::*;
 use crate::units::{Size, Span};
 
 /// The whole file.
