@@ -7,7 +7,10 @@ mod defaults;
 mod exchange;
 mod issuers;
 mod license;
+mod sessions;
 mod terms;
+mod upstreams;
+mod webhooks;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,7 +20,10 @@ use serde::{Deserialize, Serialize};
 pub use self::exchange::*;
 pub use self::issuers::*;
 pub use self::license::*;
+pub use self::sessions::*;
 pub use self::terms::*;
+pub use self::upstreams::*;
+pub use self::webhooks::*;
 
 use crate::address::Address;
 use crate::settings::*;

@@ -4,7 +4,10 @@
 mod exchange;
 mod issuers;
 mod license;
+mod sessions;
 mod terms;
+mod upstreams;
+mod webhooks;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,7 +18,10 @@ use std::time::Duration;
 pub use self::exchange::*;
 pub use self::issuers::*;
 pub use self::license::*;
+pub use self::sessions::*;
 pub use self::terms::*;
+pub use self::upstreams::*;
+pub use self::webhooks::*;
 use crate::{SecretSource, User};
 
 /// Everything that was configured.

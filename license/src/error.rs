@@ -14,7 +14,9 @@ pub struct Error {
 pub enum ErrorKind {
     /// What was given breaks a rule: a key, a claim.
     Malformed,
-    /// A file, a socket or a listener cannot be had.
+    /// A newer version of this program has written what is there.
+    Unsupported,
+    /// A file, a socket, a listener or a database cannot be had.
     Unavailable,
     /// A fault of this program or of the system below it.
     Internal,
@@ -24,6 +26,14 @@ impl Error {
     pub(crate) fn malformed(attempted: impl Into<String>) -> Self {
         Self {
             kind: ErrorKind::Malformed,
+            attempted: attempted.into(),
+            source: None,
+        }
+    }
+
+    pub(crate) fn unsupported(attempted: impl Into<String>) -> Self {
+        Self {
+            kind: ErrorKind::Unsupported,
             attempted: attempted.into(),
             source: None,
         }

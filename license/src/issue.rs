@@ -21,6 +21,11 @@ impl License {
             .map(|exported| (exported.key_id, &exported.key))
     }
 
+    /// The keys, and what is known of each.
+    pub fn exported(&self) -> &[ExportedKey] {
+        &self.keys
+    }
+
     /// The first key: the only one where a player can ask for no more.
     pub fn first(&self) -> &ContentKey {
         &self.keys[0].key

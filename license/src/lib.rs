@@ -27,12 +27,16 @@ mod outbound;
 pub mod policy;
 mod refusal;
 mod run;
+pub mod session;
+pub mod store;
 mod telemetry;
+pub mod upstream;
+mod webhook;
 mod wiped;
 
 pub use clock::{Clock, SystemClock, UnixTime};
 pub use error::{Error, ErrorKind};
 pub use http::service::{LicenseService, Parts};
 pub use keys::KeyBook;
-pub use refusal::{IssuerMismatch, Refusal};
+pub use refusal::{ChallengeFault, IssuerMismatch, Refusal};
 pub use run::Server;

@@ -88,7 +88,7 @@ enum Way {
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-    /// Empty where the status is no success (2xx): that of others is not read.
+    /// Where the status is no success (2xx), empty if it is too long or breaks off: then the status says enough.
     pub(crate) body: Wiped,
 }
 
@@ -215,17 +215,14 @@ impl Outbound {
         let answer = async {
             let response = sender.send_request(request).await;
             let (head, body) = (response.map_err(|error| unreachable(&error))?).into_parts();
-            let body = match head.status.is_success() {
-                true => {
-                    let body = Limited::new(body, self.limit).collect().await;
-                    let body =
-                        body.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
-                            Some(_) => Fault::TooLong(self.limit),
-                            None => unreachable(&*error),
-                        })?;
-                    Wiped::new(body.to_bytes())
+            let body = Limited::new(body, self.limit).collect().await;
+            let body = match body {
+                Ok(body) => Wiped::new(body.to_bytes()),
+                Err(_) if !head.status.is_success() => Wiped::default(),
+                Err(error) if error.is::<LengthLimitError>() => {
+                    return Err(Fault::TooLong(self.limit));
                 }
-                false => Wiped::default(),
+                Err(error) => return Err(unreachable(&*error)),
             };
             Ok(Answer {
                 status: head.status,
@@ -404,8 +401,11 @@ mod tests {
         let (answer, _) = asked(redirect, true).await.unwrap();
         assert_eq!(
             (answer.status, &*answer.body),
-            (StatusCode::FOUND, &b""[..])
+            (StatusCode::FOUND, &b"hi"[..])
         );
+        let long = format!("HTTP/1.1 500 Oh\r\n\r\n{}", "x".repeat(LIMIT + 1));
+        let (answer, _) = asked(long, true).await.unwrap();
+        assert_eq!((answer.status.as_u16(), &*answer.body), (500, &b""[..]));
     }
 
     #[tokio::test]

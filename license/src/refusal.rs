@@ -1,6 +1,8 @@
 use crate::entitlement::{Malformation, MessageFault};
 use crate::format::clearkey::RequestFault;
+use crate::format::{fairplay, playready};
 use crate::policy::LeftOut;
+use crate::session::RateOf;
 
 /// Why no licence is given. A player hears little of it; the decision log and the metrics hear it all.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -86,6 +88,68 @@ pub enum Refusal {
     /// The body is longer than any licence request.
     #[error("the request is too long")]
     RequestTooLong,
+    /// No licence is given at the client's address, or no proxy says what that is.
+    #[error("no licence is given at the client's address")]
+    AddressNotAllowed,
+    /// No licence is given in the client's country, or it is not known which that is.
+    #[error("no licence is given in the client's country")]
+    CountryNotAllowed,
+    /// More licences were asked for than the configuration allows in a minute.
+    #[error("the rate of licences by {of} is exceeded")]
+    RateExceeded {
+        /// What is counted.
+        of: RateOf,
+        /// Seconds until there may be one more.
+        retry_after: u32,
+    },
+    /// The subject was revoked.
+    #[error("the subject was revoked")]
+    SubjectRevoked,
+    /// The token was revoked.
+    #[error("the token was revoked")]
+    TokenRevoked,
+    /// The keys were revoked, as far as the token covers them.
+    #[error("the keys were revoked")]
+    KeysRevoked,
+    /// The token is good for one licence, and another request had that.
+    #[error("the token was used before")]
+    TokenReplayed,
+    /// The request does not say which session or which device it is of, or says it in a way that is not read.
+    #[error("the request does not name its {0}")]
+    Unnamed(&'static str),
+    /// The subject plays as many streams as it may.
+    #[error("the subject plays as many streams as it may")]
+    StreamLimit {
+        /// Seconds until the first of them ends, if it is not renewed.
+        retry_after: u32,
+    },
+    /// The subject has as many devices as it may.
+    #[error("the subject has as many devices as it may")]
+    DeviceLimit,
+    /// Whoever is asked does not allow the licence.
+    #[error("the authorisation webhook does not allow it")]
+    NotAuthorised,
+    /// Whoever is to be asked does not answer.
+    #[error("the authorisation webhook does not answer")]
+    AuthoriserUnavailable,
+    /// The store has no room to remember the licence by.
+    #[error("the store of sessions is full")]
+    SessionsFull,
+    /// The store does not answer, or has not for too long.
+    #[error("the store of sessions cannot answer")]
+    SessionsUnavailable,
+    /// The URL or the body is no challenge of its system.
+    #[error("malformed challenge: {0}")]
+    ChallengeMalformed(#[from] ChallengeFault),
+    /// The licence service refuses the challenge: the device, or what it sent.
+    #[error("the licence service refuses: {0}")]
+    UpstreamRefused(String),
+    /// No licence service answers.
+    #[error("no licence service answers: {0}")]
+    UpstreamUnavailable(String),
+    /// What the licence services answer is no licence.
+    #[error("the licence services give no licence: {0}")]
+    UpstreamUnfit(String),
     /// The keystore is sealed.
     #[error("the keystore is sealed")]
     Sealed,
@@ -109,6 +173,26 @@ pub enum IssuerMismatch {
     /// `iss` is known, but the header's `kid` names none of its keys.
     #[error("`kid`")]
     KeyId,
+}
+
+/// What is wrong with a challenge, in words that hold nothing of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChallengeFault {
+    /// `kid` in the query is no lower-case UUID.
+    #[error("a `kid` of the URL is no UUID in lower case")]
+    KeyId,
+    /// Too many of them.
+    #[error("the URL names more than {} keys", keystore_client::MAX_KEYS)]
+    TooManyKeys,
+    /// There is no body.
+    #[error("the body is empty")]
+    Empty,
+    /// No PlayReady challenge.
+    #[error(transparent)]
+    PlayReady(#[from] playready::ChallengeFault),
+    /// No SPC.
+    #[error(transparent)]
+    FairPlay(#[from] fairplay::SpcFault),
 }
 
 impl Refusal {
@@ -144,6 +228,29 @@ impl Refusal {
             Self::RequestMalformed(_) => "request_malformed",
             Self::RequestIncomplete => "request_incomplete",
             Self::RequestTooLong => "request_too_long",
+            Self::AddressNotAllowed => "address_not_allowed",
+            Self::CountryNotAllowed => "country_not_allowed",
+            Self::RateExceeded { of, .. } => match of {
+                RateOf::Tenant => "rate_of_tenant",
+                RateOf::Address => "rate_of_address",
+                RateOf::Subject => "rate_of_subject",
+                RateOf::Key => "rate_of_key",
+            },
+            Self::SubjectRevoked => "subject_revoked",
+            Self::TokenRevoked => "token_revoked",
+            Self::KeysRevoked => "keys_revoked",
+            Self::TokenReplayed => "token_replayed",
+            Self::Unnamed(_) => "unnamed",
+            Self::StreamLimit { .. } => "stream_limit",
+            Self::DeviceLimit => "device_limit",
+            Self::NotAuthorised => "not_authorised",
+            Self::AuthoriserUnavailable => "authoriser_unavailable",
+            Self::SessionsFull => "sessions_full",
+            Self::SessionsUnavailable => "sessions_unavailable",
+            Self::ChallengeMalformed(_) => "challenge_malformed",
+            Self::UpstreamRefused(_) => "upstream_refused",
+            Self::UpstreamUnavailable(_) => "upstream_unavailable",
+            Self::UpstreamUnfit(_) => "upstream_unfit",
             Self::Sealed => "sealed",
             Self::AuditUnavailable => "audit_unavailable",
             Self::KeystoreUnavailable => "keystore_unavailable",

@@ -17,12 +17,15 @@ use crate::exchange::vendor::Vendors;
 use crate::exchange::{self, Exchange, Signals};
 use crate::http::service::{LicenseService, Parts};
 use crate::policy::Rules;
+use crate::session::{self, Sessions};
+use crate::upstream::Upstreams;
 use crate::{Error, KeyBook, SystemClock};
 
 /// A licence server whose ports are taken: connections queue until it runs.
 pub struct Server {
     service: LicenseService,
     decisions: Arc<DecisionLog>,
+    sessions: Arc<Sessions>,
     vendors: Option<Arc<Vendors>>,
     refreshers: Vec<Refresher>,
     limits: Arc<Limits>,
@@ -81,6 +84,8 @@ impl Server {
         let client_issuers = (exchange.as_ref())
             .map(|exchange| exchange.client_issuers())
             .unwrap_or_default();
+        let sessions = Sessions::open(&settings.sessions, &settings.state_dir, clock.clone())?;
+        let sessions = Arc::new(sessions);
         let service = LicenseService::new(Parts {
             verifier: Verifier::new(issuers).remembering(settings.token_cache_bytes)?,
             rules: Rules::from(settings),
@@ -89,8 +94,10 @@ impl Server {
             decisions: Arc::clone(&decisions),
             clock,
             token_header,
+            sessions: Arc::clone(&sessions),
             token_query: settings.token_query.clone(),
             body_bytes: settings.body_bytes,
+            upstreams: Upstreams::open(&settings.upstreams, &settings.certificates)?,
             exchange,
         });
 
@@ -123,6 +130,7 @@ impl Server {
         Ok(Self {
             service,
             decisions,
+            sessions,
             vendors,
             refreshers: refreshers.into_iter().flatten().collect(),
             limits: Limits::new(settings.limits.clone()),
@@ -149,7 +157,8 @@ impl Server {
 
     /// What operators may ask, for the admin listener.
     pub fn api(&self) -> axum::Router {
-        admin::api(Arc::clone(&self.decisions), self.vendors.clone())
+        let sessions = session::api::api(Arc::clone(&self.sessions));
+        admin::api(Arc::clone(&self.decisions), self.vendors.clone()).merge(sessions)
     }
 
     /// Serves on workers of its own, so that segments cannot starve licences. Blocks until the drain is closing and

@@ -35,6 +35,8 @@ use license::decision_log::DecisionLog;
 use license::entitlement::Verifier;
 use license::exchange::Exchange;
 use license::policy::Rules;
+use license::session::Sessions;
+use license::upstream::Upstreams;
 use license::{KeyBook, LicenseService, Parts, SystemClock};
 use origin_front::{ClientCertificate, Request, RequestBody, Service as _};
 use ring::rand::SystemRandom;
@@ -120,6 +122,8 @@ impl Rig {
                 tenant: "default".to_owned(),
             },
         );
+        let rules = conf::load(None).unwrap().license.sessions;
+        let sessions = Sessions::open(&rules, folder.path(), Arc::new(SystemClock)).unwrap();
         let service = LicenseService::new(Parts {
             keys: KeyBook::new(keystore.clone()),
             verifier: Verifier::new(vec![]),
@@ -129,7 +133,9 @@ impl Rig {
             clock: Arc::new(SystemClock),
             token_header: header::AUTHORIZATION,
             token_query: None,
+            sessions: Arc::new(sessions),
             body_bytes: 4096,
+            upstreams: Upstreams::open(&[], &conf::CertificateSettings::default()).unwrap(),
             exchange: Some(Arc::new(exchange.unwrap())),
         });
         Self {

@@ -86,6 +86,16 @@ impl Check<'_> {
             issuers: self.issuers(license.issuers),
             exchange: self.exchange(license.exchange, license.tls.listen.0.is_some()),
             default_policy: license.default_policy,
+            sessions: self.sessions(
+                license.sessions,
+                license.store,
+                license.access,
+                &license.rates,
+                license.webhooks,
+                license.authorisation,
+            ),
+            upstreams: self.upstreams(license.upstreams),
+            certificates: self.certificates(license.certificates),
             policies,
             tenant: shared.tenant.clone(),
         }

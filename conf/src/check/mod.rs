@@ -10,9 +10,12 @@ mod people;
 mod postgres;
 mod rules;
 mod served;
+mod sessions;
 mod terms;
 mod unlock;
+mod upstreams;
 mod vendors;
+mod webhooks;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -233,7 +236,7 @@ impl Check<'_> {
         );
         let pkcs11 = self.pkcs11(keystore.pkcs11);
         let transit = self.transit(keystore.transit);
-        let postgres = self.postgres(keystore.postgres);
+        let postgres = self.postgres("keystore.postgres", keystore.postgres);
         let kept = passphrase.is_some() || key.is_some() || pkcs11.is_some() || transit.is_some();
         if keystore.init_at_start && !kept {
             self.fault(

@@ -1,4 +1,4 @@
-//! The database that several keystores share.
+//! The databases that several keystores, or several licence servers, share.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,11 +15,14 @@ const PORT: u16 = 5432;
 const MAX_CONNECTIONS: usize = 100;
 
 impl Check<'_> {
-    pub(super) fn postgres(&mut self, postgres: PostgresDocument) -> Option<PostgresSettings> {
-        const TABLE: &str = "keystore.postgres";
-        const URL: &str = "keystore.postgres.url";
+    pub(super) fn postgres(
+        &mut self,
+        table: &str,
+        postgres: PostgresDocument,
+    ) -> Option<PostgresSettings> {
+        let key = |name: &str| format!("{table}.{name}");
         let password = self.secret(
-            TABLE,
+            table,
             "password",
             postgres.password_file,
             postgres.password_credential,
@@ -27,25 +30,24 @@ impl Check<'_> {
         let Some(url) = postgres.url else {
             if password.is_some() || postgres.ca_file.is_some() {
                 self.fault(
-                    URL,
+                    &key("url"),
                     "is not set, so the records are in SQLite",
                     "write url = \"postgres://castellum@db.example.com/castellum\", or leave the whole table out",
                 );
             }
             return None;
         };
-        let ca_file =
-            (postgres.ca_file).map(|path| self.absolute("keystore.postgres.ca_file", path));
-        let connections = self.connections(postgres.connections);
+        let ca_file = (postgres.ca_file).map(|path| self.absolute(&key("ca_file"), path));
+        let connections = self.connections(&key("connections"), postgres.connections);
         let (least, most) = (Span(Duration::from_millis(100)), Span::seconds(60));
-        self.within("keystore.postgres.timeout", postgres.timeout, least, most);
+        self.within(&key("timeout"), postgres.timeout, least, most);
         let (least, most) = (Span::seconds(0), Span::seconds(86_400));
-        self.within("keystore.postgres.survival", postgres.survival, least, most);
+        self.within(&key("survival"), postgres.survival, least, most);
         let server = match Server::parse(&url) {
             Ok(server) => server,
             Err(message) => {
                 self.fault(
-                    URL,
+                    &key("url"),
                     message,
                     "such as postgres://castellum@db.example.com:5432/castellum, or \
                      postgres://castellum@/castellum?host=/run/postgresql; a password goes into a file, password_file",
@@ -65,12 +67,12 @@ impl Check<'_> {
         })
     }
 
-    fn connections(&mut self, written: u32) -> usize {
+    fn connections(&mut self, key: &str, written: u32) -> usize {
         match usize::try_from(written) {
             Ok(connections) if (1..=MAX_CONNECTIONS).contains(&connections) => connections,
             Ok(_) | Err(_) => {
                 self.fault(
-                    "keystore.postgres.connections",
+                    key,
                     &format!("{written} is not within 1 to {MAX_CONNECTIONS}"),
                     "see conf/README.md",
                 );

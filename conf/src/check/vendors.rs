@@ -1,8 +1,10 @@
 //! Other vendors' key servers, and the assets whose keys come from them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 
 use super::Check;
+use crate::SecretSource;
 use crate::document::{ExchangeDocument, VendorDocument};
 use crate::settings::{PackScheme, System, VendorSettings};
 use crate::units::Span;
@@ -85,23 +87,12 @@ impl Check<'_> {
                 "set secret_file or secret_credential",
             );
         }
-        let private = self.secret(key, "key", vendor.key_file, vendor.key_credential);
-        let identity = match (vendor.certificate, private) {
-            (Some(certificate), Some(private)) => Some((
-                self.absolute(&format!("{key}.certificate"), certificate),
-                private,
-            )),
-            (None, None) => None,
-            _ => {
-                let message = "a certificate and its private key are shown together or not at all";
-                self.fault(
-                    key,
-                    message,
-                    "set certificate, and key_file or key_credential",
-                );
-                None
-            }
-        };
+        let identity = self.client_identity(
+            key,
+            vendor.certificate,
+            vendor.key_file,
+            vendor.key_credential,
+        );
         if !vendor.danger_clear && !can_open {
             let message = "there is no certificate of ours to which its keys could be encrypted";
             let help = "set license.exchange.recipient_certificate and its key";
@@ -127,6 +118,30 @@ impl Check<'_> {
             timeout: vendor.timeout.0,
             danger_clear: vendor.danger_clear,
         })
+    }
+
+    /// What is shown to a server: a certificate and its private key.
+    pub(super) fn client_identity(
+        &mut self,
+        key: &str,
+        certificate: Option<PathBuf>,
+        key_file: Option<PathBuf>,
+        key_credential: Option<String>,
+    ) -> Option<(PathBuf, SecretSource)> {
+        let private = self.secret(key, "key", key_file, key_credential);
+        match (certificate, private) {
+            (Some(certificate), Some(private)) => Some((
+                self.absolute(&format!("{key}.certificate"), certificate),
+                private,
+            )),
+            (None, None) => None,
+            _ => {
+                let message = "a certificate and its private key are shown together or not at all";
+                let help = "set certificate, and key_file or key_credential";
+                self.fault(key, message, help);
+                None
+            }
+        }
     }
 
     /// Where a server answers that gets keys: whether by TLS, the authority, and the path.

@@ -33,6 +33,22 @@ pub struct LicenseDocument {
     pub issuers: Vec<IssuerDocument>,
     /// Key exchange with other vendors' encryptors and licence servers: SPEKE 1.0, 2.0 and 2.1 at `/speke/v1.0` and `/speke/v2.0`, CPIX documents at `/cpix/CONTENT-ID`.
     pub exchange: ExchangeDocument,
+    /// Streams, devices and tokens that are used up. Unless one of these, or a token, asks for it, no licence touches the store.
+    pub sessions: SessionsDocument,
+    /// Where streams, devices, used tokens and revocations are kept. Without a database, in SQLite, in `state_dir`.
+    pub store: LicenseStoreDocument,
+    /// From where licences may be asked for.
+    pub access: AccessDocument,
+    /// How many licences may be asked for in a minute, at this node. A minute's worth may come at once. 0 is no limit.
+    pub rates: RatesDocument,
+    /// Whoever is told what happened, by name.
+    pub webhooks: BTreeMap<String, WebhookDocument>,
+    /// Whoever is asked before a licence is given.
+    pub authorisation: AuthorisationDocument,
+    /// The licence services of the operator's, by name, to which Widevine, PlayReady and FairPlay challenges are forwarded. Without one for a system, its licence URLs are not there.
+    pub upstreams: BTreeMap<String, UpstreamDocument>,
+    /// The certificates that players fetch before they ask for a licence.
+    pub certificates: CertificatesDocument,
 }
 
 /// The licence server's TLS listener.
@@ -105,6 +121,14 @@ impl Default for LicenseDocument {
             limits: LicenseLimitsDocument::default(),
             issuers: Vec::new(),
             exchange: ExchangeDocument::default(),
+            sessions: SessionsDocument::default(),
+            store: LicenseStoreDocument::default(),
+            access: AccessDocument::default(),
+            rates: RatesDocument::default(),
+            webhooks: BTreeMap::new(),
+            authorisation: AuthorisationDocument::default(),
+            upstreams: BTreeMap::new(),
+            certificates: CertificatesDocument::default(),
         }
     }
 }

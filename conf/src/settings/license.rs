@@ -36,6 +36,12 @@ pub struct LicenseSettings {
     pub exchange: Option<ExchangeSettings>,
     /// The policy of tokens that name none.
     pub default_policy: Option<String>,
+    /// Who may have a licence now, from where and how often.
+    pub sessions: SessionSettings,
+    /// From whom licences of licensed systems come, in the order in which they are asked.
+    pub upstreams: Vec<UpstreamSettings>,
+    /// The certificates that players fetch.
+    pub certificates: CertificateSettings,
     /// The policies that a token may name.
     pub policies: BTreeMap<String, LicensePolicySettings>,
     /// Whose assets these are, and what that tenant allows.

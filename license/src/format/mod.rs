@@ -1,7 +1,10 @@
 //! Bytes of players to a [`crate::policy::Challenge`], and a [`crate::issue::License`] to bytes.
 
 pub mod clearkey;
+pub mod fairplay;
 pub mod hls_key;
+pub mod playready;
+pub mod widevine;
 
 use zeroize::Zeroizing;
 

@@ -4,6 +4,7 @@
 //! responses, and `stack` puts around them what every response needs.
 
 mod bearer;
+mod challenge;
 pub mod rescue;
 pub mod route;
 pub mod service;

@@ -50,6 +50,8 @@ pub fn rescue(refusal: &Refusal) -> Response {
         | Refusal::PersistenceNotAllowed
         | Refusal::RulesUnmet(_)
         | Refusal::KeysUnknown
+        | Refusal::KeysRevoked
+        | Refusal::NotAuthorised
         | Refusal::KeystoreDenied => Problem::new(
             StatusCode::FORBIDDEN,
             "not-entitled",
@@ -71,6 +73,78 @@ pub fn rescue(refusal: &Refusal) -> Response {
             "request-too-long",
             "No licence request is that long.",
         ),
+        Refusal::SubjectRevoked | Refusal::TokenRevoked => {
+            Problem::new(StatusCode::FORBIDDEN, "revoked", "The token was revoked.")
+        }
+        Refusal::TokenReplayed => Problem::new(
+            StatusCode::FORBIDDEN,
+            "token-used",
+            "The token was good for one licence and was used.",
+        ),
+        Refusal::AddressNotAllowed | Refusal::CountryNotAllowed => Problem::new(
+            StatusCode::FORBIDDEN,
+            "location-not-allowed",
+            "No licence is given where you are.",
+        ),
+        Refusal::Unnamed(what) => Problem::new(
+            StatusCode::FORBIDDEN,
+            "unnamed",
+            "The request does not say which session or device it is of.",
+        )
+        .detail(format!(
+            "the {what} is not named, or in a way that is not read"
+        )),
+        Refusal::StreamLimit { retry_after } => Problem::new(
+            StatusCode::FORBIDDEN,
+            "stream-limit",
+            "As many streams play as may.",
+        )
+        .retry_after(*retry_after),
+        Refusal::DeviceLimit => Problem::new(
+            StatusCode::FORBIDDEN,
+            "device-limit",
+            "As many devices are in use as may.",
+        ),
+        Refusal::RateExceeded { retry_after, .. } => Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too-many-requests",
+            "Too many licences were asked for.",
+        )
+        .retry_after(*retry_after),
+        Refusal::AuthoriserUnavailable => Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "authorisation-unavailable",
+            "Nobody says at the moment whether this licence may be given.",
+        )
+        .retry_after(RETRY_AFTER),
+        Refusal::SessionsFull | Refusal::SessionsUnavailable => Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "sessions-unavailable",
+            "It cannot be counted who plays at the moment.",
+        )
+        .retry_after(RETRY_AFTER),
+        Refusal::ChallengeMalformed(fault) => Problem::new(
+            StatusCode::BAD_REQUEST,
+            "request-malformed",
+            "This is not a licence request.",
+        )
+        .detail(fault.to_string()),
+        Refusal::UpstreamRefused(_) => Problem::new(
+            StatusCode::FORBIDDEN,
+            "challenge-refused",
+            "The licence service refuses this device or its request.",
+        ),
+        Refusal::UpstreamUnfit(_) => Problem::new(
+            StatusCode::BAD_GATEWAY,
+            "license-service-failed",
+            "The licence service gives no licence.",
+        ),
+        Refusal::UpstreamUnavailable(_) => Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "license-service-unavailable",
+            "The licence service does not answer at the moment.",
+        )
+        .retry_after(RETRY_AFTER),
         Refusal::Sealed => Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "sealed",

@@ -33,6 +33,13 @@ pub enum Route {
         /// The asset, where the certificate depends on it.
         asset: Option<AssetId>,
     },
+    /// `POST /license/session/renew/{asset}` and `/license/session/release/{asset}`: a stream goes on, or ends.
+    Session {
+        /// Which of the two.
+        act: SessionAct,
+        /// The asset.
+        asset: AssetId,
+    },
     /// `POST /speke/v1.0` and `/speke/v2.0`.
     Speke {
         /// The major version.
@@ -54,6 +61,15 @@ pub enum LicensedSystem {
     PlayReady,
     /// Apple FairPlay Streaming.
     FairPlay,
+}
+
+/// What a player says of its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionAct {
+    /// It goes on.
+    Renew,
+    /// It has ended.
+    Release,
 }
 
 /// A version of the Secure Packager and Encoder Key Exchange.
@@ -106,6 +122,14 @@ impl Route {
                     asset,
                 })
             }
+            ("license", [Some("session"), Some(act), Some(asset), None]) => Some(Self::Session {
+                act: match act {
+                    "renew" => SessionAct::Renew,
+                    "release" => SessionAct::Release,
+                    _ => return None,
+                },
+                asset: asset.parse().ok()?,
+            }),
             ("license", [Some(system), Some(asset), None, _]) => Some(Self::Challenge {
                 system: LicensedSystem::parse(system)?,
                 asset: asset.parse().ok()?,
@@ -130,6 +154,7 @@ impl Route {
             Self::HlsKey { .. } => "license_hls",
             Self::Challenge { .. } => "license_challenge",
             Self::Certificate { .. } => "license_certificate",
+            Self::Session { .. } => "license_session",
             Self::Speke { .. } => "speke",
             Self::Cpix { .. } => "cpix",
         }
@@ -152,6 +177,13 @@ impl fmt::Display for Route {
                 asset: Some(asset),
             } => {
                 write!(f, "/license/{system}/certificate/{asset}")
+            }
+            Self::Session { act, asset } => {
+                let act = match act {
+                    SessionAct::Renew => "renew",
+                    SessionAct::Release => "release",
+                };
+                write!(f, "/license/session/{act}/{asset}")
             }
             Self::Speke {
                 version: SpekeVersion::V1,
@@ -202,6 +234,8 @@ mod tests {
             "/license/widevine/certificate/film",
             "/license/fairplay/certificate/film",
             "/license/playready/certificate",
+            "/license/session/renew/film",
+            "/license/session/release/film",
             "/speke/v1.0",
             "/speke/v2.0",
             "/cpix/film",
@@ -231,6 +265,9 @@ mod tests {
             "/license/hls/film/9EB4050D-e44b-4802-932e-27d75083e266",
             "/license/hls/film/nrQFDeRLSAKTLifXUIPiZg",
             "/license/hls/film/9eb4050d-e44b-4802-932e-27d75083e266/x",
+            "/license/session/film",
+            "/license/session/renew",
+            "/license/session/end/film",
             "/license/playready/certificate/film",
             "/license/marlin/film",
             "/speke/v3.0",

@@ -1,26 +1,30 @@
 //! A request walks through the pipeline: token, entitlement, challenge, decision, licence.
 
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, header, request};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header, request};
 use keystore_client::Keystore;
 use keystore_types::{AssetId, KeyId};
-use origin_front::{Body, BodyError, Request, Response, Service, cors};
+use origin_front::{Body, BodyError, ConnectionInfo, Request, Response, Service, cors};
 
 use super::bearer::Sources;
+use super::challenge;
 use super::rescue::{method_not_allowed, not_found, rescue};
-use super::route::Route;
+use super::route::{LicensedSystem, Route, SessionAct};
 use super::stack;
 use crate::decision_log::{DecisionLog, Draft, Outcome};
-use crate::entitlement::Verifier;
+use crate::entitlement::{Entitlement, Verifier};
 use crate::exchange::Exchange;
 use crate::format::clearkey::{self, SessionType};
-use crate::format::{SecretBytes, hls_key};
+use crate::format::{SecretBytes, hls_key, widevine};
 use crate::issue::{License, issue};
-use crate::policy::{Case, Challenge, Decision, Rules, System, decide};
-use crate::{Clock, KeyBook, Refusal, telemetry};
+use crate::policy::{Case, Challenge, Decision, Grant, Rules, System, decide};
+use crate::session::{self, Demanded, Sessions};
+use crate::upstream::{self, Upstreams};
+use crate::{Clock, KeyBook, Refusal, UnixTime, telemetry};
 
 /// Answers licence requests.
 #[derive(Clone)]
@@ -44,10 +48,14 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// The header that may carry the token besides `Authorization`.
     pub token_header: HeaderName,
+    /// Who may have a licence now, from where and how often.
+    pub sessions: Arc<Sessions>,
     /// The query parameter that may; none: the URL carries none.
     pub token_query: Option<String>,
     /// The longest body of a request, in bytes.
     pub body_bytes: usize,
+    /// From whom licences of licensed systems come. The URLs of a system without one are not there.
+    pub upstreams: Upstreams,
     /// Key exchange with other vendors; none: its URLs are not there.
     pub exchange: Option<Arc<Exchange>>,
 }
@@ -72,7 +80,8 @@ impl LicenseService {
             Route::ClearKey { .. }
             | Route::HlsKey { .. }
             | Route::Challenge { .. }
-            | Route::Certificate { .. } => None,
+            | Route::Certificate { .. }
+            | Route::Session { .. } => None,
         }
     }
 
@@ -90,27 +99,67 @@ impl LicenseService {
         if head.method == Method::OPTIONS {
             return self.preflight();
         }
-        let Some(ask) = Ask::of(route) else {
+        if let Route::Session { act, asset } = route {
+            return match head.method {
+                Method::POST => self.session(act, &asset, head).await,
+                _ => method_not_allowed("POST, OPTIONS"),
+            };
+        }
+        if let Route::Certificate { system, asset } = &route {
+            return self.certificate(*system, asset.as_ref(), head).await;
+        }
+        let Some(ask) = Ask::of(route, &self.parts.upstreams) else {
             return not_found();
         };
+        if ask.asks_for_certificate(&head.method, &body) {
+            // Before entitlement and unrecorded: players send it before they know a token, and it is public.
+            let message = self.parts.upstreams.widevine_certificate().await;
+            return match message {
+                Ok(message) => respond(OCTETS, message),
+                Err(refusal) => rescue(&refusal),
+            };
+        }
         match (&head.method, &ask.kind) {
             // The front sends no body with the answer to HEAD. A key is exported and audited for it all the same:
             // whoever may see the status may have the key.
-            (&Method::GET | &Method::HEAD, Kind::HlsKey(_)) | (&Method::POST, Kind::ClearKey) => {
+            (&Method::GET | &Method::HEAD, Kind::HlsKey(_))
+            | (&Method::POST, Kind::ClearKey | Kind::Licensed(_)) => {
                 self.decide_and_record(ask, head, body).await
             }
             (_, Kind::HlsKey(_)) => method_not_allowed("GET, HEAD, OPTIONS"),
-            (_, Kind::ClearKey) => method_not_allowed("POST, OPTIONS"),
+            (_, Kind::ClearKey | Kind::Licensed(_)) => method_not_allowed("POST, OPTIONS"),
+        }
+    }
+
+    /// Public, as the certificate is: no token, no record.
+    async fn certificate(
+        &self,
+        system: LicensedSystem,
+        asset: Option<&AssetId>,
+        head: &request::Parts,
+    ) -> Response {
+        match self.parts.upstreams.certificate(system.into(), asset).await {
+            Ok(None) => not_found(),
+            Ok(Some(_)) if !matches!(head.method, Method::GET | Method::HEAD) => {
+                method_not_allowed("GET, HEAD, OPTIONS")
+            }
+            Ok(Some(certificate)) => respond(OCTETS, certificate),
+            Err(refusal) => rescue(&refusal),
         }
     }
 
     /// Browsers send it before every licence request of a page of another origin, and never with a token.
     fn preflight(&self) -> Response {
         let mut response = cors::LICENSE.preflight();
-        let allowed = format!("Authorization, Content-Type, {}", self.parts.token_header);
-        if self.parts.token_header != header::AUTHORIZATION
-            && let Ok(allowed) = HeaderValue::try_from(allowed)
-        {
+        let mut allowed = "Authorization, Content-Type".to_owned();
+        let names = [&self.parts.token_header];
+        for name in names.into_iter().chain(self.parts.sessions.headers()) {
+            if *name != header::AUTHORIZATION {
+                allowed.push_str(", ");
+                allowed.push_str(name.as_str());
+            }
+        }
+        if let Ok(allowed) = HeaderValue::try_from(allowed) {
             response
                 .headers_mut()
                 .insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
@@ -141,10 +190,22 @@ impl LicenseService {
             Err(refusal) => Outcome::from(refusal),
         };
         telemetry::decided(&outcome, begun.elapsed());
+        if let (Some(bearer), Some(asset)) = (&draft.bearer, &draft.asset) {
+            let reason = result.as_ref().err().map(Refusal::reason);
+            (self.parts.sessions).decided(bearer, asset, &draft.key_ids, reason, draft.time);
+        }
         self.parts.decisions.record(draft, outcome);
         match result {
             Ok(reply) => reply.into_response(),
             Err(refusal) => rescue(&refusal),
+        }
+    }
+
+    /// Where a request may carry its token.
+    fn sources(&self) -> Sources<'_> {
+        Sources {
+            header: &self.parts.token_header,
+            query: self.parts.token_query.as_deref(),
         }
     }
 
@@ -161,23 +222,30 @@ impl LicenseService {
             rules,
             keystore,
             keys,
+            sessions,
+            upstreams,
             ..
         } = &*self.parts;
-        let sources = Sources {
-            header: &self.parts.token_header,
-            query: self.parts.token_query.as_deref(),
-        };
-        let token = sources.token(head, None)?;
+        let address = sessions.enter(peer(head), &head.headers)?;
+        let token = self.sources().token(head, None)?;
         let verdict = verifier.admit(token, draft.time).await;
         let entitlement = verdict.map_err(|rejection| {
             draft.bearer = rejection.bearer;
             rejection.refusal
         })?;
         draft.bearer = Some(entitlement.bearer().clone());
+        from_where(&entitlement, address)?;
+        sessions.recognise(entitlement.bearer())?;
 
         // Judged after the token: whoever has none is told that and no more.
-        let (challenge, form) = ask.read(body)?;
+        let said = body.as_ref().map_or_else(|_| Bytes::new(), Bytes::clone);
+        let body = body.map_err(unread);
+        let (mut challenge, form) = ask.read(head, &body)?;
         draft.key_ids.clone_from(&challenge.key_ids);
+        if let (System::FairPlay, [], Ok(body)) = (challenge.system, &*challenge.key_ids, &body) {
+            challenge.key_ids.extend(upstreams.identify(body).await?);
+            draft.key_ids.clone_from(&challenge.key_ids);
+        }
 
         let mut case = Case::new(&entitlement, &challenge, draft.time);
         if !case.covered.is_empty() {
@@ -185,14 +253,152 @@ impl LicenseService {
         }
         let decision = decide(&case, rules);
         draft.case = Some(case);
-        let grant = match decision {
+        let mut grant = match decision {
             Decision::Grant(grant) => grant,
             Decision::Refuse(refusal) => return Err(refusal),
         };
         draft.left_out.clone_from(&grant.left_out);
+        let mut key_ids = grant.key_ids();
+        sessions.retain(&mut key_ids)?;
+        grant.keys.retain(|key| key_ids.contains(&key.key_id));
+        let (bearer, asset) = (entitlement.bearer(), &challenge.asset);
+        (sessions.authorise(bearer, asset, &key_ids, draft.time)).await?;
+        let url = head.uri.path_and_query().map_or("", |url| url.as_str());
+        sessions
+            .admit(session::Ask {
+                bearer,
+                demanded: demanded(&entitlement),
+                headers: &head.headers,
+                asset,
+                request: &[url.as_bytes(), &said],
+                now: draft.time,
+            })
+            .await?;
+        if matches!(form, Form::Forwarded) && !upstreams.take_keys(challenge.system) {
+            draft.key_ids = grant.key_ids();
+            return forward(
+                upstreams, &challenge, &grant, None, head, &body?, draft.time,
+            )
+            .await;
+        }
         let license = issue(&**keystore, &challenge, &grant, entitlement.bearer()).await?;
         draft.key_ids = license.key_ids();
-        Ok(form.write(&license))
+        match form {
+            Form::JwkSet(session) => Ok(Reply::Secret {
+                content_type: "application/json",
+                bytes: clearkey::write(license.keys(), session),
+            }),
+            Form::RawKey => Ok(Reply::Secret {
+                content_type: OCTETS,
+                bytes: hls_key::write(license.first()),
+            }),
+            Form::Forwarded => {
+                let license = Some(&license);
+                forward(
+                    upstreams, &challenge, &grant, license, head, &body?, draft.time,
+                )
+                .await
+            }
+        }
+    }
+}
+
+impl LicenseService {
+    /// A stream goes on or ends. No key leaves, so that is no decision of the log's.
+    async fn session(&self, act: SessionAct, asset: &AssetId, head: &request::Parts) -> Response {
+        let result = self.act(act, asset, head).await;
+        match result {
+            Ok(Some(leased)) => {
+                let document = serde_json::json!({ "leased": leased.as_seconds() });
+                let mut response = Response::new(Body::full(document.to_string()));
+                let json = HeaderValue::from_static("application/json");
+                response.headers_mut().insert(header::CONTENT_TYPE, json);
+                response
+            }
+            Ok(None) => {
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = StatusCode::NO_CONTENT;
+                response
+            }
+            Err(refusal) => {
+                tracing::debug!(reason = refusal.reason(), "a stream is not renewed");
+                rescue(&refusal)
+            }
+        }
+    }
+
+    /// When the stream's lease now ends; none where it has ended, or streams are not counted.
+    async fn act(
+        &self,
+        act: SessionAct,
+        asset: &AssetId,
+        head: &request::Parts,
+    ) -> Result<Option<UnixTime>, Refusal> {
+        let Parts {
+            verifier,
+            sessions,
+            clock,
+            ..
+        } = &*self.parts;
+        let address = sessions.enter(peer(head), &head.headers)?;
+        let token = self.sources().token(head, None)?;
+        let now = clock.now();
+        let verdict = verifier.admit(token, now).await;
+        let entitlement = verdict.map_err(|rejection| rejection.refusal)?;
+        from_where(&entitlement, address)?;
+        if !entitlement.covers_asset(asset) {
+            return Err(Refusal::AssetNotEntitled);
+        }
+        let ask = session::Ask {
+            bearer: entitlement.bearer(),
+            demanded: demanded(&entitlement),
+            headers: &head.headers,
+            asset,
+            request: &[],
+            now,
+        };
+        match act {
+            SessionAct::Renew => {
+                sessions.recognise(entitlement.bearer())?;
+                sessions.renew(ask).await
+            }
+            // Whoever may do nothing any more may still stop.
+            SessionAct::Release => sessions.release(ask).await.map(|()| None),
+        }
+    }
+}
+
+/// The address of the connection.
+fn peer(head: &request::Parts) -> Option<IpAddr> {
+    let connection = head.extensions.get::<ConnectionInfo>();
+    connection.map(|connection| connection.peer.ip())
+}
+
+/// The most that any issuer's clock may stand apart (`license.issuers[].leeway`).
+const MAX_LEEWAY: Duration = Duration::from_secs(600);
+
+/// What the token asks for besides keys.
+fn demanded(entitlement: &Entitlement) -> Demanded {
+    let demands = entitlement.demands();
+    let streams = demands.streams.unwrap_or_default();
+    Demanded {
+        single_use: demands.single_use,
+        until: entitlement.expires().map(|end| end.plus(MAX_LEEWAY)),
+        streams: streams.limit,
+        lease: streams.interval,
+        grace: streams.grace,
+    }
+}
+
+/// Whether the token may be used at this address.
+fn from_where(entitlement: &Entitlement, address: Option<IpAddr>) -> Result<(), Refusal> {
+    let Some(blocks) = &entitlement.demands().addresses else {
+        return Ok(());
+    };
+    let holds = |address| blocks.iter().any(|block| block.holds(address));
+    match address.is_some_and(holds) {
+        true => Ok(()),
+        false => Err(Refusal::AddressNotAllowed),
     }
 }
 
@@ -211,10 +417,11 @@ struct Ask {
 enum Kind {
     ClearKey,
     HlsKey(KeyId),
+    Licensed(LicensedSystem),
 }
 
 impl Ask {
-    fn of(route: Route) -> Option<Self> {
+    fn of(route: Route, upstreams: &Upstreams) -> Option<Self> {
         match route {
             Route::ClearKey { asset } => Some(Self {
                 asset,
@@ -224,39 +431,61 @@ impl Ask {
                 asset,
                 kind: Kind::HlsKey(key_id),
             }),
-            Route::Challenge { .. }
-            | Route::Certificate { .. }
+            Route::Challenge { system, asset } => {
+                upstreams.answer_for(system.into()).then_some(Self {
+                    asset,
+                    kind: Kind::Licensed(system),
+                })
+            }
+            Route::Certificate { .. }
+            | Route::Session { .. }
             | Route::Speke { .. }
             | Route::Cpix { .. } => None,
         }
+    }
+
+    fn asks_for_certificate(&self, method: &Method, body: &Result<Bytes, BodyError>) -> bool {
+        method == Method::POST
+            && matches!(self.kind, Kind::Licensed(LicensedSystem::Widevine))
+            && (body.as_ref()).is_ok_and(|body| widevine::asks_for_certificate(body))
     }
 
     fn system(&self) -> System {
         match self.kind {
             Kind::ClearKey => System::ClearKey,
             Kind::HlsKey(_) => System::Hls,
+            Kind::Licensed(system) => system.into(),
         }
     }
 
     /// The key that the URL names; in a body none is known yet.
     fn named_key(&self) -> Option<KeyId> {
         match self.kind {
-            Kind::ClearKey => None,
+            Kind::ClearKey | Kind::Licensed(_) => None,
             Kind::HlsKey(key_id) => Some(key_id),
         }
     }
 
     /// What is asked for, and the form in which it is to be given.
-    fn read(self, body: Result<Bytes, BodyError>) -> Result<(Challenge, Form), Refusal> {
+    fn read(
+        self,
+        head: &request::Parts,
+        body: &Result<Bytes, Refusal>,
+    ) -> Result<(Challenge, Form), Refusal> {
+        let body = body.as_ref().map_err(Clone::clone);
         let system = self.system();
         let (key_ids, persistent, form) = match self.kind {
             Kind::ClearKey => {
-                let body = body.map_err(unread)?;
-                let request = clearkey::Request::read(&body)?;
+                let request = clearkey::Request::read(body?)?;
                 let persistent = request.session == SessionType::PersistentLicense;
                 (request.key_ids, persistent, Form::JwkSet(request.session))
             }
             Kind::HlsKey(key_id) => (vec![key_id], false, Form::RawKey),
+            Kind::Licensed(system) => {
+                let query = head.uri.query();
+                let key_ids = challenge::key_ids(system, query, body?)?;
+                (key_ids, false, Form::Forwarded)
+            }
         };
         Ok((
             Challenge {
@@ -277,42 +506,74 @@ fn unread(error: BodyError) -> Refusal {
     }
 }
 
+/// Has an upstream answer.
+async fn forward(
+    upstreams: &Upstreams,
+    challenge: &Challenge,
+    grant: &Grant,
+    license: Option<&License>,
+    head: &request::Parts,
+    body: &[u8],
+    now: UnixTime,
+) -> Result<Reply, Refusal> {
+    let call = upstream::Call {
+        challenge,
+        grant,
+        license,
+        headers: &head.headers,
+        body,
+        now,
+    };
+    upstreams.answer(&call).await.map(Reply::Forwarded)
+}
+
 /// The form of a licence.
 enum Form {
     JwkSet(SessionType),
     RawKey,
+    /// Whatever an upstream gives.
+    Forwarded,
 }
 
-impl Form {
-    fn write(self, license: &License) -> Reply {
-        match self {
-            Self::JwkSet(session) => Reply {
-                content_type: "application/json",
-                bytes: clearkey::write(license.keys(), session),
-            },
-            Self::RawKey => Reply {
-                content_type: "application/octet-stream",
-                bytes: hls_key::write(license.first()),
-            },
-        }
-    }
-}
+/// Licences of licensed systems, certificates and raw keys.
+const OCTETS: &str = "application/octet-stream";
 
 /// A licence as bytes.
-struct Reply {
-    content_type: &'static str,
-    bytes: SecretBytes,
+enum Reply {
+    /// It holds keys.
+    Secret {
+        content_type: &'static str,
+        bytes: SecretBytes,
+    },
+    /// It holds none that anyone but the device could read.
+    Forwarded(upstream::Reply),
 }
 
 impl Reply {
     fn into_response(self) -> Response {
-        // The buffer is wiped when the connection lets go of it. What TLS makes of it is ciphertext; a plain
-        // connection hands it to the kernel.
-        let mut response = Response::new(Body::full(Bytes::from_owner(self.bytes)));
-        let content_type = HeaderValue::from_static(self.content_type);
-        response
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, content_type);
-        response
+        match self {
+            // The buffer is wiped when the connection lets go of it. What TLS makes of it is ciphertext; a plain
+            // connection hands it to the kernel.
+            Self::Secret {
+                content_type,
+                bytes,
+            } => respond(content_type, Bytes::from_owner(bytes)),
+            Self::Forwarded(reply) => {
+                let mut response = Response::new(Body::full(reply.body));
+                let headers = response.headers_mut();
+                headers.insert(header::CONTENT_TYPE, reply.content_type);
+                // The media type is an upstream's word: no page is to make more of it.
+                let nosniff = HeaderValue::from_static("nosniff");
+                headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+                response
+            }
+        }
     }
+}
+
+fn respond(content_type: &'static str, body: Bytes) -> Response {
+    let mut response = Response::new(Body::full(body));
+    let content_type = HeaderValue::from_static(content_type);
+    (response.headers_mut()).insert(header::CONTENT_TYPE, content_type);
+    response
 }

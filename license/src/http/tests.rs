@@ -3,10 +3,13 @@
 //! The keystore is a double that keeps the rules of the real one: a grant per asset, one audit record before any
 //! key leaves, nothing while sealed. What these cannot catch: what a protocol makes of a response.
 
+mod upstreams;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use conf::{CertificateSettings, UpstreamSettings};
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use http_body_util::BodyExt as _;
 use keystore_client::{
@@ -23,6 +26,8 @@ use crate::decision_log::DecisionLog;
 use crate::entitlement::mint::{Claims, mint};
 use crate::entitlement::{Algorithm, AssetGrant, Issuer, SigningKey, VerificationKey, Verifier};
 use crate::policy::{PolicyRule, Rules};
+use crate::session::Sessions;
+use crate::upstream::Upstreams;
 use crate::{Clock, KeyBook, UnixTime};
 
 const BODY_BYTES: usize = 4096;
@@ -125,10 +130,18 @@ impl Clock for Fixed {
     }
 }
 
+mod record;
+mod sessions;
+
+fn no_rules() -> conf::SessionSettings {
+    conf::load(None).unwrap().license.sessions
+}
+
 struct Rig {
     service: LicenseService,
     keystore: Arc<Double>,
     decisions: Arc<DecisionLog>,
+    _folder: tempfile::TempDir,
 }
 
 impl Rig {
@@ -137,6 +150,23 @@ impl Rig {
     }
 
     fn with(allow_clear_key: bool, token_header: HeaderName) -> Self {
+        let upstreams = Upstreams::open(&[], &CertificateSettings::default()).unwrap();
+        Self::of(allow_clear_key, token_header, upstreams, &no_rules())
+    }
+
+    fn with_upstreams(upstreams: &[UpstreamSettings], certificates: &CertificateSettings) -> Self {
+        let upstreams = Upstreams::open(upstreams, certificates).unwrap();
+        Self::of(true, header::AUTHORIZATION, upstreams, &no_rules())
+    }
+
+    fn of(
+        allow_clear_key: bool,
+        token_header: HeaderName,
+        upstreams: Upstreams,
+        sessions: &conf::SessionSettings,
+    ) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let sessions = Sessions::open(sessions, folder.path(), Arc::new(Fixed)).unwrap();
         let keystore = Arc::new(Double {
             seal: watch::Sender::new(SealState::Unsealed),
             audit: Mutex::default(),
@@ -173,14 +203,17 @@ impl Rig {
             decisions: Arc::clone(&decisions),
             clock: Arc::new(Fixed),
             token_header,
+            sessions: Arc::new(sessions),
             token_query: None,
             body_bytes: BODY_BYTES,
+            upstreams,
             exchange: None,
         });
         Self {
             service,
             keystore,
             decisions,
+            _folder: folder,
         }
     }
 
@@ -773,41 +806,4 @@ async fn a_configured_header_carries_the_token_alone_or_authorization_does() {
     }
     let last = serde_json::to_string(&rig.decisions.latest(1)).unwrap();
     assert!(last.contains("\"token_ambiguous\""), "{last}");
-}
-
-#[tokio::test]
-async fn the_record_names_the_bearer_once_proven_and_never_the_token() {
-    let rig = Rig::new();
-    let expired = token(|claims| claims.exp = UnixTime::from_seconds(1));
-    let forged = format!("{}AAAA", &expired[..expired.len() - 4]);
-    let film = token(|_| ());
-    rig.clear_key("film", &expired, &[VIDEO]).await;
-    rig.clear_key("film", &forged, &[VIDEO]).await;
-    rig.clear_key("film", &film, &[UNKNOWN, VIDEO]).await;
-    let entries = serde_json::to_value(rig.decisions.latest(10)).unwrap();
-    assert_eq!(
-        entries,
-        json!([
-            {
-                "number": 3, "time": NOW.as_seconds(), "system": "clearkey", "asset": "film",
-                "kids": [VIDEO], "issuer": "test", "subject": "viewer-1", "token_id": "t1",
-                "result": "granted",
-                "case": {
-                    "time": NOW.as_seconds(), "system": "clearkey", "asset": "film", "covers_asset": true,
-                    "requested": [UNKNOWN, VIDEO], "covered": [UNKNOWN, VIDEO],
-                    "keys": [{ "key_id": VIDEO, "label": "sd", "scheme": "cbcs" }],
-                },
-            },
-            {
-                "number": 2, "time": NOW.as_seconds(), "system": "clearkey", "asset": "film", "kids": [],
-                "result": "refused", "reason": "signature_invalid",
-                "detail": "the signature does not verify",
-            },
-            {
-                "number": 1, "time": NOW.as_seconds(), "system": "clearkey", "asset": "film", "kids": [],
-                "issuer": "test", "subject": "viewer-1", "token_id": "t1",
-                "result": "refused", "reason": "token_expired", "detail": "the token has expired",
-            },
-        ])
-    );
 }

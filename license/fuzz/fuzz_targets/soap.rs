@@ -1,0 +1,19 @@
+//! PlayReady challenges: whatever they hold, the keys that are read are few and each there once, and no message with a
+//! document type is read at all.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use license::format::playready::{MAX_KEYS, answer, key_ids};
+
+fuzz_target!(|data: &[u8]| {
+    if let Ok(mut ids) = key_ids(data) {
+        assert!((1..=MAX_KEYS).contains(&ids.len()));
+        let before = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), before);
+        let text = str::from_utf8(data).expect("only UTF-8 is read");
+        assert!(text.contains("WRMHEADER") && text.contains("KID"));
+    }
+    let _ = answer(data);
+});

@@ -1,0 +1,480 @@
+//! Who may have a licence now: from where, how often, on how many devices, in how many streams at once, and with what
+//! was not revoked. What a token proves and a policy grants comes before; keys come after.
+//!
+//! ```text
+//! request -> enter -> token -> recognise -> decision -> admit -> keys
+//!            address           revoked                 keys revoked, their rate
+//!            country, rate     rates                   token, device, stream
+//! ```
+//!
+//! Without rules, and a token that asks for some, none of these touches the store. `license/design/sessions.md` says
+//! what is guaranteed across nodes.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use conf::{SessionSettings, WebhookEvent};
+use http::{HeaderMap, HeaderName};
+use keystore_types::{AssetId, KeyId};
+
+use self::access::Access;
+pub use self::rates::RateOf;
+use self::rates::Rates;
+use self::revocations::Revocations;
+use crate::entitlement::Bearer;
+use crate::store::postgres::Postgres;
+use crate::store::sqlite::{self, Sqlite};
+use crate::store::thread::Thread;
+use crate::store::{
+    Change, Claim, DeviceUse, SWEPT_AT_ONCE, Store, StreamUse, TokenUse, Verdict, Viewer, digest,
+};
+use crate::webhook::{Authoriser, Teller, Told};
+use crate::{Clock, Error, Refusal, UnixTime};
+
+mod access;
+pub(crate) mod api;
+mod country;
+mod rates;
+mod revocations;
+
+/// How often what has expired is removed from the store.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long a token without an end counts as used: about as long as anybody would keep it.
+const ENDLESS: Duration = Duration::from_secs(365 * 86_400);
+
+/// What a token may say of the length of leases: not so short that players cannot keep up, nor for ever.
+const MIN_LEASE: Duration = Duration::from_secs(10);
+const MAX_LEASE: Duration = Duration::from_secs(86_400);
+
+/// The longest name of a session or a device, in bytes.
+const MAX_NAME_LEN: usize = 128;
+
+/// The rules, and what is remembered.
+#[derive(Debug)]
+pub struct Sessions {
+    settings: SessionSettings,
+    session_header: Option<HeaderName>,
+    device_header: Option<HeaderName>,
+    access: Arc<Access>,
+    rates: Rates,
+    revocations: Option<Arc<Revocations>>,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    teller: Teller,
+    authoriser: Option<Authoriser>,
+    /// Dropped before the store, which its tasks use.
+    _thread: Thread,
+}
+
+/// What a token asks for by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Demanded {
+    /// The token is good for one licence.
+    pub single_use: bool,
+    /// When it ends, leeway included; none: never.
+    pub until: Option<UnixTime>,
+    /// Streams at once, in place of what is configured.
+    pub streams: Option<u32>,
+    /// How long a stream's lease lasts, likewise.
+    pub lease: Option<Duration>,
+    /// How much longer its place stays taken, at least.
+    pub grace: Option<Duration>,
+}
+
+/// A licence that was decided on.
+#[derive(Clone, Debug)]
+pub struct Ask<'a> {
+    /// Who bears the token.
+    pub bearer: &'a Bearer,
+    /// What the token asks for.
+    pub demanded: Demanded,
+    /// The request's headers, where session and device may be named.
+    pub headers: &'a HeaderMap,
+    /// What is to be played.
+    pub asset: &'a AssetId,
+    /// What the request says, in parts: the same again is a retry.
+    pub request: &'a [&'a [u8]],
+    /// The present moment.
+    pub now: UnixTime,
+}
+
+impl Sessions {
+    /// Opens the store, and reads what was revoked and which country has which addresses.
+    ///
+    /// # Errors
+    /// A store that cannot be opened, or that a newer version has written; a country file, or a key or certificate of a
+    /// webhook, that cannot be read.
+    pub fn open(
+        settings: &SessionSettings,
+        state_dir: &Path,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, Error> {
+        let capacity = settings.store.capacity;
+        let store: Arc<dyn Store> = match &settings.store.postgres {
+            Some(postgres) => Arc::new(Postgres::open(postgres, capacity)?),
+            None => Arc::new(Sqlite::open(&state_dir.join(sqlite::FILE_NAME), capacity)?),
+        };
+        Self::with_store(settings, store, clock)
+    }
+
+    /// As [`Sessions::open`], with this store.
+    ///
+    /// # Errors
+    /// A country file, or a key or certificate of a webhook, that cannot be read.
+    pub fn with_store(
+        settings: &SessionSettings,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, Error> {
+        let header = |name: &Option<String>| {
+            (name.as_deref().map(HeaderName::try_from).transpose())
+                .map_err(|error| Error::internal("read the checked name of a header", error))
+        };
+        let access = Arc::new(Access::open(&settings.access)?);
+        let revocations = settings.revocations.map(|rule| {
+            Arc::new(Revocations::new(
+                rule,
+                Arc::clone(&store),
+                Arc::clone(&clock),
+            ))
+        });
+        let thread = Thread::start("license-sessions")?;
+        if let Some(revocations) = &revocations {
+            let first = Arc::clone(revocations);
+            if let Err(error) = thread.wait_for(async move { first.read().await }) {
+                tracing::error!(%error, "what was revoked is not known yet: no licence is given");
+            }
+            thread.start_task(Arc::clone(revocations).follow());
+        }
+        thread.start_task(Arc::clone(&access).follow());
+        let (teller, telling) =
+            Teller::open(&settings.webhooks, Arc::clone(&store), Arc::clone(&clock))?;
+        if !settings.webhooks.is_empty() {
+            thread.start_task(telling.run());
+        }
+        thread.start_task(sweep(Arc::clone(&store), Arc::clone(&clock)));
+        Ok(Self {
+            session_header: header(&settings.session_header)?,
+            device_header: header(&settings.device_header)?,
+            access,
+            rates: Rates::new(settings.rates),
+            revocations,
+            store,
+            clock,
+            teller,
+            authoriser: (settings.authorisation.as_ref())
+                .map(Authoriser::open)
+                .transpose()?,
+            settings: settings.clone(),
+            _thread: thread,
+        })
+    }
+
+    /// The headers by which players name streams and devices: pages of other origins must be allowed to send them.
+    pub fn headers(&self) -> impl Iterator<Item = &HeaderName> {
+        self.session_header.iter().chain(&self.device_header)
+    }
+
+    /// Whether a client may ask at all, by its address, which is returned. `peer` is that of its connection.
+    ///
+    /// # Errors
+    /// [`Refusal::AddressNotAllowed`], [`Refusal::CountryNotAllowed`], [`Refusal::RateExceeded`].
+    pub fn enter(
+        &self,
+        peer: Option<IpAddr>,
+        headers: &HeaderMap,
+    ) -> Result<Option<IpAddr>, Refusal> {
+        let address = self.access.enter(peer, headers)?;
+        if let Some(address) = address {
+            self.rates.take(RateOf::Address, &rates::block(address))?;
+        }
+        Ok(address)
+    }
+
+    /// Whether whoever proved to be somebody may go on.
+    ///
+    /// # Errors
+    /// [`Refusal::SubjectRevoked`], [`Refusal::TokenRevoked`], [`Refusal::RateExceeded`], and
+    /// [`Refusal::SessionsUnavailable`] where it is not known what was revoked.
+    pub fn recognise(&self, bearer: &Bearer) -> Result<(), Refusal> {
+        if let Some(revocations) = &self.revocations {
+            revocations.judge(bearer)?;
+        }
+        if let Some(subject) = &bearer.subject {
+            let viewer = Viewer::new(&bearer.issuer, subject);
+            self.rates.take(RateOf::Subject, viewer.as_bytes())?;
+        }
+        // Last, and not before the token: what nobody proved must not use up what is everybody's.
+        self.rates.take(RateOf::Tenant, &[])
+    }
+
+    /// Leaves out keys that were revoked.
+    ///
+    /// # Errors
+    /// [`Refusal::KeysRevoked`] where none is left; [`Refusal::RateExceeded`] by one of the others.
+    pub fn retain(&self, key_ids: &mut Vec<KeyId>) -> Result<(), Refusal> {
+        if let Some(revocations) = &self.revocations {
+            revocations.retain(key_ids)?;
+        }
+        (key_ids.iter()).try_for_each(|key_id| self.rates.take(RateOf::Key, key_id.as_bytes()))
+    }
+
+    /// Asks whoever is to be asked, if anybody is.
+    ///
+    /// # Errors
+    /// [`Refusal::NotAuthorised`], [`Refusal::AuthoriserUnavailable`].
+    pub async fn authorise(
+        &self,
+        bearer: &Bearer,
+        asset: &AssetId,
+        key_ids: &[KeyId],
+        now: UnixTime,
+    ) -> Result<(), Refusal> {
+        match &self.authoriser {
+            Some(authoriser) => authoriser.judge(bearer, asset, key_ids, now).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Tells whoever is to be told that a licence was given or, with a reason, refused.
+    pub fn decided(
+        &self,
+        bearer: &Bearer,
+        asset: &AssetId,
+        key_ids: &[KeyId],
+        reason: Option<&'static str>,
+        now: UnixTime,
+    ) {
+        let event = match reason {
+            None => WebhookEvent::Granted,
+            Some(_) => WebhookEvent::Refused,
+        };
+        if self.teller.wants(event) {
+            let told = Told {
+                kids: key_ids.to_vec(),
+                reason,
+                ..Told::new(event, bearer, asset)
+            };
+            self.teller.tell(told, now);
+        }
+    }
+
+    fn happened(&self, event: WebhookEvent, ask: &Ask<'_>) {
+        if self.teller.wants(event) {
+            (self.teller).tell(Told::new(event, ask.bearer, ask.asset), ask.now);
+        }
+    }
+
+    /// Takes what the licence needs: the token, a device, a stream; all of it or none.
+    ///
+    /// # Errors
+    /// [`Refusal::TokenReplayed`], [`Refusal::DeviceLimit`], [`Refusal::StreamLimit`]; [`Refusal::ClaimMissing`] and
+    /// [`Refusal::Unnamed`] where what is counted has no name; [`Refusal::SessionsUnavailable`].
+    pub async fn admit(&self, ask: Ask<'_>) -> Result<(), Refusal> {
+        let token = if self.settings.single_use || ask.demanded.single_use {
+            Some(self.token(&ask)?)
+        } else {
+            None
+        };
+        let device = match self.settings.devices {
+            Some(limit) => Some(DeviceUse {
+                device: named("device", self.device_header.as_ref(), ask.headers)?
+                    .ok_or(Refusal::Unnamed("device"))?,
+                limit,
+                term: self.settings.device_term,
+            }),
+            None => None,
+        };
+        let stream = self.stream(&ask)?;
+        if token.is_none() && device.is_none() && stream.is_none() {
+            return Ok(());
+        }
+        let Bearer {
+            issuer,
+            subject,
+            token_id,
+        } = ask.bearer;
+        let viewer = match (subject, token_id) {
+            (Some(subject), _) => Viewer::new(issuer, subject),
+            // Nobody is counted; the token is a viewer of its own.
+            (None, Some(token_id)) if device.is_none() && stream.is_none() => {
+                Viewer::of_token(issuer, token_id)
+            }
+            (None, _) => return Err(Refusal::ClaimMissing("sub")),
+        };
+        let claim = Claim {
+            now: ask.now,
+            viewer,
+            token,
+            device,
+            stream,
+        };
+        let verdict = self.store.admit(claim).await.map_err(unavailable)?;
+        match verdict {
+            Verdict::Granted {
+                new_device,
+                new_stream,
+            } => {
+                if new_device {
+                    self.happened(WebhookEvent::DeviceAdded, &ask);
+                }
+                if new_stream {
+                    self.happened(WebhookEvent::SessionStarted, &ask);
+                }
+                Ok(())
+            }
+            Verdict::Replayed => Err(Refusal::TokenReplayed),
+            Verdict::DeviceLimit => Err(Refusal::DeviceLimit),
+            Verdict::StreamLimit(free) => Err(Refusal::StreamLimit {
+                retry_after: seconds_until(free, ask.now),
+            }),
+            Verdict::Full => Err(Refusal::SessionsFull),
+        }
+    }
+
+    /// Says that a stream goes on; returns when its lease now ends, or `None` where streams are not counted.
+    ///
+    /// # Errors
+    /// As for [`Sessions::admit`].
+    pub async fn renew(&self, ask: Ask<'_>) -> Result<Option<UnixTime>, Refusal> {
+        let Some(stream) = self.stream(&ask)? else {
+            return Ok(None);
+        };
+        let ends = ask.now.plus(stream.term);
+        let claim = Claim {
+            now: ask.now,
+            viewer: viewer(ask.bearer)?,
+            token: None,
+            device: None,
+            stream: Some(stream),
+        };
+        match self.store.admit(claim).await.map_err(unavailable)? {
+            Verdict::StreamLimit(free) => Err(Refusal::StreamLimit {
+                retry_after: seconds_until(free, ask.now),
+            }),
+            Verdict::Full => Err(Refusal::SessionsFull),
+            Verdict::Granted { new_stream, .. } => {
+                if new_stream {
+                    self.happened(WebhookEvent::SessionStarted, &ask);
+                }
+                Ok(Some(ends))
+            }
+            // Neither token nor device was asked for.
+            Verdict::Replayed | Verdict::DeviceLimit => Ok(Some(ends)),
+        }
+    }
+
+    /// Ends a stream. One that is not there has ended.
+    ///
+    /// # Errors
+    /// As for [`Sessions::renew`].
+    pub async fn release(&self, ask: Ask<'_>) -> Result<(), Refusal> {
+        let Some(stream) = self.stream(&ask)? else {
+            return Ok(());
+        };
+        let release = Change::Release {
+            viewer: viewer(ask.bearer)?,
+            session: stream.session,
+        };
+        if self.store.change(release).await.map_err(unavailable)? > 0 {
+            self.happened(WebhookEvent::SessionEnded, &ask);
+        }
+        Ok(())
+    }
+
+    fn token(&self, ask: &Ask<'_>) -> Result<TokenUse, Refusal> {
+        let token_id = (ask.bearer.token_id.as_ref()).ok_or(Refusal::ClaimMissing("jti"))?;
+        Ok(TokenUse {
+            token: digest(&[b"token", ask.bearer.issuer.as_bytes(), token_id.as_bytes()]),
+            request: digest(ask.request),
+            retry: self.settings.retry_window,
+            until: (ask.demanded.until).unwrap_or_else(|| ask.now.plus(ENDLESS)),
+        })
+    }
+
+    fn stream(&self, ask: &Ask<'_>) -> Result<Option<StreamUse>, Refusal> {
+        let Some(limit) = ask.demanded.streams.or(self.settings.streams) else {
+            return Ok(None);
+        };
+        let session = match named("session", self.session_header.as_ref(), ask.headers)? {
+            Some(session) => session,
+            None if self.session_header.is_some() => return Err(Refusal::Unnamed("session")),
+            None => {
+                let token_id = ask.bearer.token_id.clone();
+                token_id.ok_or(Refusal::ClaimMissing("jti"))?
+            }
+        };
+        Ok(Some(StreamUse {
+            session,
+            asset: ask.asset.clone(),
+            limit,
+            term: (ask.demanded.lease).map_or(self.settings.lease, |lease| {
+                lease.clamp(MIN_LEASE, MAX_LEASE)
+            }),
+            // Clocks stand apart whatever a token says.
+            grace: (ask.demanded.grace.unwrap_or_default()).clamp(self.settings.grace, MAX_LEASE),
+        }))
+    }
+}
+
+fn viewer(bearer: &Bearer) -> Result<Viewer, Refusal> {
+    let subject = (bearer.subject.as_ref()).ok_or(Refusal::ClaimMissing("sub"))?;
+    Ok(Viewer::new(&bearer.issuer, subject))
+}
+
+/// The name in this header, if there is one.
+fn named(
+    what: &'static str,
+    header: Option<&HeaderName>,
+    headers: &HeaderMap,
+) -> Result<Option<String>, Refusal> {
+    let Some(header) = header else {
+        return Ok(None);
+    };
+    let mut values = headers.get_all(header).into_iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let name = value.to_str().ok().filter(|name| {
+        (1..=MAX_NAME_LEN).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic())
+    });
+    match (name, values.next()) {
+        (Some(name), None) => Ok(Some(name.to_owned())),
+        (None, _) | (_, Some(_)) => Err(Refusal::Unnamed(what)),
+    }
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "it is what map_err hands over"
+)]
+fn unavailable(error: Error) -> Refusal {
+    tracing::error!(%error, "no licence is given that cannot be counted");
+    Refusal::SessionsUnavailable
+}
+
+fn seconds_until(then: UnixTime, now: UnixTime) -> u32 {
+    let seconds = then.as_seconds().saturating_sub(now.as_seconds());
+    u32::try_from(seconds.max(1)).unwrap_or(u32::MAX)
+}
+
+async fn sweep(store: Arc<dyn Store>, clock: Arc<dyn Clock>) {
+    loop {
+        let swept = store.change(Change::Sweep { now: clock.now() }).await;
+        match swept {
+            // There may be more.
+            Ok(removed) if removed >= SWEPT_AT_ONCE.unsigned_abs() => {}
+            Ok(_) => tokio::time::sleep(SWEEP_INTERVAL).await,
+            Err(error) => {
+                tracing::error!(%error, "what has expired stays in the store");
+                tokio::time::sleep(SWEEP_INTERVAL).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

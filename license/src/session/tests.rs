@@ -1,0 +1,455 @@
+//! The rules of sessions, over SQLite and with a clock of their own; and the operators' API.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::body::Body;
+use conf::{RateSettings, RevocationSettings};
+use http::{Request, StatusCode};
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+use super::*;
+
+#[derive(Debug)]
+struct Hands(AtomicU64);
+
+impl Clock for Hands {
+    fn now(&self) -> UnixTime {
+        UnixTime::from_seconds(self.0.load(Ordering::SeqCst))
+    }
+}
+
+const NOW: u64 = 1_700_000_000;
+
+struct Rig {
+    sessions: Arc<Sessions>,
+    clock: Arc<Hands>,
+    folder: tempfile::TempDir,
+}
+
+fn settings() -> SessionSettings {
+    conf::load(None).unwrap().license.sessions
+}
+
+impl Rig {
+    fn new(settings: &SessionSettings) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(Hands(AtomicU64::new(NOW)));
+        let sessions = Sessions::open(settings, folder.path(), clock.clone()).unwrap();
+        Self {
+            sessions: Arc::new(sessions),
+            clock,
+            folder,
+        }
+    }
+
+    fn pass(&self, seconds: u64) {
+        self.clock.0.fetch_add(seconds, Ordering::SeqCst);
+    }
+
+    fn ask<'a>(&self, bearer: &'a Bearer, headers: &'a HeaderMap, asset: &'a AssetId) -> Ask<'a> {
+        Ask {
+            bearer,
+            demanded: Demanded::default(),
+            headers,
+            asset,
+            request: &[b"challenge"],
+            now: self.clock.now(),
+        }
+    }
+
+    /// What becomes of a licence for this bearer with these headers.
+    async fn admit(
+        &self,
+        bearer: &Bearer,
+        headers: &[(&'static str, &str)],
+        demanded: Demanded,
+    ) -> Result<(), Refusal> {
+        let headers = named_headers(headers);
+        let asset = "film".parse().unwrap();
+        let ask = Ask {
+            demanded,
+            ..self.ask(bearer, &headers, &asset)
+        };
+        self.sessions.admit(ask).await
+    }
+
+    /// Asks the operators' API.
+    async fn api(&self, method: &str, uri: &str, body: Option<Value>) -> (StatusCode, Value) {
+        let request = Request::builder().method(method).uri(uri);
+        let request = match body {
+            Some(body) => request
+                .header("content-type", "application/json")
+                .body(Body::from(body.to_string())),
+            None => request.body(Body::empty()),
+        };
+        let response = api::api(Arc::clone(&self.sessions))
+            .oneshot(request.unwrap())
+            .await
+            .unwrap();
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+}
+
+fn named_headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in pairs {
+        headers.append(*name, value.parse().unwrap());
+    }
+    headers
+}
+
+fn bearer(subject: Option<&str>, token_id: Option<&str>) -> Bearer {
+    Bearer {
+        issuer: "shop".to_owned(),
+        subject: subject.map(str::to_owned),
+        token_id: token_id.map(str::to_owned),
+    }
+}
+
+fn ann() -> Bearer {
+    bearer(Some("ann"), Some("t1"))
+}
+
+#[tokio::test]
+async fn without_rules_nothing_is_asked_and_nothing_remembered() {
+    let rig = Rig::new(&settings());
+    let nobody = bearer(None, None);
+    for _ in 0..3 {
+        rig.sessions.enter(None, &HeaderMap::new()).unwrap();
+        rig.sessions.recognise(&nobody).unwrap();
+        rig.admit(&nobody, &[], Demanded::default()).await.unwrap();
+    }
+    // Not even a store that is gone is noticed: it was not asked.
+    assert!(rig.folder.path().join(sqlite::FILE_NAME).exists());
+    let viewer = Viewer::new("shop", "ann");
+    let streams = rig.sessions.store.streams(viewer, rig.clock.now());
+    assert_eq!(streams.await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn streams_are_counted_by_the_players_name_or_the_tokens() {
+    let by_token = Rig::new(&SessionSettings {
+        streams: Some(1),
+        ..settings()
+    });
+    let refused = Err(Refusal::StreamLimit { retry_after: 150 });
+    let none = Demanded::default;
+    let second = bearer(Some("ann"), Some("t2"));
+    assert_eq!(by_token.admit(&ann(), &[], none()).await, Ok(()));
+    assert_eq!(by_token.admit(&second, &[], none()).await, refused);
+    let other = bearer(Some("bob"), Some("t2"));
+    assert_eq!(by_token.admit(&other, &[], none()).await, Ok(()));
+    for (bearer, missing) in [
+        (bearer(None, Some("t3")), "sub"),
+        (bearer(Some("ann"), None), "jti"),
+    ] {
+        let refused = Err(Refusal::ClaimMissing(missing));
+        assert_eq!(by_token.admit(&bearer, &[], none()).await, refused);
+    }
+    // A token may say another number.
+    let two = || Demanded {
+        streams: Some(2),
+        ..none()
+    };
+    assert_eq!(by_token.admit(&second, &[], two()).await, Ok(()));
+
+    let by_name = Rig::new(&SessionSettings {
+        streams: Some(1),
+        session_header: Some("x-session-id".to_owned()),
+        ..settings()
+    });
+    let named = |name| [("x-session-id", name)];
+    assert_eq!(by_name.admit(&ann(), &named("a"), none()).await, Ok(()));
+    assert_eq!(by_name.admit(&second, &named("a"), none()).await, Ok(()));
+    assert_eq!(by_name.admit(&ann(), &named("b"), none()).await, refused);
+    let unnamed = Err(Refusal::Unnamed("session"));
+    let long = "x".repeat(MAX_NAME_LEN + 1);
+    for headers in [
+        &[][..],
+        &named(""),
+        &named("a b"),
+        &named(&long),
+        &[("x-session-id", "a"), ("x-session-id", "b")],
+    ] {
+        assert_eq!(by_name.admit(&ann(), headers, none()).await, unnamed);
+    }
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_while_it_is_renewed_and_ends_when_it_is_released() {
+    let rig = Rig::new(&SessionSettings {
+        streams: Some(1),
+        ..settings()
+    });
+    let (headers, asset) = (HeaderMap::new(), "film".parse().unwrap());
+    let (ann, second) = (ann(), bearer(Some("ann"), Some("t2")));
+    rig.admit(&ann, &[], Demanded::default()).await.unwrap();
+    for _ in 0..5 {
+        rig.pass(100);
+        let ends = rig.sessions.renew(rig.ask(&ann, &headers, &asset)).await;
+        assert_eq!(
+            ends.unwrap(),
+            Some(rig.clock.now().plus(Duration::from_secs(120)))
+        );
+        let other = rig.sessions.renew(rig.ask(&second, &headers, &asset)).await;
+        assert_eq!(other, Err(Refusal::StreamLimit { retry_after: 150 }));
+    }
+    let release = rig.sessions.release(rig.ask(&ann, &headers, &asset)).await;
+    assert_eq!(release, Ok(()));
+    assert_eq!(rig.admit(&second, &[], Demanded::default()).await, Ok(()));
+    rig.pass(150);
+    assert_eq!(rig.admit(&ann, &[], Demanded::default()).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_single_use_token_gets_one_licence_and_its_lost_answer_again() {
+    let rig = Rig::new(&settings());
+    let single = || Demanded {
+        single_use: true,
+        until: Some(UnixTime::from_seconds(NOW + 330)),
+        ..Demanded::default()
+    };
+    let (headers, asset) = (HeaderMap::new(), "film".parse().unwrap());
+    let bearers = [ann(), bearer(None, Some("t1"))];
+    let with = async |bearer: &Bearer, request: &[u8]| {
+        let ask = Ask {
+            demanded: single(),
+            request: &[request],
+            ..rig.ask(bearer, &headers, &asset)
+        };
+        rig.sessions.admit(ask).await
+    };
+    assert_eq!(with(&bearers[0], b"one").await, Ok(()));
+    assert_eq!(with(&bearers[0], b"one").await, Ok(()), "a retry");
+    // Also where the same id comes without its subject.
+    for bearer in &bearers {
+        assert_eq!(with(bearer, b"other").await, Err(Refusal::TokenReplayed));
+    }
+    rig.pass(31);
+    assert_eq!(with(&bearers[0], b"one").await, Err(Refusal::TokenReplayed));
+    let nameless = bearer(Some("ann"), None);
+    let refused = Err(Refusal::ClaimMissing("jti"));
+    assert_eq!(with(&nameless, b"one").await, refused);
+    // By configuration, whatever the token says.
+    let all = Rig::new(&SessionSettings {
+        single_use: true,
+        ..settings()
+    });
+    assert_eq!(
+        all.admit(&nameless, &[], Demanded::default()).await,
+        refused
+    );
+}
+
+#[tokio::test]
+async fn devices_are_limited_listed_and_reset() {
+    let rig = Rig::new(&SessionSettings {
+        devices: Some(2),
+        device_header: Some("x-device-id".to_owned()),
+        ..settings()
+    });
+    let on = async |device| {
+        let headers = [("x-device-id", device)];
+        rig.admit(&ann(), &headers, Demanded::default()).await
+    };
+    assert_eq!(on("tv").await, Ok(()));
+    assert_eq!(on("phone").await, Ok(()));
+    assert_eq!(on("car").await, Err(Refusal::DeviceLimit));
+    let unnamed = rig.admit(&ann(), &[], Demanded::default()).await;
+    assert_eq!(unnamed, Err(Refusal::Unnamed("device")));
+    let uri = "/api/v1/devices?issuer=shop&subject=ann";
+    let listed = json!({"devices": [
+        {"device": "phone", "added": NOW, "seen": NOW},
+        {"device": "tv", "added": NOW, "seen": NOW},
+    ]});
+    assert_eq!(rig.api("GET", uri, None).await, (StatusCode::OK, listed));
+    let one = format!("{uri}&device=tv");
+    let (status, _) = rig.api("DELETE", &one, None).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    assert_eq!(on("car").await, Ok(()));
+    let (status, problem) = rig.api("DELETE", &one, None).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert_eq!(problem["detail"], "the subject has no such device");
+    let (status, _) = rig.api("DELETE", uri, None).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    assert_eq!(on("boat").await, Ok(()));
+}
+
+#[tokio::test]
+async fn streams_are_listed_and_ended_by_operators() {
+    let rig = Rig::new(&SessionSettings {
+        streams: Some(1),
+        ..settings()
+    });
+    rig.admit(&ann(), &[], Demanded::default()).await.unwrap();
+    let uri = "/api/v1/streams?issuer=shop&subject=ann";
+    let stream = json!({
+        "session": "t1", "asset": "film", "began": NOW, "leased": NOW + 120, "until": NOW + 150,
+    });
+    let listed = json!({"streams": [stream]});
+    assert_eq!(rig.api("GET", uri, None).await, (StatusCode::OK, listed));
+    let (status, _) = rig.api("DELETE", uri, None).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let one = format!("{uri}&session=t1");
+    let (status, _) = rig.api("DELETE", &one, None).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    let second = bearer(Some("ann"), Some("t2"));
+    assert_eq!(rig.admit(&second, &[], Demanded::default()).await, Ok(()));
+}
+
+#[tokio::test]
+async fn what_operators_revoke_gets_no_licence() {
+    let rule = RevocationSettings {
+        interval: Duration::from_millis(50),
+        staleness: Duration::from_secs(60),
+    };
+    let rig = Rig::new(&SessionSettings {
+        revocations: Some(rule),
+        ..settings()
+    });
+    // Another server on the same store, which is told nothing.
+    let store = Arc::clone(&rig.sessions.store);
+    let other = SessionSettings {
+        revocations: Some(rule),
+        ..settings()
+    };
+    let other = Sessions::with_store(&other, store, rig.clock.clone()).unwrap();
+    let keys = || vec![KeyId::new([1; 16]), KeyId::new([2; 16])];
+    let subject = json!({"subject": "ann", "issuer": "shop"});
+    let token = json!({"token": "t9", "until": NOW + 60});
+    let key = json!({"key": KeyId::new([1; 16])});
+    for body in [&subject, &token, &key] {
+        let (status, problem) = rig
+            .api("POST", "/api/v1/revocations", Some(body.clone()))
+            .await;
+        assert_eq!(status, StatusCode::CREATED, "{problem}");
+    }
+    // Here at once.
+    let recognise = |subject, token| rig.sessions.recognise(&bearer(Some(subject), Some(token)));
+    assert_eq!(recognise("ann", "t1"), Err(Refusal::SubjectRevoked));
+    assert_eq!(recognise("bob", "t9"), Err(Refusal::TokenRevoked));
+    assert_eq!(recognise("bob", "t1"), Ok(()));
+    let elsewhere = Bearer {
+        issuer: "other".to_owned(),
+        ..ann()
+    };
+    assert_eq!(rig.sessions.recognise(&elsewhere), Ok(()));
+    let mut asked = keys();
+    rig.sessions.retain(&mut asked).unwrap();
+    assert_eq!(asked, [KeyId::new([2; 16])]);
+    asked = vec![KeyId::new([1; 16])];
+    assert_eq!(rig.sessions.retain(&mut asked), Err(Refusal::KeysRevoked));
+    // There within the interval.
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while other.recognise(&ann()) != Err(Refusal::SubjectRevoked) {
+        assert!(std::time::Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let (_, listed) = rig.api("GET", "/api/v1/revocations", None).await;
+    assert_eq!(listed["revocations"].as_array().unwrap().len(), 3);
+    let (status, _) = rig
+        .api(
+            "DELETE",
+            "/api/v1/revocations?subject=ann&issuer=shop",
+            None,
+        )
+        .await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    assert_eq!(recognise("ann", "t1"), Ok(()));
+    let (status, _) = rig
+        .api("DELETE", "/api/v1/revocations?subject=ann", None)
+        .await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    for wrong in [
+        json!({}),
+        json!({"subject": "ann", "token": "t1"}),
+        json!({"subject": ""}),
+        json!({"key": "no key"}),
+        json!({"key": KeyId::new([1; 16]), "issuer": "shop"}),
+        json!({"subject": "ann", "until": NOW}),
+        json!({"subject": "ann", "other": 1}),
+    ] {
+        let (status, _) = rig
+            .api("POST", "/api/v1/revocations", Some(wrong.clone()))
+            .await;
+        assert!(status.is_client_error(), "{wrong}: {status}");
+    }
+    let off = Rig::new(&settings());
+    let (status, _) = off.api("POST", "/api/v1/revocations", Some(subject)).await;
+    assert_eq!(status, StatusCode::CONFLICT);
+}
+
+#[tokio::test]
+async fn what_was_revoked_is_not_believed_for_ever() {
+    let rig = Rig::new(&SessionSettings {
+        revocations: Some(RevocationSettings {
+            interval: Duration::from_secs(3600),
+            staleness: Duration::from_millis(300),
+        }),
+        ..settings()
+    });
+    assert_eq!(rig.sessions.recognise(&ann()), Ok(()));
+    tokio::time::sleep(Duration::from_millis(350)).await;
+    let refused = Err(Refusal::SessionsUnavailable);
+    assert_eq!(rig.sessions.recognise(&ann()), refused);
+}
+
+#[tokio::test]
+async fn each_rate_refuses_with_the_time_to_come_again() {
+    let with = |rates| {
+        Rig::new(&SessionSettings {
+            rates,
+            ..settings()
+        })
+    };
+    let exceeded = |of| {
+        Err(Refusal::RateExceeded {
+            of,
+            retry_after: 30,
+        })
+    };
+    let none = RateSettings::default();
+    let address = |text: &str| Some(text.parse().unwrap());
+    let headers = HeaderMap::new();
+
+    let rig = with(RateSettings { tenant: 2, ..none });
+    rig.sessions.recognise(&ann()).unwrap();
+    rig.sessions.recognise(&bearer(None, None)).unwrap();
+    let third = rig.sessions.recognise(&bearer(Some("bob"), None));
+    assert_eq!(third, exceeded(RateOf::Tenant));
+
+    let rig = with(RateSettings { address: 2, ..none });
+    for (from, expected) in [
+        ("2001:db8::1", Ok(())),
+        ("2001:db8::2", Ok(())),
+        ("2001:db8::3", exceeded(RateOf::Address)),
+        ("192.0.2.1", Ok(())),
+    ] {
+        let entered = rig.sessions.enter(address(from), &headers);
+        assert_eq!(entered.map(|_| ()), expected, "{from}");
+    }
+
+    let rig = with(RateSettings { subject: 2, ..none });
+    for (bearer, expected) in [
+        (ann(), Ok(())),
+        (ann(), Ok(())),
+        (ann(), exceeded(RateOf::Subject)),
+        (bearer(Some("bob"), None), Ok(())),
+        (bearer(None, None), Ok(())),
+    ] {
+        assert_eq!(rig.sessions.recognise(&bearer), expected);
+    }
+
+    let rig = with(RateSettings { key: 2, ..none });
+    let (one, two) = (KeyId::new([1; 16]), KeyId::new([2; 16]));
+    assert_eq!(rig.sessions.retain(&mut vec![one, two]), Ok(()));
+    assert_eq!(rig.sessions.retain(&mut vec![one]), Ok(()));
+    assert_eq!(
+        rig.sessions.retain(&mut vec![two, one]),
+        exceeded(RateOf::Key)
+    );
+}

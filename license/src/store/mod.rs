@@ -1,0 +1,314 @@
+//! What is remembered of viewers: streams, devices, tokens used, what was revoked, events not yet told.
+//!
+//! A store decides by numbers that it is given and knows no configuration; the time is an argument. Everything that one
+//! licence needs is asked for at once ([`Store::admit`]) and had wholly or not at all. [`sqlite`] serves one licence
+//! server, [`postgres`] several; `license/design/sessions.md` says what each promises.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use keystore_types::{AssetId, KeyId};
+use ring::digest::{Context, SHA256};
+
+use crate::{Error, UnixTime};
+
+pub mod postgres;
+mod rows;
+pub mod sqlite;
+pub(crate) mod thread;
+
+/// What every method of a store returns.
+pub type Stored<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
+
+/// Where it is remembered. Callable from any runtime: a store works on a thread of its own.
+pub trait Store: fmt::Debug + Send + Sync {
+    /// Takes what a licence needs, all of it or, as the verdict says, nothing.
+    fn admit(&self, claim: Claim) -> Stored<'_, Verdict>;
+
+    /// Makes a change; returns how many rows it concerned.
+    fn change(&self, change: Change) -> Stored<'_, u64>;
+
+    /// The viewer's streams whose places are taken at this moment, by session.
+    fn streams(&self, viewer: Viewer, now: UnixTime) -> Stored<'_, Vec<Stream>>;
+
+    /// The viewer's devices at this moment, by name.
+    fn devices(&self, viewer: Viewer, now: UnixTime) -> Stored<'_, Vec<Device>>;
+
+    /// Everything that is revoked at this moment.
+    fn revocations(&self, now: UnixTime) -> Stored<'_, Vec<Revocation>>;
+
+    /// At most `limit` events that are due. Each is due again at `again`, unless [`Change::Told`] comes before: so no two
+    /// nodes tell the same one at once.
+    fn take_events(&self, now: UnixTime, again: UnixTime, limit: u32) -> Stored<'_, Vec<Event>>;
+}
+
+/// A subject of an issuer, as a digest: a store need not know who watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Viewer([u8; 32]);
+
+impl Viewer {
+    /// The one that this issuer calls so.
+    pub fn new(issuer: &str, subject: &str) -> Self {
+        Self(digest(&[b"viewer", issuer.as_bytes(), subject.as_bytes()]))
+    }
+
+    /// Whoever has this token, where it names nobody.
+    pub fn of_token(issuer: &str, token_id: &str) -> Self {
+        Self(digest(&[b"bearer", issuer.as_bytes(), token_id.as_bytes()]))
+    }
+
+    /// The digest.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+/// SHA-256 over parts, each with its length before it: no two lists have the same.
+pub fn digest(parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = Context::new(&SHA256);
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(context.finish().as_ref());
+    bytes
+}
+
+/// What a licence needs of a store. Each part that is there must be had.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// The present moment.
+    pub now: UnixTime,
+    /// Whose devices and streams.
+    pub viewer: Viewer,
+    /// A token that is good for one licence.
+    pub token: Option<TokenUse>,
+    /// A device among at most so many.
+    pub device: Option<DeviceUse>,
+    /// A stream among at most so many.
+    pub stream: Option<StreamUse>,
+}
+
+/// The use of a token.
+#[derive(Clone, Debug)]
+pub struct TokenUse {
+    /// Stands for the token: a digest of its issuer and `jti`.
+    pub token: [u8; 32],
+    /// Stands for the request: the same one again is a retry.
+    pub request: [u8; 32],
+    /// For how long after the first use a retry is answered.
+    pub retry: Duration,
+    /// When the token is worth nothing any more, leeway included.
+    pub until: UnixTime,
+}
+
+/// The use of a device.
+#[derive(Clone, Debug)]
+pub struct DeviceUse {
+    /// The device.
+    pub device: String,
+    /// The most that the viewer may have.
+    pub limit: u32,
+    /// How long a device counts after its last use.
+    pub term: Duration,
+}
+
+/// The use of a stream. A session that is there is renewed.
+#[derive(Clone, Debug)]
+pub struct StreamUse {
+    /// The session.
+    pub session: String,
+    /// What is played.
+    pub asset: AssetId,
+    /// The most that the viewer may have at once.
+    pub limit: u32,
+    /// How long the lease lasts.
+    pub term: Duration,
+    /// How much longer its place stays taken: for renewals that are late, and clocks that stand apart.
+    pub grace: Duration,
+}
+
+/// What became of a [`Claim`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// All of it was had.
+    Granted {
+        /// The device is the viewer's since now.
+        new_device: bool,
+        /// The stream began now.
+        new_stream: bool,
+    },
+    /// The token was used before, for another request or too long ago.
+    Replayed,
+    /// The viewer has that many devices.
+    DeviceLimit,
+    /// The viewer has that many streams; the first place is free at this moment, if none is renewed.
+    StreamLimit(UnixTime),
+    /// There is no room for one more row. Nothing is let through that cannot be remembered.
+    Full,
+}
+
+/// A change that nobody is refused.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Ends a stream.
+    Release {
+        /// Whose.
+        viewer: Viewer,
+        /// The session.
+        session: String,
+    },
+    /// Forgets a device, or with `None` all of a viewer's.
+    Forget {
+        /// Whose.
+        viewer: Viewer,
+        /// The device.
+        device: Option<String>,
+    },
+    /// Revokes, in place of an earlier revocation of the same.
+    Revoke(Revocation),
+    /// Takes a revocation back.
+    Reinstate(Revoked),
+    /// Puts events there to be told.
+    Post(Vec<Event>),
+    /// An event was told, or is given up.
+    Told(String),
+    /// An event was not told: tries again then.
+    Delay {
+        /// Its id.
+        id: String,
+        /// When it is due.
+        due: UnixTime,
+    },
+    /// Removes what has expired, at most [`SWEPT_AT_ONCE`] rows of each kind, and counts anew what is there.
+    Sweep {
+        /// The present moment.
+        now: UnixTime,
+    },
+}
+
+/// The most rows of a kind that one sweep removes: others wait meanwhile.
+pub const SWEPT_AT_ONCE: i64 = 5000;
+
+/// A stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// The session.
+    pub session: String,
+    /// What is played.
+    pub asset: String,
+    /// When it began.
+    pub began: UnixTime,
+    /// When its lease ends.
+    pub leased: UnixTime,
+    /// When its place is free.
+    pub until: UnixTime,
+}
+
+/// A device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Its name.
+    pub device: String,
+    /// When it was first used.
+    pub added: UnixTime,
+    /// When it was last used.
+    pub seen: UnixTime,
+}
+
+/// Something that gets no licence any more.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Revoked {
+    /// All tokens of a subject, of one issuer or, with `None`, of any.
+    Subject(Option<String>, String),
+    /// A token, by its `jti`, likewise.
+    Token(Option<String>, String),
+    /// A content key.
+    Key(KeyId),
+}
+
+/// A revocation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revocation {
+    /// What is revoked.
+    pub what: Revoked,
+    /// Since when.
+    pub made: UnixTime,
+    /// Until when; [`UnixTime::MAX`] is for good.
+    pub until: UnixTime,
+}
+
+/// Something to be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Its id, by which whoever hears it twice knows.
+    pub id: String,
+    /// To whom it is told: the name of a hook.
+    pub hook: String,
+    /// What is told.
+    pub body: String,
+    /// When it happened.
+    pub made: UnixTime,
+    /// How often it was taken to be told.
+    pub attempts: u32,
+}
+
+/// How many rows there are of what viewers make grow. A node counts its own between two sweeps, so that nodes which
+/// share a store may go beyond `capacity` by what they add in that time.
+#[derive(Debug)]
+struct Room {
+    capacity: u64,
+    tokens: AtomicU64,
+    devices: AtomicU64,
+    streams: AtomicU64,
+    events: AtomicU64,
+}
+
+impl Room {
+    fn new(capacity: u64) -> Self {
+        Self {
+            capacity,
+            tokens: AtomicU64::new(0),
+            devices: AtomicU64::new(0),
+            streams: AtomicU64::new(0),
+            events: AtomicU64::new(0),
+        }
+    }
+
+    fn counted(&self, [tokens, devices, streams, events]: [u64; 4]) {
+        self.tokens.store(tokens, Ordering::Relaxed);
+        self.devices.store(devices, Ordering::Relaxed);
+        self.streams.store(streams, Ordering::Relaxed);
+        self.events.store(events, Ordering::Relaxed);
+        for (table, count) in [
+            ("used_token", tokens),
+            ("device", devices),
+            ("stream", streams),
+            ("event", events),
+        ] {
+            #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+            metrics::gauge!("castellum_license_store_rows", "table" => table).set(count as f64);
+        }
+    }
+
+    /// Room for `more` rows where there are so many.
+    fn has(&self, count: &AtomicU64, more: usize) -> bool {
+        (count.load(Ordering::Relaxed)).saturating_add(more as u64) <= self.capacity
+    }
+}
+
+/// Why a store that a newer program has written is left alone.
+fn too_new(version: usize, known: usize) -> Error {
+    Error::unsupported(format!(
+        "the licence server's database has version {version}, and this program knows {known} at most: \
+         a newer castellum has written it"
+    ))
+}
+
+fn failed(attempted: &'static str) -> impl Fn(sqlx::Error) -> Error {
+    move |error| Error::unavailable(format!("cannot {attempted}"), error)
+}

@@ -1,0 +1,431 @@
+//! What is asked of either database, in the same words.
+//!
+//! Neither driver's types are spelt out: [`rows!`] makes the functions for a connection.
+
+use keystore_types::KeyId;
+use sqlx::{ColumnIndex, Decode, Row, Type};
+
+use super::{Device, Event, Revocation, Revoked, Stream};
+use crate::UnixTime;
+
+pub(super) const TOKEN: &str = "SELECT request, used FROM used_token WHERE token = $1";
+
+pub(super) const USE_TOKEN: &str = "INSERT INTO used_token (token, request, used, until) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
+
+/// Beside the device itself, and whether it is there.
+pub(super) const OTHER_DEVICES: &str = "SELECT COUNT(CASE WHEN device <> $2 THEN 1 END) AS others, \
+    COUNT(CASE WHEN device = $2 THEN 1 END) AS own FROM device WHERE viewer = $1 AND until > $3";
+
+pub(super) const USE_DEVICE: &str = "INSERT INTO device (viewer, device, added, seen, until) VALUES ($1, $2, $3, $3, $4) \
+    ON CONFLICT (viewer, device) DO UPDATE SET seen = excluded.seen, until = excluded.until, \
+    added = CASE WHEN device.until > excluded.seen THEN device.added ELSE excluded.added END";
+
+/// Beside the session itself, and whether it is there. A renewal is counted like a start: whatever was granted meanwhile
+/// by another clock is seen, and then there is no place for it any more.
+pub(super) const OTHER_STREAMS: &str = "SELECT COUNT(CASE WHEN session <> $2 THEN 1 END) AS others, \
+    COUNT(CASE WHEN session = $2 THEN 1 END) AS own, \
+    COALESCE(MIN(CASE WHEN session <> $2 THEN until END), 0) AS free FROM stream WHERE viewer = $1 AND until > $3";
+
+/// A lease is never shortened by a clock that is behind.
+pub(super) const USE_STREAM: &str = "INSERT INTO stream (viewer, session, asset, began, leased, until) \
+    VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (viewer, session) DO UPDATE SET asset = excluded.asset, \
+    began = CASE WHEN stream.until > excluded.began THEN stream.began ELSE excluded.began END, \
+    leased = CASE WHEN stream.leased > excluded.leased THEN stream.leased ELSE excluded.leased END, \
+    until = CASE WHEN stream.until > excluded.until THEN stream.until ELSE excluded.until END";
+
+pub(super) const STREAMS: &str = "SELECT session, asset, began, leased, until FROM stream \
+    WHERE viewer = $1 AND until > $2 ORDER BY session";
+
+pub(super) const DEVICES: &str =
+    "SELECT device, added, seen FROM device WHERE viewer = $1 AND until > $2 ORDER BY device";
+
+pub(super) const REVOCATIONS: &str =
+    "SELECT kind, issuer, name, made, until FROM revocation WHERE until > $1";
+
+/// Due is asked twice: where two take at once, the second sees what the first has done only in the outer condition.
+pub(super) const TAKE_EVENTS: &str = "UPDATE event SET due = $2, attempts = attempts + 1 WHERE due <= $1 AND id IN \
+    (SELECT id FROM event WHERE due <= $1 ORDER BY due, id LIMIT $3) RETURNING id, hook, body, made, attempts";
+
+pub(super) const COUNTS: &str = "SELECT (SELECT COUNT(*) FROM used_token) AS tokens, \
+    (SELECT COUNT(*) FROM device) AS devices, (SELECT COUNT(*) FROM stream) AS streams, \
+    (SELECT COUNT(*) FROM event) AS events";
+
+pub(super) fn seconds(time: UnixTime) -> i64 {
+    i64::try_from(time.as_seconds()).unwrap_or(i64::MAX)
+}
+
+/// The columns of a row that either driver reads.
+pub(super) trait Record {
+    fn number(&self, column: &'static str) -> Result<u64, sqlx::Error>;
+    fn text(&self, column: &'static str) -> Result<String, sqlx::Error>;
+    fn bytes(&self, column: &'static str) -> Result<Vec<u8>, sqlx::Error>;
+
+    fn time(&self, column: &'static str) -> Result<UnixTime, sqlx::Error> {
+        self.number(column).map(UnixTime::from_seconds)
+    }
+}
+
+impl<R> Record for R
+where
+    R: Row,
+    &'static str: ColumnIndex<R>,
+    i64: for<'r> Decode<'r, R::Database> + Type<R::Database>,
+    String: for<'r> Decode<'r, R::Database> + Type<R::Database>,
+    Vec<u8>: for<'r> Decode<'r, R::Database> + Type<R::Database>,
+{
+    fn number(&self, column: &'static str) -> Result<u64, sqlx::Error> {
+        let number: i64 = self.try_get(column)?;
+        u64::try_from(number).map_err(|error| wrong(column, error))
+    }
+
+    fn text(&self, column: &'static str) -> Result<String, sqlx::Error> {
+        self.try_get(column)
+    }
+
+    fn bytes(&self, column: &'static str) -> Result<Vec<u8>, sqlx::Error> {
+        self.try_get(column)
+    }
+}
+
+fn wrong(
+    column: &'static str,
+    error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> sqlx::Error {
+    sqlx::Error::ColumnDecode {
+        index: column.to_owned(),
+        source: error.into(),
+    }
+}
+
+pub(super) fn stream(row: &impl Record) -> Result<Stream, sqlx::Error> {
+    Ok(Stream {
+        session: row.text("session")?,
+        asset: row.text("asset")?,
+        began: row.time("began")?,
+        leased: row.time("leased")?,
+        until: row.time("until")?,
+    })
+}
+
+pub(super) fn device(row: &impl Record) -> Result<Device, sqlx::Error> {
+    Ok(Device {
+        device: row.text("device")?,
+        added: row.time("added")?,
+        seen: row.time("seen")?,
+    })
+}
+
+pub(super) fn event(row: &impl Record) -> Result<Event, sqlx::Error> {
+    Ok(Event {
+        id: row.text("id")?,
+        hook: row.text("hook")?,
+        body: row.text("body")?,
+        made: row.time("made")?,
+        attempts: u32::try_from(row.number("attempts")?).unwrap_or(u32::MAX),
+    })
+}
+
+pub(super) fn revocation(row: &impl Record) -> Result<Revocation, sqlx::Error> {
+    let issuer = Some(row.text("issuer")?).filter(|issuer| !issuer.is_empty());
+    let name = row.text("name")?;
+    let what = match row.text("kind")?.as_str() {
+        "subject" => Revoked::Subject(issuer, name),
+        "token" => Revoked::Token(issuer, name),
+        _ => Revoked::Key((name.parse::<KeyId>()).map_err(|_| wrong("name", "it is no key id"))?),
+    };
+    Ok(Revocation {
+        what,
+        made: row.time("made")?,
+        until: row.time("until")?,
+    })
+}
+
+/// Kind, issuer and name as they are written.
+pub(super) fn written(what: &Revoked) -> (&'static str, String, String) {
+    match what {
+        Revoked::Subject(issuer, name) => {
+            ("subject", issuer.clone().unwrap_or_default(), name.clone())
+        }
+        Revoked::Token(issuer, name) => ("token", issuer.clone().unwrap_or_default(), name.clone()),
+        Revoked::Key(key_id) => ("key", String::new(), key_id.to_string()),
+    }
+}
+
+/// Makes `admit`, `change`, `count` and the reads for a connection. They run within the caller's transaction.
+macro_rules! rows {
+    ($connection:ty) => {
+        /// Looks at everything first, so that a refusal has written nothing; except that a token may be used by another meanwhile.
+        async fn admit(
+            connection: &mut $connection,
+            claim: &Claim,
+            room: &Room,
+        ) -> Result<Verdict, sqlx::Error> {
+            let Claim {
+                now,
+                viewer,
+                token,
+                device,
+                stream,
+            } = claim;
+            let viewer = viewer.as_bytes().as_slice();
+            let mut new_token = None;
+            if let Some(token) = token {
+                let used = sqlx::query(rows::TOKEN)
+                    .bind(token.token.as_slice())
+                    .fetch_optional(&mut *connection)
+                    .await?;
+                match used {
+                    Some(used) => {
+                        let same = used.bytes("request")? == token.request;
+                        if !same || used.time("used")?.plus(token.retry) < *now {
+                            return Ok(Verdict::Replayed);
+                        }
+                    }
+                    None if room.has(&room.tokens, 1) => new_token = Some(token),
+                    None => return Ok(Verdict::Full),
+                }
+            }
+            let mut new_device = false;
+            if let Some(device) = device {
+                let there = sqlx::query(rows::OTHER_DEVICES)
+                    .bind(viewer)
+                    .bind(&device.device)
+                    .bind(seconds(*now))
+                    .fetch_one(&mut *connection)
+                    .await?;
+                new_device = there.number("own")? == 0;
+                if new_device && there.number("others")? >= u64::from(device.limit) {
+                    return Ok(Verdict::DeviceLimit);
+                }
+                if new_device && !room.has(&room.devices, 1) {
+                    return Ok(Verdict::Full);
+                }
+            }
+            let mut new_stream = false;
+            if let Some(stream) = stream {
+                let there = sqlx::query(rows::OTHER_STREAMS)
+                    .bind(viewer)
+                    .bind(&stream.session)
+                    .bind(seconds(*now))
+                    .fetch_one(&mut *connection)
+                    .await?;
+                if there.number("others")? >= u64::from(stream.limit) {
+                    return Ok(Verdict::StreamLimit(there.time("free")?));
+                }
+                new_stream = there.number("own")? == 0;
+                if new_stream && !room.has(&room.streams, 1) {
+                    return Ok(Verdict::Full);
+                }
+            }
+            if let Some(token) = new_token {
+                let done = sqlx::query(rows::USE_TOKEN)
+                    .bind(token.token.as_slice())
+                    .bind(token.request.as_slice())
+                    .bind(seconds(*now))
+                    .bind(seconds(token.until))
+                    .execute(&mut *connection)
+                    .await?;
+                // Two viewers with one token, at once: nothing else was written yet.
+                if done.rows_affected() == 0 {
+                    return Ok(Verdict::Replayed);
+                }
+                room.tokens.fetch_add(1, Ordering::Relaxed);
+            }
+            if let Some(device) = device {
+                sqlx::query(rows::USE_DEVICE)
+                    .bind(viewer)
+                    .bind(&device.device)
+                    .bind(seconds(*now))
+                    .bind(seconds(now.plus(device.term)))
+                    .execute(&mut *connection)
+                    .await?;
+                room.devices
+                    .fetch_add(u64::from(new_device), Ordering::Relaxed);
+            }
+            if let Some(stream) = stream {
+                let leased = now.plus(stream.term);
+                sqlx::query(rows::USE_STREAM)
+                    .bind(viewer)
+                    .bind(&stream.session)
+                    .bind(stream.asset.as_str())
+                    .bind(seconds(*now))
+                    .bind(seconds(leased))
+                    .bind(seconds(leased.plus(stream.grace)))
+                    .execute(&mut *connection)
+                    .await?;
+                room.streams
+                    .fetch_add(u64::from(new_stream), Ordering::Relaxed);
+            }
+            Ok(Verdict::Granted {
+                new_device,
+                new_stream,
+            })
+        }
+
+        async fn change(
+            connection: &mut $connection,
+            change: &Change,
+            room: &Room,
+        ) -> Result<u64, sqlx::Error> {
+            let done = match change {
+                Change::Release { viewer, session } => {
+                    sqlx::query("DELETE FROM stream WHERE viewer = $1 AND session = $2")
+                        .bind(viewer.as_bytes().as_slice())
+                        .bind(session)
+                        .execute(connection)
+                        .await?
+                }
+                Change::Forget {
+                    viewer,
+                    device: Some(device),
+                } => {
+                    sqlx::query("DELETE FROM device WHERE viewer = $1 AND device = $2")
+                        .bind(viewer.as_bytes().as_slice())
+                        .bind(device)
+                        .execute(connection)
+                        .await?
+                }
+                Change::Forget {
+                    viewer,
+                    device: None,
+                } => {
+                    sqlx::query("DELETE FROM device WHERE viewer = $1")
+                        .bind(viewer.as_bytes().as_slice())
+                        .execute(connection)
+                        .await?
+                }
+                Change::Revoke(revocation) => {
+                    let (kind, issuer, name) = rows::written(&revocation.what);
+                    sqlx::query(
+                        "INSERT INTO revocation (kind, issuer, name, made, until) VALUES ($1, $2, $3, $4, $5) \
+                         ON CONFLICT (kind, issuer, name) DO UPDATE SET made = excluded.made, until = excluded.until",
+                    )
+                    .bind(kind)
+                    .bind(issuer)
+                    .bind(name)
+                    .bind(seconds(revocation.made))
+                    .bind(seconds(revocation.until))
+                    .execute(connection)
+                    .await?
+                }
+                Change::Reinstate(what) => {
+                    let (kind, issuer, name) = rows::written(what);
+                    sqlx::query("DELETE FROM revocation WHERE kind = $1 AND issuer = $2 AND name = $3")
+                        .bind(kind)
+                        .bind(issuer)
+                        .bind(name)
+                        .execute(connection)
+                        .await?
+                }
+                Change::Post(events) => {
+                    let fits = room.has(&room.events, events.len());
+                    let events = if fits { events.as_slice() } else { &[] };
+                    for event in events {
+                        sqlx::query(
+                            "INSERT INTO event (id, hook, body, made, due, attempts) VALUES ($1, $2, $3, $4, $4, 0)",
+                        )
+                        .bind(&event.id)
+                        .bind(&event.hook)
+                        .bind(&event.body)
+                        .bind(seconds(event.made))
+                        .execute(&mut *connection)
+                        .await?;
+                    }
+                    let posted = events.len() as u64;
+                    room.events.fetch_add(posted, Ordering::Relaxed);
+                    return Ok(posted);
+                }
+                Change::Told(id) => {
+                    sqlx::query("DELETE FROM event WHERE id = $1")
+                        .bind(id)
+                        .execute(connection)
+                        .await?
+                }
+                Change::Delay { id, due } => {
+                    sqlx::query("UPDATE event SET due = $2 WHERE id = $1")
+                        .bind(id)
+                        .bind(seconds(*due))
+                        .execute(connection)
+                        .await?
+                }
+                Change::Sweep { now } => {
+                    let mut removed = 0;
+                    for sweep in SWEEPS {
+                        removed += sqlx::query(sweep)
+                            .bind(seconds(*now))
+                            .bind(SWEPT_AT_ONCE)
+                            .execute(&mut *connection)
+                            .await?
+                            .rows_affected();
+                    }
+                    room.counted(count(connection).await?);
+                    return Ok(removed);
+                }
+            };
+            Ok(done.rows_affected())
+        }
+
+        async fn count(connection: &mut $connection) -> Result<[u64; 4], sqlx::Error> {
+            let counts = sqlx::query(rows::COUNTS).fetch_one(connection).await?;
+            Ok([
+                counts.number("tokens")?,
+                counts.number("devices")?,
+                counts.number("streams")?,
+                counts.number("events")?,
+            ])
+        }
+
+        async fn streams(
+            connection: &mut $connection,
+            viewer: Viewer,
+            now: UnixTime,
+        ) -> Result<Vec<Stream>, sqlx::Error> {
+            let rows = sqlx::query(rows::STREAMS)
+                .bind(viewer.as_bytes().as_slice())
+                .bind(seconds(now))
+                .fetch_all(connection)
+                .await?;
+            rows.iter().map(rows::stream).collect()
+        }
+
+        async fn devices(
+            connection: &mut $connection,
+            viewer: Viewer,
+            now: UnixTime,
+        ) -> Result<Vec<Device>, sqlx::Error> {
+            let rows = sqlx::query(rows::DEVICES)
+                .bind(viewer.as_bytes().as_slice())
+                .bind(seconds(now))
+                .fetch_all(connection)
+                .await?;
+            rows.iter().map(rows::device).collect()
+        }
+
+        async fn revocations(
+            connection: &mut $connection,
+            now: UnixTime,
+        ) -> Result<Vec<Revocation>, sqlx::Error> {
+            let rows = sqlx::query(rows::REVOCATIONS)
+                .bind(seconds(now))
+                .fetch_all(connection)
+                .await?;
+            rows.iter().map(rows::revocation).collect()
+        }
+
+        async fn take_events(
+            connection: &mut $connection,
+            now: UnixTime,
+            again: UnixTime,
+            limit: u32,
+        ) -> Result<Vec<Event>, sqlx::Error> {
+            let rows = sqlx::query(rows::TAKE_EVENTS)
+                .bind(seconds(now))
+                .bind(seconds(again))
+                .bind(i64::from(limit))
+                .fetch_all(connection)
+                .await?;
+            rows.iter().map(rows::event).collect()
+        }
+    };
+}
+pub(super) use rows;

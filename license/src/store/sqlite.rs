@@ -1,0 +1,252 @@
+//! One licence server's own store: SQLite with a write-ahead log.
+//!
+//! One task writes. Whatever waits for it is done in one transaction with one sync, so that the disk's pace bounds how
+//! long a licence waits and not how many there are. Another connection reads. What was answered is on disk.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, Connection as _};
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use super::rows::{self, Record as _, rows, seconds};
+use super::thread::Thread;
+use super::{
+    Change, Claim, Device, Event, Revocation, Room, SWEPT_AT_ONCE, Store, Stored, Stream, Verdict,
+    Viewer, failed, too_new,
+};
+use crate::{Error, UnixTime};
+
+/// Its name in the role's state folder.
+pub const FILE_NAME: &str = "sessions.db";
+
+/// Each brings the schema from one version to the next; `PRAGMA user_version` counts those done.
+const MIGRATIONS: [&str; 1] = [include_str!("migrations/sqlite_0001_initial.sql")];
+
+/// The most that may wait to be written. Beyond it licences are refused rather than kept waiting.
+const MAX_WAITING: usize = 4096;
+
+/// The most that one transaction takes.
+const MAX_BATCH: usize = 512;
+
+const SWEEPS: [&str; 5] = [
+    "DELETE FROM used_token WHERE token IN (SELECT token FROM used_token WHERE until <= $1 LIMIT $2)",
+    "DELETE FROM device WHERE (viewer, device) IN (SELECT viewer, device FROM device WHERE until <= $1 LIMIT $2)",
+    "DELETE FROM stream WHERE (viewer, session) IN (SELECT viewer, session FROM stream WHERE until <= $1 LIMIT $2)",
+    "DELETE FROM revocation WHERE (kind, issuer, name) IN \
+     (SELECT kind, issuer, name FROM revocation WHERE until <= $1 LIMIT $2)",
+    // So old an event is one that nobody will take.
+    "DELETE FROM event WHERE id IN (SELECT id FROM event WHERE made <= $1 - 604800 LIMIT $2)",
+];
+
+/// A SQLite database.
+#[derive(Debug)]
+pub struct Sqlite {
+    writer: mpsc::Sender<Write>,
+    reader: Mutex<SqliteConnection>,
+    _thread: Thread,
+}
+
+/// Something to be written, and who waits for it.
+enum Write {
+    Admit(Claim, Reply<Verdict>),
+    Change(Change, Reply<u64>),
+    Take([UnixTime; 2], u32, Reply<Vec<Event>>),
+}
+
+type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+/// A reply that waits for the commit.
+type Pending = Box<dyn FnOnce(Result<(), String>) + Send>;
+
+impl Sqlite {
+    /// Opens the database, makes it where there is none, and brings its schema up to date. `capacity` is the most rows
+    /// of each kind.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Unsupported`] when a newer version has written it; those of the database.
+    pub fn open(path: &Path, capacity: u64) -> Result<Self, Error> {
+        let thread = Thread::start("license-store")?;
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .disable_statement_logging();
+        let room = Room::new(capacity);
+        let opened = thread.wait_for(async move {
+            let mut writer = connect(&options).await?;
+            migrate(&mut writer).await?;
+            room.counted(count(&mut writer).await.map_err(failed("count the rows"))?);
+            let reader = connect(&options.clone().read_only(true)).await?;
+            Ok((
+                Writer {
+                    options,
+                    connection: writer,
+                    room,
+                },
+                reader,
+            ))
+        });
+        let (mut writer, reader) = opened?;
+        let (sender, mut queue) = mpsc::channel(MAX_WAITING);
+        thread.start_task(async move {
+            let mut batch = Vec::with_capacity(MAX_BATCH);
+            while queue.recv_many(&mut batch, MAX_BATCH).await > 0 {
+                writer.write(&mut batch).await;
+            }
+        });
+        Ok(Self {
+            writer: sender,
+            reader: Mutex::new(reader),
+            _thread: thread,
+        })
+    }
+
+    async fn send<T>(
+        &self,
+        write: impl FnOnce(Reply<T>) -> Write,
+        attempted: &'static str,
+    ) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        (self.writer.try_send(write(reply))).map_err(|_| {
+            Error::unavailable(format!("cannot {attempted}"), "too many wait for the store")
+        })?;
+        answer.await.unwrap_or_else(|_| {
+            Err(Error::unavailable(
+                format!("cannot {attempted}"),
+                "the store has ended",
+            ))
+        })
+    }
+}
+
+impl Store for Sqlite {
+    fn admit(&self, claim: Claim) -> Stored<'_, Verdict> {
+        Box::pin(self.send(move |reply| Write::Admit(claim, reply), ADMIT))
+    }
+
+    fn change(&self, change: Change) -> Stored<'_, u64> {
+        Box::pin(self.send(move |reply| Write::Change(change, reply), CHANGE))
+    }
+
+    fn streams(&self, viewer: Viewer, now: UnixTime) -> Stored<'_, Vec<Stream>> {
+        Box::pin(async move {
+            let mut reader = self.reader.lock().await;
+            (streams(&mut reader, viewer, now).await).map_err(failed("list streams"))
+        })
+    }
+
+    fn devices(&self, viewer: Viewer, now: UnixTime) -> Stored<'_, Vec<Device>> {
+        Box::pin(async move {
+            let mut reader = self.reader.lock().await;
+            (devices(&mut reader, viewer, now).await).map_err(failed("list devices"))
+        })
+    }
+
+    fn revocations(&self, now: UnixTime) -> Stored<'_, Vec<Revocation>> {
+        Box::pin(async move {
+            let mut reader = self.reader.lock().await;
+            (revocations(&mut reader, now).await).map_err(failed("list revocations"))
+        })
+    }
+
+    fn take_events(&self, now: UnixTime, again: UnixTime, limit: u32) -> Stored<'_, Vec<Event>> {
+        Box::pin(self.send(move |reply| Write::Take([now, again], limit, reply), TAKE))
+    }
+}
+
+const ADMIT: &str = "take what the licence needs";
+const CHANGE: &str = "change what is remembered of viewers";
+const TAKE: &str = "take events";
+
+struct Writer {
+    options: SqliteConnectOptions,
+    connection: SqliteConnection,
+    room: Room,
+}
+
+impl Writer {
+    /// Does all of it in one transaction, or none of it.
+    async fn write(&mut self, batch: &mut Vec<Write>) {
+        let mut pending: Vec<Pending> = Vec::with_capacity(batch.len());
+        let mut writes = batch.drain(..);
+        let done = async {
+            let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
+            for write in writes.by_ref() {
+                pending.push(match write {
+                    Write::Admit(claim, reply) => {
+                        // Whoever does not wait any more takes nothing.
+                        if reply.is_closed() {
+                            continue;
+                        }
+                        answer(admit(&mut transaction, &claim, &self.room).await, reply)?
+                    }
+                    Write::Change(change_, reply) => {
+                        answer(change(&mut transaction, &change_, &self.room).await, reply)?
+                    }
+                    Write::Take([now, again], limit, reply) => answer(
+                        take_events(&mut transaction, now, again, limit).await,
+                        reply,
+                    )?,
+                });
+            }
+            transaction.commit().await
+        };
+        let done = done.await;
+        if done.is_err() {
+            // A full disk makes SQLite roll back unseen by the driver, which would take the transaction for open.
+            match connect(&self.options).await {
+                Ok(connection) => self.connection = connection,
+                Err(error) => tracing::error!(%error, "the store's connection cannot be replaced"),
+            }
+        }
+        let done = done.map_err(|error| error.to_string());
+        for pending in pending {
+            pending(done.clone());
+        }
+        // Those that were not reached hear that the store failed them.
+        drop(writes);
+    }
+}
+
+/// What to answer once it is known whether the transaction was kept. A fault ends the transaction, and is told to this
+/// one at once.
+fn answer<T: Send + 'static>(
+    result: Result<T, sqlx::Error>,
+    reply: Reply<T>,
+) -> Result<Pending, sqlx::Error> {
+    match result {
+        Ok(value) => Ok(Box::new(move |kept| {
+            let unkept = |error: String| Error::unavailable("cannot write to the store", error);
+            let _ = reply.send(kept.map(|()| value).map_err(unkept));
+        })),
+        Err(error) => {
+            let told = Error::unavailable("cannot write to the store", error.to_string());
+            let _ = reply.send(Err(told));
+            Err(error)
+        }
+    }
+}
+
+async fn connect(options: &SqliteConnectOptions) -> Result<SqliteConnection, Error> {
+    (options.connect().await).map_err(failed("open the licence server's database"))
+}
+
+async fn migrate(connection: &mut SqliteConnection) -> Result<(), Error> {
+    let attempted = failed("bring the licence server's database up to date");
+    let mut transaction = (connection.begin_with("BEGIN IMMEDIATE").await).map_err(&attempted)?;
+    let version: i64 = sqlx::query_scalar("PRAGMA user_version")
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(&attempted)?;
+    let done = usize::try_from(version).unwrap_or(usize::MAX);
+    let pending = (MIGRATIONS.get(done..)).ok_or_else(|| too_new(done, MIGRATIONS.len()))?;
+    for migration in pending {
+        (sqlx::raw_sql(*migration).execute(&mut *transaction).await).map_err(&attempted)?;
+    }
+    transaction.commit().await.map_err(&attempted)
+}
+
+rows!(SqliteConnection);

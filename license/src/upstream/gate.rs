@@ -1,0 +1,149 @@
+//! What stands before each upstream: how many requests it has at once, and whether it is left alone because it failed.
+//! One that is slow or broken fills its own gate and nobody else's.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// A bound on concurrency, and a circuit breaker.
+pub(super) struct Gate {
+    places: Semaphore,
+    /// Failures in a row that shut it.
+    most: usize,
+    pause: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    failures: usize,
+    shut_until: Option<Instant>,
+    /// One request is trying whether it is back.
+    trial: bool,
+}
+
+/// One request's way through. Dropped without a word, it says nothing of the upstream: its player went away.
+pub(super) struct Turn<'a> {
+    gate: &'a Gate,
+    trial: bool,
+    _place: SemaphorePermit<'a>,
+}
+
+/// Why a gate lets nobody through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Shut {
+    /// It has as many requests as it may.
+    #[error("it has as many requests as it may")]
+    Full,
+    /// It failed too often, and is left alone for a while.
+    #[error("it failed too often and is left alone for a while")]
+    Broken,
+}
+
+impl Gate {
+    pub(super) fn new(in_flight: usize, most: usize, pause: Duration) -> Self {
+        Self {
+            places: Semaphore::new(in_flight.min(Semaphore::MAX_PERMITS)),
+            most,
+            pause,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Lets a request through, at once or not at all.
+    pub(super) fn enter(&self, now: Instant) -> Result<Turn<'_>, Shut> {
+        let place = self.places.try_acquire().map_err(|_| Shut::Full)?;
+        let mut state = self.state();
+        let trial = match state.shut_until {
+            None => false,
+            Some(until) if now < until || state.trial => return Err(Shut::Broken),
+            Some(_) => true,
+        };
+        state.trial |= trial;
+        drop(state);
+        Ok(Turn {
+            gate: self,
+            trial,
+            _place: place,
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // What is counted is right even where a thread died while it counted.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turn<'_> {
+    /// It answered, whatever that says of the challenge.
+    pub(super) fn answered(self) {
+        let mut state = self.gate.state();
+        state.failures = 0;
+        state.shut_until = None;
+    }
+
+    /// It did not, or with what is no answer. Says whether the gate is shut by that.
+    pub(super) fn failed(self, now: Instant) -> bool {
+        let mut state = self.gate.state();
+        state.failures = state.failures.saturating_add(1);
+        let shut = self.trial || state.failures >= self.gate.most;
+        if shut {
+            state.shut_until = Some(now + self.gate.pause);
+        }
+        shut
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if self.trial {
+            self.gate.state().trial = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAUSE: Duration = Duration::from_secs(10);
+
+    fn gate() -> Gate {
+        Gate::new(2, 3, PAUSE)
+    }
+
+    #[test]
+    fn so_many_at_once_and_no_more() {
+        let gate = gate();
+        let now = Instant::now();
+        let one = gate.enter(now).unwrap();
+        let _two = gate.enter(now).unwrap();
+        assert_eq!(gate.enter(now).err(), Some(Shut::Full));
+        drop(one);
+        assert!(gate.enter(now).is_ok());
+    }
+
+    #[test]
+    fn failures_in_a_row_shut_it_and_one_request_tries_it_again() {
+        let gate = gate();
+        let now = Instant::now();
+        for _ in 0..2 {
+            assert!(!gate.enter(now).unwrap().failed(now));
+        }
+        gate.enter(now).unwrap().answered();
+        for last in [false, false, true] {
+            assert_eq!(gate.enter(now).unwrap().failed(now), last);
+        }
+        assert_eq!(gate.enter(now).err(), Some(Shut::Broken));
+        let later = now + PAUSE;
+        let trial = gate.enter(later).unwrap();
+        assert_eq!(gate.enter(later).err(), Some(Shut::Broken));
+        // The player of the trial went away: the next request is the trial.
+        drop(trial);
+        assert!(gate.enter(later).unwrap().failed(later));
+        assert_eq!(gate.enter(later).err(), Some(Shut::Broken));
+        gate.enter(later + PAUSE).unwrap().answered();
+        assert!(gate.enter(later).is_ok());
+    }
+}

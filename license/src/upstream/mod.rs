@@ -1,0 +1,447 @@
+//! Licences of licensed systems: challenges go to the operator's own services, and their answers to the player. What makes
+//! a licence of such a system is Google's, Microsoft's or Apple's to license, and is never here.
+//!
+//! ```text
+//! challenge, grant, keys -> gate (gate.rs) -> widevine.rs, playready.rs, fairplay.rs, vendor.rs -> Reply
+//!                           full or shut, or it fails: the next upstream of the system
+//! ```
+//!
+//! What goes along and why: `license/design/upstreams.md`.
+
+mod certificate;
+mod fairplay;
+mod gate;
+mod grant;
+mod playready;
+mod signer;
+mod vendor;
+mod widevine;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use conf::{CertificateSettings, UpstreamKind, UpstreamPlace, UpstreamSettings};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use keystore_client::ExportedKey;
+use keystore_types::{AssetId, KeyId};
+
+use self::certificate::Certificates;
+use self::gate::{Gate, Turn};
+use crate::format::widevine::Certificate;
+use crate::issue::License;
+use crate::outbound::{Answer, Destination, Fault, Outbound, Reach};
+use crate::policy::{Challenge, Grant, KeyGrant, System};
+use crate::{Error, Refusal, UnixTime};
+
+/// The longest answer of an upstream, in bytes. Licences with many keys have some tens of thousands.
+const ANSWER_BYTES: usize = 256 << 10;
+
+/// The operator's licence services.
+pub struct Upstreams {
+    /// In the order in which those of one system are asked.
+    upstreams: Vec<Upstream>,
+    certificates: Certificates,
+}
+
+/// One of them.
+struct Upstream {
+    name: String,
+    systems: Vec<System>,
+    holds_keys: bool,
+    two_steps: bool,
+    gate: Gate,
+    service: Service,
+}
+
+enum Service {
+    Widevine(widevine::Service),
+    PlayReady(playready::Service),
+    FairPlay(fairplay::Service),
+    Vendor(vendor::Service),
+}
+
+/// What an upstream is asked.
+#[derive(Clone, Copy)]
+pub struct Call<'a> {
+    /// What the player asks for.
+    pub challenge: &'a Challenge,
+    /// What it gets of that.
+    pub grant: &'a Grant,
+    /// The keys of that; none where the upstreams of the system have them.
+    pub license: Option<&'a License>,
+    /// The headers of the request.
+    pub headers: &'a HeaderMap,
+    /// Its body, as it came.
+    pub body: &'a [u8],
+    /// The present moment.
+    pub now: UnixTime,
+}
+
+/// A key that is granted, and itself where it goes along.
+struct CallKey<'a> {
+    granted: &'a KeyGrant,
+    exported: Option<&'a ExportedKey>,
+}
+
+impl<'a> Call<'a> {
+    /// The keys that are given: those granted, and where keys go along, of those what the keystore gave.
+    fn keys(&self) -> impl Iterator<Item = CallKey<'a>> {
+        let license = self.license;
+        self.grant.keys.iter().filter_map(move |granted| {
+            let exported = match license {
+                None => None,
+                Some(license) => {
+                    let mut exported = license.exported().iter();
+                    Some(exported.find(|key| key.key_id == granted.key_id)?)
+                }
+            };
+            Some(CallKey { granted, exported })
+        })
+    }
+}
+
+/// A licence as an upstream gave it.
+#[derive(Debug)]
+pub struct Reply {
+    /// The media type of the body.
+    pub content_type: HeaderValue,
+    /// What the player gets.
+    pub body: Bytes,
+}
+
+/// Why one upstream gave no licence.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Miss {
+    /// It refuses this challenge: the next one would as well, and there is nothing wrong with it.
+    #[error("{0}")]
+    Refused(String),
+    /// It cannot be reached, or says that it cannot.
+    #[error("{0}")]
+    Unavailable(String),
+    /// What it answers is no licence.
+    #[error("{0}")]
+    Unfit(String),
+}
+
+impl From<Fault> for Miss {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::TooLong(_) => Self::Unfit(fault.to_string()),
+            Fault::Unreachable(_) | Fault::Late(_) => Self::Unavailable(fault.to_string()),
+        }
+    }
+}
+
+impl Upstreams {
+    /// Reads certificates, keys and secrets.
+    ///
+    /// # Errors
+    /// One that cannot be read or is not fit, by its file.
+    pub fn open(
+        settings: &[UpstreamSettings],
+        certificates: &CertificateSettings,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            upstreams: (settings.iter())
+                .map(Upstream::open)
+                .collect::<Result<_, _>>()?,
+            certificates: Certificates::open(certificates)?,
+        })
+    }
+
+    /// Whether any upstream answers for the system.
+    pub fn answer_for(&self, system: System) -> bool {
+        !self.of(system).is_empty()
+    }
+
+    /// Whether the content keys go along to the upstreams of the system, and are to be exported for that.
+    pub fn take_keys(&self, system: System) -> bool {
+        self.of(system).iter().any(|upstream| !upstream.holds_keys)
+    }
+
+    /// Those of a system, in the order in which they are asked.
+    fn of(&self, system: System) -> Vec<&Upstream> {
+        (self.upstreams.iter())
+            .filter(|upstream| upstream.systems.contains(&system))
+            .collect()
+    }
+
+    /// The key that a FairPlay module says an SPC is for; none where no module is asked that.
+    ///
+    /// # Errors
+    /// As for [`Upstreams::answer`].
+    pub async fn identify(&self, body: &[u8]) -> Result<Option<KeyId>, Refusal> {
+        let mut round = Round::default();
+        let mut asked = false;
+        for upstream in self.of(System::FairPlay) {
+            if let Service::FairPlay(service) = &upstream.service
+                && upstream.two_steps
+            {
+                asked = true;
+                if let Some(turn) = round.enter(upstream)
+                    && let Some(end) = round.end(upstream, turn, service.identify(body).await)
+                {
+                    return end.map(Some);
+                }
+            }
+        }
+        match asked {
+            true => Err(round.over()),
+            false => Ok(None),
+        }
+    }
+
+    /// Has the challenge answered by the first upstream of its system that can.
+    ///
+    /// # Errors
+    /// [`Refusal::UpstreamRefused`] where one refuses the challenge, [`Refusal::UpstreamUnfit`] where none gives a licence
+    /// and the last one gave something else, [`Refusal::UpstreamUnavailable`] where none answers in its time.
+    pub async fn answer(&self, call: &Call<'_>) -> Result<Reply, Refusal> {
+        let mut round = Round::default();
+        for upstream in self.of(call.challenge.system) {
+            if let Some(turn) = round.enter(upstream)
+                && let Some(end) = round.end(upstream, turn, upstream.ask(call).await)
+            {
+                return end;
+            }
+        }
+        Err(round.over())
+    }
+
+    /// Widevine's service certificate as the answer to its two-byte request: from the file or the cache, else from an
+    /// upstream.
+    ///
+    /// # Errors
+    /// As for [`Upstreams::answer`].
+    pub async fn widevine_certificate(&self) -> Result<Bytes, Refusal> {
+        Ok(self.service_certificate().await?.message.clone().into())
+    }
+
+    /// A certificate as players set it; none where there is none for the system.
+    ///
+    /// # Errors
+    /// As for [`Upstreams::answer`].
+    pub async fn certificate(
+        &self,
+        system: System,
+        asset: Option<&AssetId>,
+    ) -> Result<Option<Bytes>, Refusal> {
+        match system {
+            System::Widevine if self.has_widevine_certificate() => {
+                let certificate = self.service_certificate().await?;
+                Ok(Some(certificate.bare.clone().into()))
+            }
+            System::FairPlay => Ok(self.certificates.fairplay(asset)),
+            _ => Ok(None),
+        }
+    }
+
+    fn has_widevine_certificate(&self) -> bool {
+        self.certificates.has_widevine() || self.answer_for(System::Widevine)
+    }
+
+    async fn service_certificate(&self) -> Result<Arc<Certificate>, Refusal> {
+        self.certificates.widevine(self.fetch_certificate()).await
+    }
+
+    async fn fetch_certificate(&self) -> Result<Certificate, Refusal> {
+        let mut round = Round::default();
+        for upstream in self.of(System::Widevine) {
+            if let Some(turn) = round.enter(upstream)
+                && let Some(end) = round.end(upstream, turn, upstream.certificate().await)
+            {
+                return end;
+            }
+        }
+        Err(round.over())
+    }
+}
+
+/// One request's way along the upstreams of a system. Each has its own gate and its own time, so that the whole is
+/// bounded.
+#[derive(Default)]
+struct Round {
+    last: Option<Refusal>,
+}
+
+impl Round {
+    /// Passes the gate, unless that is full or shut.
+    fn enter<'a>(&mut self, upstream: &'a Upstream) -> Option<Turn<'a>> {
+        match upstream.gate.enter(Instant::now()) {
+            Ok(turn) => Some(turn),
+            Err(shut) => {
+                let what = format!("the upstream {}: {shut}", upstream.name);
+                self.last.get_or_insert(Refusal::UpstreamUnavailable(what));
+                None
+            }
+        }
+    }
+
+    /// The end of the round; none where the next upstream is to be asked.
+    fn end<T>(
+        &mut self,
+        upstream: &Upstream,
+        turn: Turn<'_>,
+        result: Result<T, Miss>,
+    ) -> Option<Result<T, Refusal>> {
+        let miss = match result {
+            Ok(given) => {
+                turn.answered();
+                return Some(Ok(given));
+            }
+            Err(miss) => miss,
+        };
+        let what = format!("the upstream {}: {miss}", upstream.name);
+        let refusal = match miss {
+            Miss::Refused(_) => {
+                turn.answered();
+                return Some(Err(Refusal::UpstreamRefused(what)));
+            }
+            Miss::Unavailable(_) => Refusal::UpstreamUnavailable(what),
+            Miss::Unfit(_) => Refusal::UpstreamUnfit(what),
+        };
+        let left_alone = turn.failed(Instant::now());
+        tracing::warn!(reason = %refusal, left_alone, "an upstream gives no licence");
+        self.last = Some(refusal);
+        None
+    }
+
+    fn over(self) -> Refusal {
+        let none = || Refusal::UpstreamUnavailable("there is no upstream".to_owned());
+        self.last.unwrap_or_else(none)
+    }
+}
+
+impl Upstream {
+    fn open(settings: &UpstreamSettings) -> Result<Self, Error> {
+        let table = format!("license.upstreams.{}", settings.name);
+        let outbound = outbound(&table, settings)?;
+        let service = match settings.kind {
+            UpstreamKind::Widevine => {
+                Service::Widevine(widevine::Service::open(&table, settings, outbound)?)
+            }
+            UpstreamKind::PlayReady => {
+                Service::PlayReady(playready::Service::open(&table, settings, outbound)?)
+            }
+            UpstreamKind::FairPlay => Service::FairPlay(fairplay::Service::new(outbound)),
+            UpstreamKind::Vendor => {
+                Service::Vendor(vendor::Service::open(&table, settings, outbound)?)
+            }
+        };
+        Ok(Self {
+            name: settings.name.clone(),
+            systems: (settings.systems.iter())
+                .filter_map(|system| match system {
+                    conf::System::Widevine => Some(System::Widevine),
+                    conf::System::PlayReady => Some(System::PlayReady),
+                    conf::System::FairPlay => Some(System::FairPlay),
+                    conf::System::ClearKey => None,
+                })
+                .collect(),
+            holds_keys: settings.holds_keys,
+            two_steps: settings.two_steps,
+            gate: Gate::new(
+                settings.in_flight,
+                settings.breaker_failures,
+                settings.breaker_pause,
+            ),
+            service,
+        })
+    }
+
+    async fn ask(&self, call: &Call<'_>) -> Result<Reply, Miss> {
+        match &self.service {
+            Service::Widevine(service) => service.ask(call).await,
+            Service::PlayReady(service) => service.ask(call).await,
+            Service::FairPlay(service) => service.ask(call).await,
+            Service::Vendor(service) => service.ask(call).await,
+        }
+    }
+
+    async fn certificate(&self) -> Result<Certificate, Miss> {
+        match &self.service {
+            Service::Widevine(service) => service.certificate().await,
+            Service::Vendor(service) => service.certificate().await,
+            Service::PlayReady(_) | Service::FairPlay(_) => {
+                Err(Miss::Unfit("it has no Widevine certificate".to_owned()))
+            }
+        }
+    }
+}
+
+fn outbound(table: &str, settings: &UpstreamSettings) -> Result<Outbound, Error> {
+    let (reach, path) = match &settings.place {
+        UpstreamPlace::Url {
+            tls: true,
+            authority,
+            path,
+            ca_file,
+            identity,
+        } => {
+            let identity = identity.as_ref();
+            let reach = Reach::Tls {
+                authority,
+                ca_file,
+                identity,
+            };
+            (reach, path)
+        }
+        UpstreamPlace::Url {
+            authority, path, ..
+        } => (Reach::Plain { authority }, path),
+        UpstreamPlace::Socket { socket, path } => (Reach::Unix { socket }, path),
+    };
+    Outbound::open(&Destination {
+        table,
+        reach,
+        path,
+        timeout: settings.timeout,
+        limit: ANSWER_BYTES,
+    })
+}
+
+/// The answer, where its status is 200. `refusing` are those that speak of the challenge and not of the service.
+fn judged(answer: Answer, refusing: &[StatusCode]) -> Result<Answer, Miss> {
+    let status = answer.status;
+    match status {
+        StatusCode::OK => Ok(answer),
+        status if refusing.contains(&status) => Err(Miss::Refused(format!(
+            "it refuses the challenge with {status}"
+        ))),
+        status if status.is_server_error() => {
+            Err(Miss::Unavailable(format!("it answers {status}")))
+        }
+        _ => Err(Miss::Unfit(format!("it answers {status}"))),
+    }
+}
+
+fn json_headers() -> HeaderMap {
+    let json = HeaderValue::from_static("application/json");
+    HeaderMap::from_iter([(http::header::CONTENT_TYPE, json)])
+}
+
+/// The members of the JSON object that an upstream answered.
+fn members(answer: &Answer) -> Result<serde_json::Map<String, serde_json::Value>, Miss> {
+    match crate::json::parse(&answer.body) {
+        Ok(serde_json::Value::Object(members)) => Ok(members),
+        _ => Err(Miss::Unfit("its answer is not one JSON object".to_owned())),
+    }
+}
+
+/// The bytes of a member in base64; at least one.
+fn decoded(
+    members: &serde_json::Map<String, serde_json::Value>,
+    name: &str,
+) -> Result<Vec<u8>, Miss> {
+    use base64::Engine as _;
+
+    let text = members.get(name).and_then(serde_json::Value::as_str);
+    let bytes = text.and_then(|text| {
+        base64::engine::general_purpose::STANDARD
+            .decode(text)
+            .ok()
+            .filter(|bytes| !bytes.is_empty())
+    });
+    bytes.ok_or_else(|| Miss::Unfit(format!("its answer has no `{name}` in base64")))
+}

@@ -1,0 +1,108 @@
+//! Others who are told what happened ([`Teller`]), or asked before a licence is given ([`Authoriser`]).
+//!
+//! Requests are signed as Standard Webhooks has it: `webhook-id`, `webhook-timestamp` in seconds, and in
+//! `webhook-signature` `v1,` and the Base64 of HMAC-SHA-256 over `ID.TIMESTAMP.BODY`.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use conf::{HookSettings, SecretSource};
+use http::{HeaderMap, HeaderValue, header};
+use ring::hmac;
+use ring::rand::{SecureRandom as _, SystemRandom};
+
+use crate::outbound::{Answer, Destination, Outbound, Reach};
+use crate::{Error, UnixTime};
+
+pub use self::authorise::Authoriser;
+pub use self::tell::{Teller, Told};
+
+mod authorise;
+mod tell;
+
+/// The longest answer that is read, in bytes.
+const MAX_ANSWER: usize = 16 << 10;
+
+/// The shortest key: as long as what it makes (RFC 2104 3).
+const MIN_KEY_LEN: usize = 32;
+
+/// A server that signed requests are sent to.
+struct Hook {
+    outbound: Outbound,
+    key: hmac::Key,
+}
+
+impl Hook {
+    fn open(settings: &HookSettings) -> Result<Self, Error> {
+        let reach = match settings.tls {
+            true => Reach::Tls {
+                authority: &settings.authority,
+                ca_file: &settings.ca_file,
+                identity: None,
+            },
+            false => Reach::Plain {
+                authority: &settings.authority,
+            },
+        };
+        let outbound = Outbound::open(&Destination {
+            table: &settings.table,
+            reach,
+            path: &settings.path,
+            timeout: settings.timeout,
+            limit: MAX_ANSWER,
+        })?;
+        Ok(Self {
+            outbound,
+            key: key(&settings.table, &settings.secret)?,
+        })
+    }
+
+    async fn post(&self, id: &str, now: UnixTime, body: &str) -> Result<Answer, String> {
+        let timestamp = now.as_seconds().to_string();
+        let signed = format!("{id}.{timestamp}.{body}");
+        let tag = hmac::sign(&self.key, signed.as_bytes());
+        let signature = format!("v1,{}", STANDARD.encode(tag));
+        let mut headers = HeaderMap::new();
+        let json = HeaderValue::from_static("application/json");
+        headers.insert(header::CONTENT_TYPE, json);
+        for (name, value) in [
+            ("webhook-id", id),
+            ("webhook-timestamp", &timestamp),
+            ("webhook-signature", &signature),
+        ] {
+            let value = HeaderValue::from_str(value).map_err(|error| error.to_string())?;
+            headers.insert(name, value);
+        }
+        let answer = self.outbound.post(headers, Bytes::from(body.to_owned()));
+        answer.await.map_err(|fault| fault.to_string())
+    }
+}
+
+impl std::fmt::Debug for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Hook({})", self.outbound.place())
+    }
+}
+
+fn key(table: &str, source: &SecretSource) -> Result<hmac::Key, Error> {
+    let attempted = format!("use the key {source} ({table}.secret_file)");
+    let secret = (source.read_line()).map_err(|error| Error::unavailable(&*attempted, error))?;
+    if secret.len() < MIN_KEY_LEN {
+        return Err(Error::malformed(format!(
+            "{attempted}: it has less than {MIN_KEY_LEN} bytes"
+        )));
+    }
+    Ok(hmac::Key::new(hmac::HMAC_SHA256, &secret))
+}
+
+/// An id that nothing else has.
+fn new_id() -> Result<String, Error> {
+    let mut bytes = [0; 16];
+    (SystemRandom::new().fill(&mut bytes))
+        .map_err(|_| Error::internal("make an id", "the system gives no random numbers"))?;
+    let hex = bytes.iter().map(|byte| format!("{byte:02x}"));
+    Ok(format!("msg_{}", hex.collect::<String>()))
+}
+
+#[cfg(test)]
+mod tests;

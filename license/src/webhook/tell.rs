@@ -1,0 +1,240 @@
+//! What happened, told at least once: events wait in the store until whoever is to hear them has answered.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use conf::{WebhookEvent, WebhookSettings};
+use keystore_types::{AssetId, KeyId};
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use super::{Hook, new_id};
+use crate::entitlement::Bearer;
+use crate::store::{Change, Event, Store};
+use crate::{Clock, Error, UnixTime};
+
+/// The most events on their way to the store. Beyond it they are counted and left out: nobody waits for a webhook.
+const MAX_WAITING: usize = 4096;
+
+/// The most that are written, or told, at once.
+const MAX_BATCH: u32 = 32;
+
+/// How often the store is looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// A node that takes events and ends has told nobody: another takes them after this. Longer than any request.
+const HOLD: Duration = Duration::from_secs(120);
+
+/// The longest time between two attempts.
+const MAX_DELAY: Duration = Duration::from_secs(3600);
+
+/// Something that happened.
+#[derive(Clone, Debug, Serialize)]
+pub struct Told {
+    /// What.
+    #[serde(skip)]
+    pub event: WebhookEvent,
+    /// On whose word.
+    pub issuer: String,
+    /// Who, as the issuer says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// By which token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_id: Option<String>,
+    /// What is played.
+    pub asset: AssetId,
+    /// The keys that were given, or asked for where none were.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kids: Vec<KeyId>,
+    /// Why none were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+}
+
+impl Told {
+    /// This happened to the bearer with the asset.
+    pub fn new(event: WebhookEvent, bearer: &Bearer, asset: &AssetId) -> Self {
+        Self {
+            event,
+            issuer: bearer.issuer.clone(),
+            subject: bearer.subject.clone(),
+            token_id: bearer.token_id.clone(),
+            asset: asset.clone(),
+            kids: Vec::new(),
+            reason: None,
+        }
+    }
+}
+
+/// Tells what happened to whom it concerns.
+#[derive(Debug)]
+pub struct Teller {
+    queue: mpsc::Sender<(Told, UnixTime)>,
+    wanted: Vec<WebhookEvent>,
+}
+
+/// What is done on the thread of sessions.
+#[derive(Debug)]
+pub(crate) struct Telling {
+    hooks: BTreeMap<String, (Hook, Vec<WebhookEvent>)>,
+    queue: mpsc::Receiver<(Told, UnixTime)>,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Teller {
+    /// Reads keys and certificates. Nothing is told before [`Telling::run`].
+    ///
+    /// # Errors
+    /// One that cannot be read or is not fit.
+    pub(crate) fn open(
+        settings: &BTreeMap<String, WebhookSettings>,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Self, Telling), Error> {
+        let mut hooks = BTreeMap::new();
+        for (name, webhook) in settings {
+            let hook = Hook::open(&webhook.hook)?;
+            hooks.insert(name.clone(), (hook, webhook.events.clone()));
+        }
+        let wanted = settings.values().flat_map(|webhook| &webhook.events);
+        let wanted = wanted.copied().collect();
+        let (sender, queue) = mpsc::channel(MAX_WAITING);
+        let telling = Telling {
+            hooks,
+            queue,
+            store,
+            clock,
+        };
+        let teller = Self {
+            queue: sender,
+            wanted,
+        };
+        Ok((teller, telling))
+    }
+
+    /// Whether anybody is told of such events.
+    pub fn wants(&self, event: WebhookEvent) -> bool {
+        self.wanted.contains(&event)
+    }
+
+    /// Sees to it that this is told.
+    pub fn tell(&self, told: Told, now: UnixTime) {
+        if self.wants(told.event) && self.queue.try_send((told, now)).is_err() {
+            lost(1);
+        }
+    }
+}
+
+impl Telling {
+    /// Tells until the server ends.
+    pub(crate) async fn run(mut self) {
+        let mut waiting = Vec::new();
+        loop {
+            let limit = MAX_BATCH as usize;
+            tokio::select! {
+                came = self.queue.recv_many(&mut waiting, limit) => match came {
+                    0 => return,
+                    _ => self.post(&mut waiting).await,
+                },
+                () = tokio::time::sleep(INTERVAL) => {}
+            }
+            while self.round().await > 0 {
+                // What came meanwhile is kept before more is told.
+                while let Ok(told) = self.queue.try_recv() {
+                    waiting.push(told);
+                }
+                self.post(&mut waiting).await;
+            }
+        }
+    }
+
+    async fn post(&self, waiting: &mut Vec<(Told, UnixTime)>) {
+        let mut events = Vec::new();
+        for (told, made) in waiting.drain(..) {
+            let concerned = self
+                .hooks
+                .iter()
+                .filter(|(_, (_, wanted))| wanted.contains(&told.event));
+            for (hook, _) in concerned {
+                let body = serde_json::json!({
+                    "type": told.event,
+                    "timestamp": made.as_seconds(),
+                    "data": told,
+                });
+                match new_id() {
+                    Ok(id) => events.push(Event {
+                        id,
+                        hook: hook.clone(),
+                        body: body.to_string(),
+                        made,
+                        attempts: 0,
+                    }),
+                    Err(error) => tracing::error!(%error, "an event is not told"),
+                }
+            }
+        }
+        let count = events.len();
+        if count == 0 {
+            return;
+        }
+        let posted = self.store.change(Change::Post(events)).await;
+        match posted {
+            Ok(0) => lost(count),
+            Ok(_) => {}
+            Err(error) => {
+                tracing::error!(%error, "events are lost");
+                lost(count);
+            }
+        }
+    }
+
+    /// Tells what is due, all at once; returns how many were.
+    async fn round(&self) -> usize {
+        let now = self.clock.now();
+        let taken = (self.store.take_events(now, now.plus(HOLD), MAX_BATCH)).await;
+        let taken = taken.unwrap_or_else(|error| {
+            tracing::error!(%error, "events wait");
+            Vec::new()
+        });
+        let count = taken.len();
+        let telling = taken.into_iter().map(|event| async move {
+            let change = match self.hooks.get(&event.hook) {
+                // Nobody is there any more who is to hear it.
+                None => Change::Told(event.id),
+                Some((hook, _)) => match hook.post(&event.id, now, &event.body).await {
+                    Ok(answer) if answer.status.is_success() => Change::Told(event.id),
+                    Ok(answer) => self.delay(&event, &format!("it answers with {}", answer.status)),
+                    Err(fault) => self.delay(&event, &fault),
+                },
+            };
+            if let Err(error) = self.store.change(change).await {
+                tracing::error!(%error, "an event may be told again");
+            }
+        });
+        futures_util::future::join_all(telling).await;
+        count
+    }
+
+    fn delay(&self, event: &Event, why: &str) -> Change {
+        let hook = &event.hook;
+        tracing::warn!(
+            hook,
+            why,
+            attempts = event.attempts,
+            "an event is not told yet"
+        );
+        metrics::counter!("castellum_license_webhook_failures_total").increment(1);
+        let delay = Duration::from_secs(1 << event.attempts.min(12)).min(MAX_DELAY);
+        Change::Delay {
+            id: event.id.clone(),
+            due: self.clock.now().plus(delay),
+        }
+    }
+}
+
+fn lost(count: usize) {
+    metrics::counter!("castellum_license_webhook_events_lost_total").increment(count as u64);
+}

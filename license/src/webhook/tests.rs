@@ -1,0 +1,271 @@
+//! Hooks against servers that listen, lie, fail and hang.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Bytes as Body;
+use axum::extract::State;
+use axum::routing::post;
+use conf::{AuthorisationSettings, WebhookEvent, WebhookSettings};
+use http::StatusCode;
+use keystore_types::KeyId;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::entitlement::Bearer;
+use crate::store::Store;
+use crate::store::sqlite::Sqlite;
+use crate::{Clock, Refusal};
+
+const SECRET: &str = "a key of the tests that has more than 32 bytes";
+
+#[derive(Debug)]
+struct Hands(AtomicU64);
+
+impl Clock for Hands {
+    fn now(&self) -> UnixTime {
+        UnixTime::from_seconds(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// What came, and what is answered in turn; the last again and again.
+struct Listener {
+    came: Mutex<Vec<(HeaderMap, String)>>,
+    answers: Vec<(StatusCode, &'static str)>,
+    asked: AtomicUsize,
+    delay: Duration,
+}
+
+async fn hear(
+    State(listener): State<Arc<Listener>>,
+    headers: HeaderMap,
+    body: Body,
+) -> (StatusCode, &'static str) {
+    let index = listener.asked.fetch_add(1, Ordering::SeqCst);
+    let body = String::from_utf8(body.to_vec()).unwrap();
+    listener.came.lock().unwrap().push((headers, body));
+    tokio::time::sleep(listener.delay).await;
+    listener.answers[index.min(listener.answers.len() - 1)]
+}
+
+async fn listener(
+    folder: &Path,
+    delay: Duration,
+    answers: &[(StatusCode, &'static str)],
+) -> (Arc<Listener>, HookSettings) {
+    let listener = Arc::new(Listener {
+        came: Mutex::default(),
+        answers: answers.to_vec(),
+        asked: AtomicUsize::new(0),
+        delay,
+    });
+    let app = Router::new()
+        .route("/hook", post(hear))
+        .with_state(Arc::clone(&listener));
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let authority = socket.local_addr().unwrap().to_string();
+    tokio::spawn(async move { axum::serve(socket, app).await.unwrap() });
+    let secret = folder.join("secret");
+    std::fs::write(&secret, SECRET).unwrap();
+    let settings = HookSettings {
+        table: "license.test".to_owned(),
+        tls: false,
+        authority,
+        path: "/hook".to_owned(),
+        secret: SecretSource::file(secret),
+        ca_file: folder.join("none"),
+        timeout: Duration::from_millis(500),
+    };
+    (listener, settings)
+}
+
+fn bearer() -> Bearer {
+    Bearer {
+        issuer: "shop".to_owned(),
+        subject: Some("ann".to_owned()),
+        token_id: Some("t1".to_owned()),
+    }
+}
+
+impl Listener {
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    /// The bodies, each with its signature checked; and the ids.
+    fn heard(&self) -> Vec<(String, Value)> {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
+        let came = self.came.lock().unwrap();
+        let heard = came.iter().map(|(headers, body)| {
+            let text = |name| headers[name].to_str().unwrap();
+            let (id, timestamp) = (text("webhook-id"), text("webhook-timestamp"));
+            let signed = format!("{id}.{timestamp}.{body}");
+            let signature = text("webhook-signature").strip_prefix("v1,").unwrap();
+            let signature = STANDARD.decode(signature).unwrap();
+            hmac::verify(&key, signed.as_bytes(), &signature).unwrap();
+            (id.to_owned(), serde_json::from_str(body).unwrap())
+        });
+        heard.collect()
+    }
+}
+
+async fn until(what: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !what() {
+        assert!(Instant::now() < deadline, "it does not come about");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_event_is_told_until_it_was_heard_and_by_one_id() {
+    let folder = tempfile::tempdir().unwrap();
+    let answers = [(StatusCode::BAD_GATEWAY, ""), (StatusCode::NO_CONTENT, "")];
+    let (heard, hook) = listener(folder.path(), Duration::ZERO, &answers).await;
+    let (deaf, deaf_hook) = listener(folder.path(), Duration::ZERO, &answers[1..]).await;
+    let hooks = BTreeMap::from([
+        (
+            "crm".to_owned(),
+            WebhookSettings {
+                hook,
+                events: vec![WebhookEvent::Granted],
+            },
+        ),
+        (
+            "other".to_owned(),
+            WebhookSettings {
+                hook: deaf_hook,
+                events: vec![WebhookEvent::SessionEnded],
+            },
+        ),
+    ]);
+    let store: Arc<dyn Store> =
+        Arc::new(Sqlite::open(&folder.path().join("sessions.db"), 1000).unwrap());
+    let clock = Arc::new(Hands(AtomicU64::new(1_700_000_000)));
+    let (teller, telling) = Teller::open(&hooks, Arc::clone(&store), clock.clone()).unwrap();
+    tokio::spawn(telling.run());
+    let told = Told {
+        kids: vec![KeyId::new([1; 16])],
+        ..Told::new(WebhookEvent::Granted, &bearer(), &"film".parse().unwrap())
+    };
+    teller.tell(told.clone(), clock.now());
+    // Nobody wants to hear that.
+    let refused = Told {
+        event: WebhookEvent::Refused,
+        ..told
+    };
+    teller.tell(refused, clock.now());
+    until(|| heard.asked() == 1).await;
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert_eq!(heard.asked(), 1, "it waits before it tries again");
+    clock.0.fetch_add(2, Ordering::SeqCst);
+    until(|| heard.asked() == 2).await;
+    clock.0.fetch_add(9999, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    let heard = heard.heard();
+    assert_eq!(heard.len(), 2, "once it was heard it is told no more");
+    assert_eq!(heard[0], heard[1], "with one id");
+    let said = json!({
+        "type": "granted",
+        "timestamp": 1_700_000_000,
+        "data": {
+            "issuer": "shop", "subject": "ann", "token_id": "t1", "asset": "film",
+            "kids": [KeyId::new([1; 16])],
+        },
+    });
+    assert_eq!(heard[0].1, said);
+    assert_eq!(deaf.asked(), 0);
+    let left = store.take_events(UnixTime::MAX, UnixTime::MAX, 10);
+    assert_eq!(left.await.unwrap(), []);
+}
+
+async fn judged(authoriser: &Authoriser, asset: &str) -> Result<(), Refusal> {
+    let asset = asset.parse().unwrap();
+    let now = UnixTime::from_seconds(1_700_000_000);
+    let kids = [KeyId::new([1; 16])];
+    authoriser.judge(&bearer(), &asset, &kids, now).await
+}
+
+fn asking(hook: HookSettings, cache: u64, fail_open: bool) -> Authoriser {
+    Authoriser::open(&AuthorisationSettings {
+        hook,
+        cache: Duration::from_secs(cache),
+        fail_open,
+    })
+    .unwrap()
+}
+
+#[tokio::test]
+async fn an_answer_counts_and_is_remembered_for_its_question() {
+    let folder = tempfile::tempdir().unwrap();
+    let answers = [
+        (StatusCode::OK, r#"{"allow": true}"#),
+        (StatusCode::OK, r#"{"allow": false, "why": "unpaid"}"#),
+    ];
+    let (listener, hook) = listener(folder.path(), Duration::ZERO, &answers).await;
+    let authoriser = asking(hook.clone(), 60, false);
+    for _ in 0..3 {
+        assert_eq!(judged(&authoriser, "film").await, Ok(()));
+        let refused = Err(Refusal::NotAuthorised);
+        assert_eq!(judged(&authoriser, "other").await, refused);
+    }
+    assert_eq!(listener.asked(), 2);
+    let question = json!({
+        "issuer": "shop", "subject": "ann", "token_id": "t1", "asset": "film",
+        "kids": [KeyId::new([1; 16])],
+    });
+    assert_eq!(listener.heard()[0].1, question);
+    let forgetful = asking(hook, 0, false);
+    for _ in 0..2 {
+        let refused = Err(Refusal::NotAuthorised);
+        assert_eq!(judged(&forgetful, "film").await, refused);
+    }
+    assert_eq!(listener.asked(), 4);
+}
+
+#[tokio::test]
+async fn whoever_fails_is_left_alone_and_the_rule_stands_in() {
+    let folder = tempfile::tempdir().unwrap();
+    for answer in [
+        (StatusCode::INTERNAL_SERVER_ERROR, r#"{"allow": true}"#),
+        (StatusCode::OK, "nonsense"),
+        (StatusCode::FOUND, r#"{"allow": true}"#),
+    ] {
+        for (fail_open, expected) in [(true, Ok(())), (false, Err(Refusal::AuthoriserUnavailable))]
+        {
+            let (listener, hook) = listener(folder.path(), Duration::ZERO, &[answer]).await;
+            let authoriser = asking(hook, 60, fail_open);
+            for _ in 0..9 {
+                assert_eq!(judged(&authoriser, "film").await, expected);
+            }
+            assert_eq!(listener.asked(), 5, "after that it is left alone");
+        }
+    }
+}
+
+#[tokio::test]
+async fn nobody_waits_longer_than_the_deadline() {
+    let folder = tempfile::tempdir().unwrap();
+    let answer = [(StatusCode::OK, r#"{"allow": true}"#)];
+    let (_listener, hook) = listener(folder.path(), Duration::from_secs(60), &answer).await;
+    let authoriser = asking(hook, 60, false);
+    let began = Instant::now();
+    let refused = Err(Refusal::AuthoriserUnavailable);
+    assert_eq!(judged(&authoriser, "film").await, refused);
+    assert!(began.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn a_short_key_is_refused_and_not_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "hunter2").unwrap();
+    let error = key("license.webhooks.crm", &SecretSource::file(&secret)).unwrap_err();
+    let said = error.to_string();
+    assert!(said.contains("license.webhooks.crm.secret_file"), "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
+}
