@@ -22,11 +22,7 @@ pub use self::terms::*;
 pub use self::upstreams::*;
 
 use crate::address::Address;
-use crate::settings::{
-    CallerRight, Ciphers, ColdReads, ExchangeRight, FairPlayHdcp, Hdcp, HlsClearKey, KeyCipher,
-    KidRule, LogFormat, PackScheme, PlayReadyLevel, StorageMode, System, TokenAlgorithm,
-    TokenShape, TrackLabel, VendorProtocol, WidevineLevel,
-};
+use crate::settings::*;
 use crate::units::{Size, Span};
 
 /// The whole file.
