@@ -1,7 +1,6 @@
 //! `[license.upstreams.NAME]` and `[license.certificates]`: from whom licences of licensed systems come.
 
 use super::*;
-use crate::settings::{UpstreamBody, UpstreamKind};
 
 /// One licence service of the operator's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
