@@ -178,7 +178,7 @@ impl Admin for Handle {
     fn status(&self) -> Outcome<'_, Status> {
         Box::pin(async {
             self.check(Capability::Audit).await?;
-            Ok(self.inner.status().await.map_err(CallError::from)?)
+            Ok(self.inner.status().await)
         })
     }
 

@@ -14,7 +14,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use conf::KeystoreSettings;
-use keystore_client::admin::{CheckpointText, KeyFilter, KeyPage, KeyRecord, PAGE, Status};
+use keystore_client::admin::{CheckpointText, KeyFilter, KeyPage, KeyRecord, PAGE, Status, Stored};
 use keystore_client::{
     Error as CallError, ExportRequest, ExportedKey, Lease, LeaseRequest, LeasedKey, MAX_KEYS,
     SealState,
@@ -478,19 +478,17 @@ impl Inner {
             .send_if_modified(|now| std::mem::replace(now, state) != state);
     }
 
-    pub(crate) async fn status(&self) -> Result<Status, Error> {
-        let (keys, destroyed) = self.store.counts().await?;
-        let rotating = self.rotating().await?;
-        let stale = self.store.stale().await?;
+    pub(crate) async fn status(&self) -> Status {
+        let (stored, store_fault) = match self.stored().await {
+            Ok(stored) => (Some(stored), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
         let head = self.log.head();
-        let root = self.store.root().await?;
         let (audit_bytes, audit_capacity) = self.log.used();
-        Ok(Status {
+        Status {
             state: *self.state.borrow(),
-            keys,
-            destroyed,
-            rotating,
-            stale,
+            stored,
+            store_fault,
             audit_records: head.seq,
             audit_head: head.hex(),
             audit_key: self.log.public_key().map(|key| key.hex()),
@@ -498,11 +496,22 @@ impl Inner {
             audit_capacity,
             memory_locked: (self.unsealed().ok())
                 .map(|unsealed| unsealed.locked() && self.log.locked()),
+            shares: (self.ceremony.peek(Ceremony::progress))
+                .or_else(|| self.gathered.peek(Gathered::progress)),
+        }
+    }
+
+    async fn stored(&self) -> Result<Stored, Error> {
+        let (keys, destroyed) = self.store.counts().await?;
+        let root = self.store.root().await?;
+        Ok(Stored {
+            keys,
+            destroyed,
+            rotating: self.rotating().await?,
+            stale: self.store.stale().await?,
             kept_by: (root.iter().flat_map(|root| &root.sealed))
                 .map(|sealed| sealed.method)
                 .collect(),
-            shares: (self.ceremony.peek(Ceremony::progress))
-                .or_else(|| self.gathered.peek(Gathered::progress)),
         })
     }
 

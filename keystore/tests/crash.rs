@@ -438,7 +438,7 @@ async fn agreed(local: &Local, act: Act) {
 async fn rewrapped(local: &Local) {
     let operator = local.admin(Caller::operator("operator"));
     let done = async {
-        while operator.status().await.unwrap().rotating {
+        while operator.status().await.unwrap().stored.unwrap().rotating {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
@@ -464,7 +464,7 @@ fn check(folder: &Path, work: Work, acknowledged: &Said, killed_at: &str) {
         // Whole: every row opens, the chain holds, and each request's two keys are there or neither.
         let report = operator.verify(None).await.unwrap();
         assert_eq!(report.faults, vec![], "{killed_at}");
-        let destroyed = operator.status().await.unwrap().destroyed;
+        let destroyed = operator.status().await.unwrap().stored.unwrap().destroyed;
         assert_eq!(report.unwrapped + destroyed, report.keys, "{killed_at}");
         assert_eq!(report.keys % 2, 0, "{killed_at}: a request was half kept");
         // Recorded: each acknowledged key stands in the log.

@@ -135,7 +135,15 @@ async fn dual_control_every_act_needs_two_different_operators() {
     let keystore = fresh(&folder).await;
     keystore.lease(0).await.unwrap();
     keystore.anna.rotate_keks(None).await.unwrap();
-    while keystore.anna.status().await.unwrap().rotating {
+    while keystore
+        .anna
+        .status()
+        .await
+        .unwrap()
+        .stored
+        .unwrap()
+        .rotating
+    {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let acts = [
@@ -273,7 +281,15 @@ async fn versioning_a_lowered_floor_takes_old_keys_in_again() {
         .unwrap();
     keystore.anna.rotate_keks(None).await.unwrap();
     let settled = async || {
-        while keystore.anna.status().await.unwrap().rotating {
+        while keystore
+            .anna
+            .status()
+            .await
+            .unwrap()
+            .stored
+            .unwrap()
+            .rotating
+        {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };

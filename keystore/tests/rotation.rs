@@ -52,12 +52,23 @@ impl Opened {
     /// Until all keys are wrapped anew and older KEKs are refused.
     async fn rewrapped(&self, version: u32) {
         let done = async {
-            while self.operator.status().await.unwrap().rotating {
+            while self
+                .operator
+                .status()
+                .await
+                .unwrap()
+                .stored
+                .unwrap()
+                .rotating
+            {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         (tokio::time::timeout(Duration::from_secs(60), done).await).expect("it ends in time");
-        assert_eq!(self.operator.status().await.unwrap().stale, 0);
+        assert_eq!(
+            self.operator.status().await.unwrap().stored.unwrap().stale,
+            0
+        );
         let log = std::fs::read_to_string(self.settings.state_dir.join("audit.log")).unwrap();
         let floor = format!("\"op\":\"floor\",\"tenant\":\"default\",\"version\":{version}");
         assert!(log.contains(&floor));

@@ -44,7 +44,8 @@ async fn nodes_that_ask_for_a_key_at_once_make_it_once() {
     }
     assert_eq!(one.made() + other.made(), 51);
     let status = one.operator.status().await.unwrap();
-    assert_eq!((status.keys, status.destroyed), (51, 0));
+    let stored = status.stored.as_ref().unwrap();
+    assert_eq!((stored.keys, stored.destroyed), (51, 0));
     // Each has a log, and a key that signs it, of its own.
     one.in_order().await;
     other.in_order().await;
@@ -91,7 +92,7 @@ async fn one_node_rotates_while_the_other_serves() {
         assert_eq!(keks[0].version, version);
         let rewrapped = async || {
             let status = one.operator.status().await.unwrap();
-            (!status.rotating).then_some(())
+            (!status.stored.unwrap().rotating).then_some(())
         };
         soon(rewrapped).await;
     }
@@ -223,6 +224,11 @@ async fn a_database_that_is_down_is_survived_for_a_while() {
     let why = unavailable(one.lease(100..101).await);
     assert!(why.contains("database"), "{why}");
     unavailable(other.lease(0..1).await);
+    // An operator is told what is known without it, and why that is not all.
+    let status = one.operator.status().await.unwrap();
+    assert_eq!((status.state, status.stored), (SealState::Unsealed, None));
+    assert!(status.store_fault.unwrap().contains("database"));
+    assert!(status.audit_records > 0 && status.memory_locked.is_some());
     assert!(one.rotate_root().await.is_err());
     assert!(one.operator.key_destroy(known[0].key_id).await.is_err());
     // Refused at once, not each after its own timeout.
@@ -234,6 +240,8 @@ async fn a_database_that_is_down_is_survived_for_a_while() {
     // The emergency brake needs no database.
     other.operator.seal().await.unwrap();
     assert_eq!(*other.local.seal_state().borrow(), SealState::Sealed);
+    let status = other.operator.status().await.unwrap();
+    assert_eq!((status.state, status.stored), (SealState::Sealed, None));
     tokio::time::sleep(Duration::from_secs(7).saturating_sub(began.elapsed())).await;
     unavailable(one.lease(0..4).await);
 
@@ -246,6 +254,8 @@ async fn a_database_that_is_down_is_survived_for_a_while() {
         node.in_order().await;
     }
     assert_eq!(one.made() + other.made(), 5);
+    let status = one.operator.status().await.unwrap();
+    assert_eq!((status.stored.unwrap().keys, status.store_fault), (5, None));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

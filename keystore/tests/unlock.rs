@@ -57,7 +57,7 @@ async fn a_systemd_credential_unseals_at_the_start() {
     let local = open(&settings).await;
     assert_eq!(state(&local), SealState::Unsealed);
     let status = operator(&local).status().await.unwrap();
-    assert_eq!(status.kept_by, [UnlockMethod::Key]);
+    assert_eq!(status.stored.unwrap().kept_by, [UnlockMethod::Key]);
     drop(local);
     let local = open(&settings).await;
     assert_eq!(state(&local), SealState::Unsealed);
@@ -143,7 +143,8 @@ async fn each_way_opens_the_same_root_alone() {
         UnlockMethod::Key,
         UnlockMethod::Shares,
     ];
-    assert!(all.iter().all(|method| status.kept_by.contains(method)));
+    let kept_by = status.stored.unwrap().kept_by;
+    assert!(all.iter().all(|method| kept_by.contains(method)));
     for way in 0..3 {
         admin.seal().await.unwrap();
         match way {
@@ -256,8 +257,11 @@ async fn a_rotated_root_is_kept_in_every_way_that_the_old_one_was() {
         UnlockMethod::Key,
         UnlockMethod::Transit,
     ];
-    assert_eq!(admin.status().await.unwrap().kept_by.len(), ways.len());
-    let rotated = admin.rotate_root(None, None).await.unwrap();
+    assert_eq!(
+        admin.status().await.unwrap().stored.unwrap().kept_by.len(),
+        ways.len()
+    );
+    let rotated = admin.rotate_root(None, None, None).await.unwrap();
     assert_eq!(rotated, RotatedRoot::Version(2));
     for way in ways {
         admin.seal().await.unwrap();
@@ -350,7 +354,7 @@ async fn a_root_of_before_there_were_several_ways_opens() {
         .await
         .unwrap();
     let status = operator(&local).status().await.unwrap();
-    assert_eq!(status.kept_by, [UnlockMethod::Passphrase]);
+    assert_eq!(status.stored.unwrap().kept_by, [UnlockMethod::Passphrase]);
 }
 
 async fn by_transit(folder: &Path) -> (Service, KeystoreSettings) {
@@ -370,7 +374,7 @@ async fn a_transit_service_unseals_over_https() {
     assert_eq!(state(&local), SealState::Unsealed);
     let admin = operator(&local);
     assert_eq!(
-        admin.status().await.unwrap().kept_by,
+        admin.status().await.unwrap().stored.unwrap().kept_by,
         [UnlockMethod::Transit]
     );
     // Encrypted once and read back, then decrypted once more; a licence asks nothing.
@@ -440,7 +444,16 @@ async fn a_root_that_a_transit_service_would_not_give_back_is_not_kept() {
     service.becomes(Mood::AnotherKey);
     let local = open(&settings).await;
     assert_eq!(state(&local), SealState::Uninitialised);
-    assert_eq!(operator(&local).status().await.unwrap().kept_by, []);
+    assert_eq!(
+        operator(&local)
+            .status()
+            .await
+            .unwrap()
+            .stored
+            .unwrap()
+            .kept_by,
+        []
+    );
 }
 
 #[tokio::test]

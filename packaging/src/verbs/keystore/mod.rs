@@ -11,7 +11,8 @@ use clap::Subcommand;
 use keystore::audit::Checkpoint;
 use keystore_client::SealState;
 use keystore_client::admin::{
-    Act, Acted, Admin, Keeping, KekVersion, Progress, RotatedRoot, SharePlan, Status, UnlockMethod,
+    Act, Acted, Admin, Keeping, KekVersion, Progress, RotatedRoot, SharePlan, Status, Stored,
+    UnlockMethod,
 };
 use keystore_client::socket::AdminSocket;
 use secrecy::SecretString;
@@ -405,8 +406,9 @@ pub(crate) fn run(args: Args, output: Output) -> Result<(), Failure> {
                 ..
             } => {
                 let keepers = shares.keepers(output)?;
-                let kept_by = keystore.status().await?.kept_by;
-                let typed = kept_by.contains(&UnlockMethod::Passphrase)
+                let kept_by = keystore.status().await?.stored.map(|stored| stored.kept_by);
+                let under_one = kept_by.is_some_and(|by| by.contains(&UnlockMethod::Passphrase));
+                let typed = under_one
                     && (passphrase.passphrase_file.is_some() || settings.passphrase.is_none());
                 let passphrase = typed.then(|| passphrase.read(false)).transpose()?;
                 let root = match keystore.rotate_root(shares.plan(), passphrase).await? {
@@ -538,32 +540,45 @@ fn status_text(status: &Status) -> String {
         SealState::Unsealed => "unsealed",
         SealState::Unreachable => "unreachable",
     };
-    let rotation = match status.rotating {
-        true => format!("under way: {} keys are left", status.stale),
-        false => "-".to_owned(),
-    };
     let locked = match status.memory_locked {
         Some(true) => "locked: never swapped",
         Some(false) => "NOT locked: may be swapped (raise LimitMEMLOCK)",
         None => "-",
     };
-    let kept_by: Vec<_> = (status.kept_by.iter())
-        .map(|method| method.as_str())
-        .collect();
     let shares = (status.shares.as_ref()).map_or_else(String::new, |progress| {
         format!("\nshares         {}", ceremony::progress_text(progress))
     });
+    let stored = match &status.stored {
+        Some(stored) => stored_text(stored),
+        None => format!(
+            "store          {}",
+            status.store_fault.as_deref().unwrap_or("-")
+        ),
+    };
     format!(
-        "state          {state}\nkept by        {}{shares}\nkeys           {} usable, {} destroyed\nrotation       {rotation}\n\
-         key memory     {locked}\naudit records  {}, {} of {} bytes\naudit head     {}\naudit key      {}",
-        kept_by.join(", "),
-        status.keys,
-        status.destroyed,
+        "state          {state}{shares}\n{stored}\nkey memory     {locked}\n\
+         audit records  {}, {} of {} bytes\naudit head     {}\naudit key      {}",
         status.audit_records,
         status.audit_bytes,
         status.audit_capacity,
         status.audit_head,
         status.audit_key.as_deref().unwrap_or("-")
+    )
+}
+
+fn stored_text(stored: &Stored) -> String {
+    let rotation = match stored.rotating {
+        true => format!("under way: {} keys are left", stored.stale),
+        false => "-".to_owned(),
+    };
+    let kept_by: Vec<_> = (stored.kept_by.iter())
+        .map(|method| method.as_str())
+        .collect();
+    format!(
+        "kept by        {}\nkeys           {} usable, {} destroyed\nrotation       {rotation}",
+        kept_by.join(", "),
+        stored.keys,
+        stored.destroyed
     )
 }
 
