@@ -16,7 +16,7 @@ use ring::digest::{Context, SHA256};
 use subtle::ConstantTimeEq as _;
 
 use crate::audit::{Event, Room};
-use crate::budget::Fingerprint;
+use crate::budget::{Fingerprint, Spender};
 use crate::capability::{Caller, Capability};
 use crate::error::{Error, ErrorKind};
 use crate::keyring::Keyring;
@@ -46,12 +46,13 @@ impl Inner {
         } = request;
         let asked = keys.iter().map(|key| (key.key_id, &key.usage));
         check(&tenant, &partner, asked)?;
+        let spender = Spender::serving(caller, &partner);
         if !caller.may_with(Capability::Exchange, &tenant, &asset) {
-            return Err(self.deny(caller, Capability::Exchange, Some(&asset)).await);
+            return Err(self.deny(spender, Capability::Exchange, Some(&asset)).await);
         }
         let unsealed = self.unsealed()?;
         let spent = keys.iter().map(|key| Fingerprint::of_id(&key.key_id));
-        self.spend(caller, spent).await?;
+        self.spend(spender, spent).await?;
         let place = Place {
             tenant: &tenant,
             asset: &asset,
@@ -86,8 +87,9 @@ impl Inner {
         } = request;
         check_tenant(&tenant)?;
         check_partner(&partner)?;
+        let spender = Spender::serving(caller, &partner);
         if !caller.may_with(Capability::Exchange, &tenant, &asset) {
-            return Err(self.deny(caller, Capability::Exchange, Some(&asset)).await);
+            return Err(self.deny(spender, Capability::Exchange, Some(&asset)).await);
         }
         let unsealed = self.unsealed()?;
         let mut rows = (self.store)
@@ -100,7 +102,7 @@ impl Inner {
         }
         rows.retain(|row| scheme.is_none_or(|scheme| row.context.scheme == scheme));
         let spent = rows.iter().map(|row| Fingerprint::of_id(&row.key_id));
-        self.spend(caller, spent).await?;
+        self.spend(spender, spent).await?;
         let keys = self.given(&unsealed, &rows).await?;
         let elsewhere = (rows.iter()).filter(|row| row.context.generation.is_elsewhere());
         let elsewhere = elsewhere.map(|row| row.key_id).collect();
@@ -127,12 +129,13 @@ impl Inner {
         } = request;
         let brought = keys.iter().map(|key| (key.head.key_id, &key.head.usage));
         check(&tenant, &partner, brought)?;
+        let spender = Spender::serving(caller, &partner);
         if !caller.may_with(Capability::Deposit, &tenant, &asset) {
-            return Err(self.deny(caller, Capability::Deposit, Some(&asset)).await);
+            return Err(self.deny(spender, Capability::Deposit, Some(&asset)).await);
         }
         let unsealed = self.unsealed()?;
         let spent = (keys.iter()).map(|key| Fingerprint::of_id(&key.head.key_id));
-        self.spend(caller, spent).await?;
+        self.spend(spender, spent).await?;
         let place = Place {
             tenant: &tenant,
             asset: &asset,

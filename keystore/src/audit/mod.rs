@@ -254,6 +254,9 @@ pub enum Event {
         limit: &'static str,
         /// How much that is.
         of: u32,
+        /// The partner of key exchange whose budget it was, if it was one's.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        partner: Option<String>,
     },
     /// A machine gets nothing any more.
     RevokeNode {
