@@ -160,11 +160,13 @@ impl Admin for Handle {
         &self,
         shares: Option<SharePlan>,
         passphrase: Option<SecretString>,
+        new_passphrase: Option<SecretString>,
     ) -> Outcome<'_, RotatedRoot> {
         Box::pin(async move {
             self.check(Capability::Operate).await?;
             let name = self.caller.name();
-            Ok(Inner::rotate_root(&self.inner, name, shares, passphrase).await?)
+            let rotated = Inner::rotate_root(&self.inner, name, shares, passphrase, new_passphrase);
+            Ok(rotated.await?)
         })
     }
 

@@ -128,7 +128,7 @@ async fn nothing_at_rest_in_clear() {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     operator
-        .rotate_root(None, Some(PASSPHRASE.into()))
+        .rotate_root(None, Some(PASSPHRASE.into()), None)
         .await
         .unwrap();
     keys.extend(keks(&local, &identity).await);

@@ -218,7 +218,7 @@ async fn backup_and_restore_a_drill_on_an_empty_machine() {
     found.lease("default", KEYS..KEYS + 1).await.unwrap();
     found
         .anna
-        .rotate_root(None, Some(PASSPHRASE.into()))
+        .rotate_root(None, Some(PASSPHRASE.into()), None)
         .await
         .unwrap();
     let settings = found.settings.clone();
@@ -420,7 +420,7 @@ async fn a_backup_is_refused_to_no_recipient_and_spoilt_by_a_rotation() {
     let id = (keystore.anna.backup(vec![recipient.clone()]).await).unwrap();
     (keystore
         .anna
-        .rotate_root(None, Some(PASSPHRASE.into()))
+        .rotate_root(None, Some(PASSPHRASE.into()), None)
         .await)
         .unwrap();
     let outcome = loop {

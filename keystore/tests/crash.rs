@@ -397,7 +397,7 @@ fn child() {
         if work == Work::Rotation.as_str() {
             operator.rotate_keks(None).await.unwrap();
             operator
-                .rotate_root(None, Some(PASSPHRASE.into()))
+                .rotate_root(None, Some(PASSPHRASE.into()), None)
                 .await
                 .unwrap();
             rewrapped(&local).await;

@@ -480,7 +480,7 @@ async fn destroy_of_a_tenant_leaves_no_key_and_lets_none_be_made() {
     keystore.anna.rotate_keks(None).await.unwrap();
     keystore
         .anna
-        .rotate_root(None, Some(PASSPHRASE.into()))
+        .rotate_root(None, Some(PASSPHRASE.into()), None)
         .await
         .unwrap();
     keystore.in_order().await;

@@ -187,12 +187,12 @@ async fn shares_are_dealt_anew_by_two_operators_and_the_old_ones_open_nothing() 
     anna.init_with(keeping, passphrase()).await.unwrap();
     let lost = deal_all(&anna, 3).await;
 
-    let without = anna.rotate_root(None, passphrase()).await;
+    let without = anna.rotate_root(None, passphrase(), None).await;
     assert!(
         matches!(without, Err(AdminError::Refused(_))),
         "{without:?}"
     );
-    let mistyped = anna.rotate_root(Some(plan(5, 3)), Some("correct horsf".into()));
+    let mistyped = anna.rotate_root(Some(plan(5, 3)), Some("correct horsf".into()), None);
     assert!(matches!(mistyped.await, Err(AdminError::WrongPassphrase)));
     let directly = anna.act(Act::DealShares(plan(5, 3))).await;
     assert!(
@@ -201,14 +201,14 @@ async fn shares_are_dealt_anew_by_two_operators_and_the_old_ones_open_nothing() 
     );
 
     let RotatedRoot::Waits(approval) =
-        (anna.rotate_root(Some(plan(5, 3)), passphrase()).await).unwrap()
+        (anna.rotate_root(Some(plan(5, 3)), passphrase(), None).await).unwrap()
     else {
         panic!("one operator is not enough");
     };
     assert!(anna.approve(approval.id.clone()).await.is_err());
     berta.approve(approval.id).await.unwrap();
     let RotatedRoot::Dealing(dealing) =
-        (anna.rotate_root(Some(plan(5, 3)), passphrase()).await).unwrap()
+        (anna.rotate_root(Some(plan(5, 3)), passphrase(), None).await).unwrap()
     else {
         panic!("two operators are enough");
     };
@@ -220,12 +220,14 @@ async fn shares_are_dealt_anew_by_two_operators_and_the_old_ones_open_nothing() 
     assert!(anna.unseal_share(lost[1].clone()).await.unwrap().done);
     assert!(anna.confirm_share(first).await.is_err());
 
-    let waits = anna.rotate_root(Some(plan(5, 3)), passphrase()).await;
+    let waits = anna.rotate_root(Some(plan(5, 3)), passphrase(), None).await;
     let RotatedRoot::Waits(approval) = waits.unwrap() else {
         panic!("an approval is used once");
     };
     berta.approve(approval.id).await.unwrap();
-    (anna.rotate_root(Some(plan(5, 3)), passphrase()).await).unwrap();
+    // With the shares the passphrase can be changed, too.
+    let new = Some("battery staple".into());
+    (anna.rotate_root(Some(plan(5, 3)), passphrase(), new).await).unwrap();
     let dealt = deal_all(&anna, 5).await;
     assert_eq!(anna.verify(None).await.unwrap().faults, vec![]);
     anna.seal().await.unwrap();
@@ -237,7 +239,9 @@ async fn shares_are_dealt_anew_by_two_operators_and_the_old_ones_open_nothing() 
     assert_eq!(state(&local), SealState::Unsealed);
     // The other ways open the new root, too.
     anna.seal().await.unwrap();
-    anna.unseal("correct horse".into()).await.unwrap();
+    let old = anna.unseal("correct horse".into()).await;
+    assert!(matches!(old, Err(AdminError::WrongPassphrase)), "{old:?}");
+    anna.unseal("battery staple".into()).await.unwrap();
     anna.seal().await.unwrap();
     anna.unseal_by(UnlockMethod::Key).await.unwrap();
     assert_eq!(anna.verify(None).await.unwrap().faults, vec![]);
@@ -271,17 +275,48 @@ async fn a_rotated_root_is_kept_in_every_way_that_the_old_one_was() {
     drop(admin);
     drop(local);
 
+    // A new passphrase takes the place of the configured one, and the other ways stay.
+    let local = open(&settings).await;
+    let admin = operator(&local);
+    let changed = admin.rotate_root(None, None, Some("battery staple".into()));
+    assert_eq!(changed.await.unwrap(), RotatedRoot::Version(3));
+    admin.seal().await.unwrap();
+    let stale = admin.unseal_by(UnlockMethod::Passphrase).await;
+    assert!(stale.is_err(), "the file still has the old one");
+    for way in [UnlockMethod::Key, UnlockMethod::Transit] {
+        admin.seal().await.unwrap();
+        admin.unseal_by(way).await.unwrap();
+    }
+    settings.passphrase = Some(secret(folder.path(), "passphrase", b"battery staple"));
+    drop(admin);
+    drop(local);
+
     // What is not configured any more cannot be sealed anew: the old root stays.
     settings.transit = None;
     let local = open(&settings).await;
     let admin = operator(&local);
-    let refused = admin.rotate_root(None, None).await;
+    let refused = admin.rotate_root(None, None, None).await;
     assert!(
         matches!(refused, Err(AdminError::Refused(_))),
         "{refused:?}"
     );
     admin.seal().await.unwrap();
     admin.unseal_by(UnlockMethod::Key).await.unwrap();
+    drop(admin);
+    drop(local);
+
+    // Nor is there a passphrase to change where none keeps the root.
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = testing::settings(folder.path());
+    settings.key = Some(secret(folder.path(), "key", &[7; 32]));
+    settings.init_at_start = true;
+    let admin = operator(&open(&settings).await);
+    let refused = admin.rotate_root(None, None, Some("battery staple".into()));
+    let error = refused.await.unwrap_err();
+    assert!(
+        error.to_string().contains("not kept under a passphrase"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

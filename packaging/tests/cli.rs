@@ -561,6 +561,22 @@ fn the_daemon_is_sealed_until_it_is_unsealed_and_drains_on_sigterm() {
         passphrase,
     ]));
     assert_eq!(rotated["root"], 2);
+    let changed = folder.path().join("new-passphrase");
+    std::fs::write(&changed, "battery staple\n").unwrap();
+    let rotated = json(&verb(&[
+        "keystore",
+        "rotate",
+        "--root",
+        "--passphrase-file",
+        passphrase,
+        "--new-passphrase-file",
+        changed.to_str().unwrap(),
+    ]));
+    assert_eq!(rotated["root"], 3);
+    assert_eq!(code(&verb(&["keystore", "seal"])), 0);
+    let with = |file: &str| code(&verb(&["keystore", "unseal", "--passphrase-file", file]));
+    assert_ne!(with(passphrase), 0);
+    assert_eq!(with(changed.to_str().unwrap()), 0);
     offline_audit::verify(
         &verb,
         &folder.path().join("keystore/audit.log"),
@@ -596,7 +612,7 @@ fn the_daemon_is_sealed_until_it_is_unsealed_and_drains_on_sigterm() {
         ])),
         1
     );
-    let typed = fs::read_to_string(passphrase).unwrap();
+    let typed = fs::read_to_string(changed).unwrap();
     let unsealed = run_with_input(&["keystore", "unseal", "-c", config], &typed);
     assert_eq!(
         code(&unsealed),

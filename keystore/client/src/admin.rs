@@ -78,17 +78,19 @@ pub trait Admin: Send + Sync {
     fn seal(&self) -> Outcome<'_, ()>;
 
     /// Puts a new root in the place of the old one, kept in the same ways, and wraps all KEKs under it. Keys are served
-    /// all the while. A root that is kept under a passphrase needs that again, unless it is configured. New shares need
-    /// two operators, and the old root stays until each was dealt and read back ([`Admin::deal_share`],
+    /// all the while. A root that is kept under a passphrase needs that again, unless it is configured; a new passphrase
+    /// takes its place where one is given. New shares need two operators, and the old root stays until each was dealt and read back ([`Admin::deal_share`],
     /// [`Admin::confirm_share`]); the old shares then open nothing any more.
     ///
     /// # Errors
     /// [`AdminError::WrongPassphrase`]; [`Error::Sealed`]; [`AdminError::Refused`] where it is kept by shares and `shares`
-    /// does not say how many there are to be, or where a way of keeping it is not configured any more.
+    /// does not say how many there are to be, where a way of keeping it is not configured any more, or where a new
+    /// passphrase is given for a root that is not kept under one, or is too short or too long.
     fn rotate_root(
         &self,
         shares: Option<SharePlan>,
         passphrase: Option<SecretString>,
+        new_passphrase: Option<SecretString>,
     ) -> Outcome<'_, RotatedRoot>;
 
     /// Makes a new KEK for a tenant, or for every one. Keys are wrapped anew under it in the background, while they are

@@ -176,6 +176,9 @@ pub enum Event {
     RotateRoot {
         /// Its version.
         version: u32,
+        /// Whether another passphrase opens it than opened the old one.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        new_passphrase: bool,
     },
     /// A tenant's new keys are wrapped by a new KEK from now on, and all others are wrapped anew.
     RotateKek {

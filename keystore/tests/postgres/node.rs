@@ -69,7 +69,7 @@ impl Node {
     pub async fn rotate_root(&self) -> Result<u32, AdminError> {
         match (self
             .operator
-            .rotate_root(None, Some(PASSPHRASE.into())))
+            .rotate_root(None, Some(PASSPHRASE.into()), None))
         .await?
         {
             RotatedRoot::Version(version) => Ok(version),

@@ -63,7 +63,8 @@ enum Verb {
     #[command(
         after_help = "Keys are wrapped anew in the background, and keep their ids and bytes. `castellum keystore \
                       status` says when older versions are refused.\n\n\
-                      Example:\n  castellum keystore rotate --tenant default"
+                      Example:\n  castellum keystore rotate --tenant default\n  \
+                      castellum keystore rotate --root --new-passphrase"
     )]
     Rotate {
         /// Make a new root, kept in the same ways; its passphrase is asked for unless it is configured
@@ -74,6 +75,8 @@ enum Verb {
         tenant: Option<String>,
         #[command(flatten)]
         passphrase: Passphrase,
+        #[command(flatten)]
+        new_passphrase: NewPassphrase,
         #[command(flatten)]
         shares: Shares,
     },
@@ -232,6 +235,30 @@ struct Passphrase {
     /// Read the passphrase from this file; without it, from standard input
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+struct NewPassphrase {
+    /// Keep the new root under another passphrase, which is asked for after the old one
+    #[arg(long, requires = "root")]
+    new_passphrase: bool,
+    /// Keep the new root under the passphrase in this file
+    #[arg(long, value_name = "FILE", requires = "root")]
+    new_passphrase_file: Option<PathBuf>,
+}
+
+impl NewPassphrase {
+    fn read(self) -> Result<Option<SecretString>, Failure> {
+        let Self {
+            new_passphrase: asked_for,
+            new_passphrase_file: file,
+        } = self;
+        let wanted = asked_for || file.is_some();
+        let passphrase = Passphrase {
+            passphrase_file: file,
+        };
+        (wanted.then(|| passphrase.ask("New passphrase: ", true))).transpose()
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -402,6 +429,7 @@ pub(crate) fn run(args: Args, output: Output) -> Result<(), Failure> {
             Verb::Rotate {
                 root: true,
                 passphrase,
+                new_passphrase,
                 shares,
                 ..
             } => {
@@ -411,7 +439,9 @@ pub(crate) fn run(args: Args, output: Output) -> Result<(), Failure> {
                 let typed = under_one
                     && (passphrase.passphrase_file.is_some() || settings.passphrase.is_none());
                 let passphrase = typed.then(|| passphrase.read(false)).transpose()?;
-                let root = match keystore.rotate_root(shares.plan(), passphrase).await? {
+                let new_passphrase = new_passphrase.read()?;
+                let rotated = keystore.rotate_root(shares.plan(), passphrase, new_passphrase);
+                let root = match rotated.await? {
                     RotatedRoot::Version(version) => Some(version),
                     RotatedRoot::Waits(approval) => return wait(approval, output).map(drop),
                     RotatedRoot::Dealing(dealing) => {
@@ -585,6 +615,10 @@ fn stored_text(stored: &Stored) -> String {
 impl Passphrase {
     /// Reads the passphrase: from the file, or one line of standard input, which a terminal does not show.
     fn read(&self, twice: bool) -> Result<SecretString, Failure> {
+        self.ask("Passphrase: ", twice)
+    }
+
+    fn ask(&self, question: &str, twice: bool) -> Result<SecretString, Failure> {
         keystore::harden_process();
         let bytes = match &self.passphrase_file {
             Some(path) => conf::SecretSource::file(path)
@@ -596,7 +630,7 @@ impl Passphrase {
                     )
                 })?,
             None if io::stdin().is_terminal() => {
-                let first = prompt("Passphrase: ")?;
+                let first = prompt(question)?;
                 if twice && *prompt("The same again: ")? != *first {
                     return Err(Failure::usage("the two passphrases differ"));
                 }
