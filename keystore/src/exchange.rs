@@ -4,6 +4,7 @@
 //! ever; a key that others encrypt with in counter mode is never used here; and an exchanged key that is used here
 //! belongs to the first content that asks for it.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use keystore_client::exchange::{
@@ -302,6 +303,8 @@ impl Inner {
         found: &mut [Option<KeyRow>],
     ) -> Result<Vec<KeyId>, CallError> {
         let mut claimed_now = Vec::new();
+        // Each asset's once: a title with a long history has many.
+        let mut used_here: HashMap<(&str, &AssetId), Vec<KeyRow>> = HashMap::new();
         for (context, found) in contexts.iter().zip(found.iter_mut()) {
             if found.is_some() {
                 continue;
@@ -334,7 +337,11 @@ impl Inner {
             if found.is_some() {
                 continue;
             }
-            let rows = self.used_here(&context.tenant, &context.asset).await?;
+            let KeyContext { tenant, asset, .. } = context;
+            let rows = match used_here.entry((tenant, asset)) {
+                Entry::Occupied(rows) => rows.into_mut(),
+                Entry::Vacant(place) => place.insert(self.used_here(tenant, asset).await?),
+            };
             let other = rows.iter().find(|row| {
                 row.context.generation.is_exchanged_for_here()
                     && (row.context.label, row.context.scheme) == (context.label, context.scheme)
