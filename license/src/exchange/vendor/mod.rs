@@ -119,7 +119,7 @@ impl Vendors {
     /// them the old order stands, and a renewal that failed is gone on with by the next one.
     ///
     /// # Errors
-    /// [`FetchError`] says which; nothing was kept then.
+    /// [`FetchError`] says which; nothing was kept then, unless it is the order that could not be written down.
     pub async fn fetch(&self, asset: &AssetId, renew: bool) -> Result<Fetched, FetchError> {
         let _turn = self.under_way.lock().await;
         let begun = Instant::now();
