@@ -4,11 +4,16 @@
 //! default; a key without one is not set unless it is written.
 
 mod defaults;
+mod exchange;
+mod license;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::exchange::*;
+pub use self::license::*;
 
 use crate::address::Address;
 use crate::settings::{
@@ -171,186 +176,6 @@ pub struct CacheDocument {
     pub layouts: Size,
     /// Rendered manifests. Default `"64MiB"`.
     pub manifests: Size,
-}
-
-/// The license role.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LicenseDocument {
-    /// The base of licence URLs in manifests, as players reach it. Default `"https://localhost:8444"`.
-    pub public_url: String,
-    /// A self-signed certificate. Default `"/var/lib/castellum/license"`.
-    pub state_dir: PathBuf,
-    /// Worker threads; 0 takes one for each processor. Default `0`.
-    pub workers: usize,
-    /// The request header that carries the token. In `Authorization` it stands after `Bearer`. Default `"Authorization"`.
-    pub token_header: String,
-    /// HTTP/1.1, /2 and /3 over TLS.
-    pub tls: LicenseTlsDocument,
-    /// HTTP/1.1 and h2c, behind a TLS terminator.
-    pub plain: LicensePlainDocument,
-    /// Health and metrics, when the role runs in a process of its own.
-    pub admin: LicenseAdminDocument,
-    /// Bounds of what clients may ask at once.
-    pub limits: LicenseLimitsDocument,
-    /// Who may say what a viewer is entitled to, each a `[[license.issuers]]`. Without one, every token is refused. Default `[]`.
-    pub issuers: Vec<IssuerDocument>,
-    /// Key exchange with other vendors' encryptors and licence servers: SPEKE 1.0, 2.0 and 2.1 at `/speke/v1.0` and `/speke/v2.0`, CPIX documents at `/cpix/CONTENT-ID`.
-    pub exchange: ExchangeDocument,
-}
-
-/// The licence server's TLS listener.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LicenseTlsDocument {
-    /// Address and port, or `off`. Default `"[::]:8444"`.
-    pub listen: Address,
-    /// HTTP/3 on the UDP port of the same number. Default `true`.
-    pub h3: bool,
-    /// The certificate chain in PEM, leaf first. Without one, a self-signed certificate is made in `state_dir`.
-    pub certificate: Option<PathBuf>,
-    /// The file of its private key, in PEM.
-    pub key_file: Option<PathBuf>,
-    /// The systemd credential that is its private key, instead of `key_file`.
-    pub key_credential: Option<String>,
-}
-
-/// The licence server's plain listener.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LicensePlainDocument {
-    /// Address and port, or `off`. Default `"off"`.
-    pub listen: Address,
-}
-
-/// The licence server's admin listener.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LicenseAdminDocument {
-    /// Address and port, or `off`. Default `"127.0.0.1:9091"`.
-    pub listen: Address,
-    /// Names by which it may be addressed besides `localhost` and its own address. Default `[]`.
-    pub hosts: Vec<String>,
-}
-
-/// The licence server's limits.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LicenseLimitsDocument {
-    /// A request's whole header section. Default `"16KiB"`.
-    pub header: Size,
-    /// From the first byte of a header section to its last. Default `"5s"`.
-    pub header_timeout: Span,
-    /// A connection with nothing in flight is closed after this. Default `"1m"`.
-    pub idle_timeout: Span,
-    /// A licence request. Default `"64KiB"`.
-    pub body: Size,
-    /// Open connections. Default `10000`.
-    pub connections: usize,
-    /// Requests whose response is not yet wholly sent; above it, 503 with `Retry-After`. Default `1024`.
-    pub in_flight: usize,
-    /// Concurrent streams of one h2 or h3 connection. Default `128`.
-    pub streams: u32,
-}
-
-/// One issuer of entitlement tokens.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct IssuerDocument {
-    /// Its name in logs and audit records. Required.
-    pub name: Option<String>,
-    /// The `iss` claim. Required.
-    pub issuer: Option<String>,
-    /// The `aud` claim. Required.
-    pub audience: Option<String>,
-    /// The `kid` that a token's header may name. A token that names another is not this issuer's.
-    pub key_id: Option<String>,
-    /// `HS256`, `ES256` or `EdDSA`: the one algorithm that the key is used with, whatever a token says. Required.
-    pub algorithm: Option<TokenAlgorithm>,
-    /// The file of the key. HS256: the secret, at least 32 bytes; ES256 and EdDSA: the public key in PEM.
-    pub key_file: Option<PathBuf>,
-    /// The systemd credential that is the key, instead of `key_file`.
-    pub key_credential: Option<String>,
-}
-
-/// Key exchange.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ExchangeDocument {
-    /// Answers at these URLs. The keystore must also allow it: see `exchange` and `deposit` in `keystore.callers`. Default `false`.
-    pub enabled: bool,
-    /// A request's document. Default `"1MiB"`.
-    pub body: Size,
-    /// This server's own certificate (PEM, RSA of at least 2048 bits), to which partners encrypt the keys that they bring.
-    pub recipient_certificate: Option<PathBuf>,
-    /// The file of its private key, PKCS#8 in PEM.
-    pub recipient_key_file: Option<PathBuf>,
-    /// The systemd credential that is its private key, instead of `recipient_key_file`.
-    pub recipient_key_credential: Option<String>,
-    /// Who may exchange keys, by name. Each is known by a client certificate or a secret.
-    pub callers: BTreeMap<String, ExchangeCallerDocument>,
-    /// Other vendors' key servers, by name, from which keys are ordered by SPEKE (`castellum key fetch ASSET`).
-    pub vendors: BTreeMap<String, VendorDocument>,
-}
-
-/// One partner in key exchange.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ExchangeCallerDocument {
-    /// Any of `speke` (have keys made under ids that it chooses, and get them), `export` (get all keys of an asset in a CPIX document) and `import` (bring keys of its own in one). Required.
-    pub may: Option<Vec<ExchangeRight>>,
-    /// The assets for which it may: their names are the content ids of documents; `*` is all. Required.
-    pub assets: Option<Vec<String>>,
-    /// Its TLS client certificates in PEM, each trusted byte for byte, whoever issued it. Default `[]`.
-    pub certificate_files: Vec<PathBuf>,
-    /// The file of its secret, at least 16 bytes, sent as `Bearer` or as the password of `Basic` under the caller's name.
-    pub secret_file: Option<PathBuf>,
-    /// The systemd credential that is its secret, instead of `secret_file`.
-    pub secret_credential: Option<String>,
-    /// The enrolled certificates (PEM, RSA of at least 2048 bits) to which keys are encrypted for it. A document's own certificates count only if they are among these. Default `[]`.
-    pub recipient_files: Vec<PathBuf>,
-    /// What content keys are encrypted with for it, under the document's key: `aes-cbc`, as CPIX has it, or `aes-kw` (RFC 3394), for those who take that. Default `"aes-cbc"`.
-    pub key_cipher: KeyCipher,
-    /// Lets keys leave for it, and come from it, in documents that are not encrypted: they are then as safe as the connection. Default `false`.
-    pub danger_clear: bool,
-    /// Encrypts keys to certificates that merely come with a request. Whoever may send requests can then read the keys. Default `false`.
-    pub danger_unenrolled: bool,
-}
-
-/// A key server of another vendor.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct VendorDocument {
-    /// Where it answers SPEKE, in full: `https`, or `http` on this host's loopback. No redirect is followed. Required.
-    pub url: Option<String>,
-    /// `speke-1.0`, `speke-2.0` or `speke-2.1`. In 1.0 each key is ordered in a request of its own. Default `"speke-2.0"`.
-    pub protocol: VendorProtocol,
-    /// The assets whose keys come from it: their names are the content ids; `*` is all that no other vendor names. No key is made here for them, as if `keystore.external_assets` named them. Required.
-    pub assets: Option<Vec<String>>,
-    /// The tracks that get a key each. Default `["SD", "HD", "AUDIO"]`.
-    pub labels: Vec<TrackLabel>,
-    /// `cbcs`, `cenc` or both: each has keys of its own. Default `["cbcs"]`.
-    pub schemes: Vec<PackScheme>,
-    /// The systems that are named in orders; what comes back for them is checked and not used. FairPlay is named in `cbcs` only. Default `["widevine", "playready", "fairplay"]`.
-    pub systems: Vec<System>,
-    /// The certificate that is shown to it, a chain in PEM.
-    pub certificate: Option<PathBuf>,
-    /// The file of its private key, in PEM.
-    pub key_file: Option<PathBuf>,
-    /// The systemd credential that is its private key, instead of `key_file`.
-    pub key_credential: Option<String>,
-    /// The name that goes with the secret, which is then sent as `Basic`; without one it is sent as `Bearer`.
-    pub user: Option<String>,
-    /// The file of the secret that is sent to it. It is read anew for each order.
-    pub secret_file: Option<PathBuf>,
-    /// The systemd credential that is this secret, instead of `secret_file`.
-    pub secret_credential: Option<String>,
-    /// The authorities, in PEM, one of which must vouch for its certificate. Default `"/etc/ssl/certs/ca-certificates.crt"`.
-    pub ca_file: PathBuf,
-    /// How long one request may take. Default `"30s"`.
-    pub timeout: Span,
-    /// Orders keys in the clear instead of encrypted to `license.exchange.recipient_certificate`: they are then as safe as the connection. Default `false`.
-    pub danger_clear: bool,
 }
 
 /// The keystore role.

@@ -1,12 +1,17 @@
 //! What a configuration means: typed and checked, one struct per role, each with everything that its role
 //! needs. Only [`crate::load`] makes these, so whoever holds one need not check it again.
 
+mod exchange;
+mod license;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use self::exchange::*;
+pub use self::license::*;
 use crate::{SecretSource, User};
 
 /// Everything that was configured.
@@ -71,213 +76,6 @@ pub struct OriginSettings {
     pub policies: BTreeMap<String, PolicySettings>,
     /// Whose assets these are, and what that tenant allows.
     pub tenant: TenantSettings,
-}
-
-/// What the licence server needs.
-#[derive(Clone, Debug)]
-pub struct LicenseSettings {
-    /// What must survive: the decision log, a self-signed certificate.
-    pub state_dir: PathBuf,
-    /// The base of its own URLs, without a trailing slash.
-    pub public_url: String,
-    /// Worker threads, each with its own sockets and runtime.
-    pub workers: NonZeroUsize,
-    /// The listeners, in the order TLS, plain; at least one.
-    pub listeners: Vec<ListenerSettings>,
-    /// The admin listener.
-    pub admin: AdminSettings,
-    /// The certificate of the TLS listener.
-    pub tls: TlsIdentity,
-    /// Bounds of what clients may ask at once.
-    pub limits: RequestLimits,
-    /// The longest body of a licence request, in bytes.
-    pub body_bytes: usize,
-    /// How the process ends.
-    pub drain: Drain,
-    /// The request header that carries the token, in lower case. In `authorization` it stands after `Bearer `;
-    /// in any other header it stands alone.
-    pub token_header: String,
-    /// Who may say what a viewer is entitled to. Without one, every token is refused.
-    pub issuers: Vec<IssuerSettings>,
-    /// Key exchange; none: its URLs are not there.
-    pub exchange: Option<ExchangeSettings>,
-    /// The policies that a token may name.
-    pub policies: BTreeMap<String, LicensePolicySettings>,
-    /// Whose assets these are, and what that tenant allows.
-    pub tenant: TenantSettings,
-}
-
-/// What a policy says of licences.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LicensePolicySettings {
-    /// The scheme of its pack: a licence holds keys of no other.
-    pub scheme: PackScheme,
-    /// The systems that it signals, and no other is licensed.
-    pub systems: Vec<System>,
-}
-
-/// One issuer of entitlement tokens.
-#[derive(Clone, Debug)]
-pub struct IssuerSettings {
-    /// Its name in logs and audit records.
-    pub name: String,
-    /// The `iss` claim.
-    pub issuer: String,
-    /// The `aud` claim.
-    pub audience: String,
-    /// The `kid` that a token's header may name; a token that names another is not this issuer's.
-    pub key_id: Option<String>,
-    /// The one algorithm that its key is used with, whatever a token says.
-    pub algorithm: TokenAlgorithm,
-    /// HS256: the secret itself, at least 32 bytes, less one trailing line feed. ES256 and EdDSA: the public key in PEM.
-    pub key: SecretSource,
-}
-
-/// Key exchange with other vendors.
-#[derive(Clone, Debug)]
-pub struct ExchangeSettings {
-    /// The longest document, in bytes.
-    pub body_bytes: usize,
-    /// To whom partners encrypt the keys that they bring.
-    pub recipient: Option<ExchangeRecipient>,
-    /// Who may exchange keys, by name; at least one, or a vendor.
-    pub callers: BTreeMap<String, ExchangeCallerSettings>,
-    /// Key servers from which keys are ordered, by name. No asset is named by two.
-    pub vendors: BTreeMap<String, VendorSettings>,
-}
-
-/// A key server of another vendor.
-#[derive(Clone, Debug)]
-pub struct VendorSettings {
-    /// Whether by TLS; otherwise it is on this host.
-    pub tls: bool,
-    /// Its host, and its port unless that is the scheme's own.
-    pub authority: String,
-    /// The path at which it answers, with a slash at its front.
-    pub path: String,
-    /// What it speaks.
-    pub protocol: VendorProtocol,
-    /// The assets whose keys come from it: names, or `*` for all that no other vendor names.
-    pub assets: Vec<String>,
-    /// The tracks that get a key each; at least one.
-    pub labels: Vec<TrackLabel>,
-    /// `cbcs`, `cenc` or both.
-    pub schemes: Vec<PackScheme>,
-    /// The systems that orders name; at least one for each scheme.
-    pub systems: Vec<System>,
-    /// What it is shown as a TLS client: a certificate chain in PEM and its private key.
-    pub identity: Option<(PathBuf, SecretSource)>,
-    /// The user name of `Basic`; none: `Bearer`.
-    pub user: Option<String>,
-    /// The secret that is sent to it, less one trailing line feed.
-    pub secret: Option<SecretSource>,
-    /// The authorities that vouch for it, in PEM.
-    pub ca_file: PathBuf,
-    /// How long one request may take.
-    pub timeout: Duration,
-    /// Keys are ordered in the clear.
-    pub danger_clear: bool,
-}
-
-/// What a key server speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub enum VendorProtocol {
-    /// SPEKE 1.0.
-    #[serde(rename = "speke-1.0")]
-    Speke10,
-    /// SPEKE 2.0.
-    #[serde(rename = "speke-2.0")]
-    Speke20,
-    /// SPEKE 2.1.
-    #[serde(rename = "speke-2.1")]
-    Speke21,
-}
-
-/// Tracks that have a key of their own.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
-)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum TrackLabel {
-    /// Pictures up to 1024x576.
-    Sd,
-    /// Up to 1920x1080.
-    Hd,
-    /// Up to 4096x2160.
-    Uhd1,
-    /// Above.
-    Uhd2,
-    /// Sound.
-    Audio,
-}
-
-/// This server as a recipient of keys.
-#[derive(Clone, Debug)]
-pub struct ExchangeRecipient {
-    /// Its certificate, in PEM.
-    pub certificate: PathBuf,
-    /// Its private key, in PEM.
-    pub key: SecretSource,
-}
-
-/// One partner in key exchange. It is known by a certificate or a secret, or by either.
-#[derive(Clone, Debug)]
-pub struct ExchangeCallerSettings {
-    /// What it may do.
-    pub may: Vec<ExchangeRight>,
-    /// The assets for which it may: names, or `*` for all.
-    pub assets: Vec<String>,
-    /// Its TLS client certificates, in PEM.
-    pub certificates: Vec<PathBuf>,
-    /// Its secret, less one trailing line feed.
-    pub secret: Option<SecretSource>,
-    /// The enrolled certificates to which keys are encrypted for it, in PEM.
-    pub recipients: Vec<PathBuf>,
-    /// What content keys are encrypted with, under a document's key.
-    pub key_cipher: KeyCipher,
-    /// Documents need not be encrypted.
-    pub danger_clear: bool,
-    /// Keys are encrypted to certificates that merely come with a request.
-    pub danger_unenrolled: bool,
-}
-
-/// What content keys are encrypted with in a document.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum KeyCipher {
-    /// AES-256-CBC, as CPIX has it.
-    #[default]
-    AesCbc,
-    /// AES-256 key wrap (RFC 3394).
-    AesKw,
-}
-
-/// What a partner in key exchange may do.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum ExchangeRight {
-    /// Have keys made under ids that it chooses, and get them.
-    Speke,
-    /// Get all keys of an asset.
-    Export,
-    /// Bring keys of its own.
-    Import,
-}
-
-/// A signature algorithm of tokens (RFC 7518 3.1, RFC 8037 3.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub enum TokenAlgorithm {
-    /// HMAC with SHA-256.
-    #[serde(rename = "HS256")]
-    Hs256,
-    /// ECDSA on P-256 with SHA-256.
-    #[serde(rename = "ES256")]
-    Es256,
-    /// Ed25519.
-    #[serde(rename = "EdDSA")]
-    EdDsa,
 }
 
 /// What the keystore needs.

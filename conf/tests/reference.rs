@@ -1,4 +1,4 @@
-//! `README.md` and `castellum.toml` against `src/document.rs`: every key is documented, every documented default is
+//! `README.md` and `castellum.toml` against `src/document.rs` and the files beneath it: every key is documented, every documented default is
 //! the one in force, and the installed file says the same.
 //!
 //! Cannot catch a doc comment that describes a key wrongly in words.
@@ -14,20 +14,35 @@ use std::{env, fs};
 
 use conf::Document;
 
-const DOCUMENT: &str = include_str!("../src/document.rs");
+/// The files that say what is written.
+fn documents() -> Vec<String> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let beneath = fs::read_dir(source.join("document")).unwrap();
+    let mut files: Vec<_> = beneath.map(|entry| entry.unwrap().path()).collect();
+    files.push(source.join("document.rs"));
+    let text = |path| fs::read_to_string(path).unwrap();
+    files.into_iter().map(text).collect()
+}
 
-/// One field of a struct of `document.rs`.
+/// One field of a struct of these.
 struct Key {
     name: String,
     ty: String,
     doc: String,
 }
 
-/// The structs of `document.rs`, in its order. The file is written plainly enough to be read by the line.
-fn structs() -> Vec<(String, Vec<Key>)> {
+/// The structs of all files, by name. They are written plainly enough to be read by the line.
+fn structs() -> BTreeMap<String, Vec<Key>> {
+    documents()
+        .iter()
+        .flat_map(|text| structs_in(text))
+        .collect()
+}
+
+fn structs_in(text: &str) -> Vec<(String, Vec<Key>)> {
     let mut structs: Vec<(String, Vec<Key>)> = Vec::new();
     let mut doc = String::new();
-    for line in DOCUMENT.lines().map(str::trim) {
+    for line in text.lines().map(str::trim) {
         if let Some(text) = line.strip_prefix("/// ") {
             doc = if doc.is_empty() {
                 text.to_owned()
@@ -56,8 +71,7 @@ fn structs() -> Vec<(String, Vec<Key>)> {
 
 /// Walks the tables as the file has them: a table's own keys, then the tables below it.
 fn walk(visit: &mut dyn FnMut(&str, &str, &[&Key])) {
-    let structs: BTreeMap<String, Vec<Key>> = structs().into_iter().collect();
-    walk_table(&structs, "Document", "", "The top of the file.", visit);
+    walk_table(&structs(), "Document", "", "The top of the file.", visit);
 }
 
 fn walk_table(
@@ -109,7 +123,7 @@ fn split_default(doc: &str) -> (&str, Option<&str>) {
 fn render() -> String {
     let mut out = String::from(
         "# Configuration\n\n\
-         Rendered from the comments in `src/document.rs`; `CASTELLUM_UPDATE_GOLDEN=1 cargo test -p conf` writes it anew.\n\n\
+         Rendered from the comments in `src/document.rs` and beneath it; `CASTELLUM_UPDATE_GOLDEN=1 cargo test -p conf` writes it anew.\n\n\
          One TOML file: the one that `-c FILE` or the variable `CASTELLUM_CONFIG` names, else `/etc/castellum/castellum.toml` if it\n\
          exists, else built-in defaults. `castellum.toml` here is what the packages install there, and also the built-in one.\n\
          A variable overrides a key: `CASTELLUM__ORIGIN__TLS__LISTEN` is `origin.tls.listen`. Unknown keys are faults, and all\n\

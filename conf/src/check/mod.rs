@@ -2,6 +2,7 @@
 //! known, all of them at once.
 
 mod exchange;
+mod license;
 mod network;
 mod nodes;
 mod people;
@@ -18,14 +19,13 @@ use std::time::Duration;
 
 use self::served::licensed;
 use crate::document::{
-    AuditDocument, BudgetDocument, Document, KeystoreDocument, LicenseDocument, LogDocument,
-    OriginDocument,
+    AuditDocument, BudgetDocument, Document, KeystoreDocument, LogDocument, OriginDocument,
 };
 use crate::fault::Fault;
 use crate::settings::{
     AdminSettings, AuditSettings, BudgetSettings, CacheLimits, Drain, KeystoreSettings,
-    LicensePolicySettings, LicenseSettings, LogSettings, OriginSettings, PackSettings,
-    PolicySettings, RequestLimits, Settings, StorageSettings, TenantSettings, Transport,
+    LogSettings, OriginSettings, PackSettings, PolicySettings, RequestLimits, Settings,
+    StorageSettings, TenantSettings, Transport,
 };
 use crate::units::{Size, Span};
 use crate::written::{Places, Written};
@@ -207,68 +207,6 @@ impl Check<'_> {
             drain: shared.drain,
             license_url: shared.license_url.clone(),
             packs,
-            policies,
-            tenant: shared.tenant.clone(),
-        }
-    }
-
-    fn license(
-        &mut self,
-        license: LicenseDocument,
-        policies: BTreeMap<String, LicensePolicySettings>,
-        shared: &Shared,
-    ) -> LicenseSettings {
-        let transport = Transport::Tls {
-            h3: license.tls.h3,
-            alt_svc: false,
-        };
-        let state_dir = self.absolute("license.state_dir", license.state_dir);
-        let limits = license.limits;
-        LicenseSettings {
-            public_url: shared.license_url.clone(),
-            workers: self.workers("license.workers", license.workers),
-            listeners: self.listeners(
-                "license",
-                license.tls.listen,
-                transport,
-                license.plain.listen,
-            ),
-            admin: AdminSettings {
-                address: license.admin.listen.0,
-                hosts: license.admin.hosts,
-            },
-            tls: self.tls(
-                "license.tls",
-                license.tls.certificate,
-                license.tls.key_file,
-                license.tls.key_credential,
-                &state_dir,
-            ),
-            limits: RequestLimits {
-                header_bytes: self.bytes(
-                    "license.limits.header",
-                    limits.header,
-                    Size(4 << 10),
-                    Size(256 << 10),
-                ),
-                header_timeout: self
-                    .positive("license.limits.header_timeout", limits.header_timeout),
-                idle_timeout: self.positive("license.limits.idle_timeout", limits.idle_timeout),
-                connections: self.at_least_one("license.limits.connections", limits.connections),
-                in_flight: self.at_least_one("license.limits.in_flight", limits.in_flight),
-                streams: self.streams("license.limits.streams", limits.streams),
-            },
-            body_bytes: self.bytes(
-                "license.limits.body",
-                limits.body,
-                Size(1 << 10),
-                Size(16 << 20),
-            ),
-            state_dir,
-            drain: shared.drain,
-            token_header: self.header("license.token_header", &license.token_header),
-            issuers: self.issuers(license.issuers),
-            exchange: self.exchange(license.exchange, license.tls.listen.0.is_some()),
             policies,
             tenant: shared.tenant.clone(),
         }

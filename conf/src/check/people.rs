@@ -1,62 +1,14 @@
-//! Who is trusted: issuers of tokens, callers of the keystore, and the cost of its passphrase.
+//! Who is trusted: callers of the keystore, and the cost of its passphrase.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::Check;
 use crate::User;
-use crate::document::{Argon2Document, CallerDocument, IssuerDocument};
-use crate::settings::{
-    Argon2Settings, CallerRight, CallerSettings, IssuerSettings, TokenAlgorithm,
-};
+use crate::document::{Argon2Document, CallerDocument};
+use crate::settings::{Argon2Settings, CallerRight, CallerSettings};
 use crate::units::Size;
 
 impl Check<'_> {
-    pub(super) fn issuers(&mut self, issuers: Vec<IssuerDocument>) -> Vec<IssuerSettings> {
-        let mut checked: Vec<IssuerSettings> = Vec::new();
-        for (index, issuer) in issuers.into_iter().enumerate() {
-            let key = format!("license.issuers[{index}]");
-            let secret = self.secret(&key, "key", issuer.key_file, issuer.key_credential);
-            let name = self.required(&key, "name", issuer.name);
-            let claim = self.required(&key, "issuer", issuer.issuer);
-            let audience = self.required(&key, "audience", issuer.audience);
-            let algorithm: Option<TokenAlgorithm> =
-                self.required(&key, "algorithm", issuer.algorithm);
-            let secret = self.required(&key, "key_file", secret);
-            let (Some(name), Some(claim), Some(audience), Some(algorithm), Some(secret)) =
-                (name, claim, audience, algorithm, secret)
-            else {
-                continue;
-            };
-            if checked.iter().any(|other| other.name == name) {
-                self.fault(
-                    &format!("{key}.name"),
-                    "two issuers have this name",
-                    "choose another",
-                );
-            }
-            if checked
-                .iter()
-                .any(|other| other.issuer == claim && other.key_id == issuer.key_id)
-            {
-                self.fault(
-                    &format!("{key}.issuer"),
-                    "two issuers have this `iss` and no key_id that tells them apart",
-                    "give each a key_id",
-                );
-            }
-            let issuer = IssuerSettings {
-                name,
-                issuer: claim,
-                audience,
-                key_id: issuer.key_id,
-                algorithm,
-                key: secret,
-            };
-            checked.push(issuer);
-        }
-        checked
-    }
-
     pub(super) fn callers(
         &mut self,
         callers: BTreeMap<String, CallerDocument>,

@@ -144,102 +144,6 @@ impl Default for CacheDocument {
     }
 }
 
-impl Default for LicenseDocument {
-    fn default() -> Self {
-        Self {
-            public_url: "https://localhost:8444".to_owned(),
-            state_dir: "/var/lib/castellum/license".into(),
-            workers: 0,
-            token_header: "Authorization".to_owned(),
-            tls: LicenseTlsDocument::default(),
-            plain: LicensePlainDocument::default(),
-            admin: LicenseAdminDocument::default(),
-            limits: LicenseLimitsDocument::default(),
-            issuers: Vec::new(),
-            exchange: ExchangeDocument::default(),
-        }
-    }
-}
-
-impl Default for ExchangeDocument {
-    fn default() -> Self {
-        Self {
-            enabled: false,
-            body: Size(1 << 20),
-            recipient_certificate: None,
-            recipient_key_file: None,
-            recipient_key_credential: None,
-            callers: BTreeMap::new(),
-            vendors: BTreeMap::new(),
-        }
-    }
-}
-
-impl Default for VendorDocument {
-    fn default() -> Self {
-        Self {
-            url: None,
-            protocol: VendorProtocol::Speke20,
-            assets: None,
-            labels: vec![TrackLabel::Sd, TrackLabel::Hd, TrackLabel::Audio],
-            schemes: vec![PackScheme::Cbcs],
-            systems: vec![System::Widevine, System::PlayReady, System::FairPlay],
-            certificate: None,
-            key_file: None,
-            key_credential: None,
-            user: None,
-            secret_file: None,
-            secret_credential: None,
-            ca_file: "/etc/ssl/certs/ca-certificates.crt".into(),
-            timeout: Span::seconds(30),
-            danger_clear: false,
-        }
-    }
-}
-
-impl Default for LicenseTlsDocument {
-    fn default() -> Self {
-        Self {
-            listen: any(8444),
-            h3: true,
-            certificate: None,
-            key_file: None,
-            key_credential: None,
-        }
-    }
-}
-
-impl Default for LicensePlainDocument {
-    fn default() -> Self {
-        Self {
-            listen: Address(None),
-        }
-    }
-}
-
-impl Default for LicenseAdminDocument {
-    fn default() -> Self {
-        Self {
-            listen: loopback(9091),
-            hosts: Vec::new(),
-        }
-    }
-}
-
-impl Default for LicenseLimitsDocument {
-    fn default() -> Self {
-        Self {
-            header: Size(16 << 10),
-            header_timeout: Span::seconds(5),
-            idle_timeout: Span::seconds(60),
-            body: Size(64 << 10),
-            connections: 10_000,
-            in_flight: 1024,
-            streams: 128,
-        }
-    }
-}
-
 impl Default for KeystoreDocument {
     fn default() -> Self {
         let caller = |user: &str, may: &[CallerRight]| CallerDocument {
@@ -377,10 +281,10 @@ impl Default for TransitDocument {
 }
 
 /// Every address of the host, v6 and v4.
-fn any(port: u16) -> Address {
+pub(super) fn any(port: u16) -> Address {
     Address(Some((std::net::Ipv6Addr::UNSPECIFIED, port).into()))
 }
 
-fn loopback(port: u16) -> Address {
+pub(super) fn loopback(port: u16) -> Address {
     Address(Some((std::net::Ipv4Addr::LOCALHOST, port).into()))
 }
