@@ -309,8 +309,8 @@ struct Given {
 }
 
 impl Given {
-    fn say(op: &str, id: KeyId, key: &ContentKey) {
-        println!("KEY {op} {id} {} .", sha256(key));
+    fn line(op: &str, id: KeyId, key: &ContentKey) -> String {
+        format!("KEY {op} {id} {} .", sha256(key))
     }
 
     fn heard(text: &str) -> Option<Self> {
@@ -386,12 +386,13 @@ fn child() {
         }
         println!();
         if work == Work::Exchange.as_str() {
-            Exchanging::new(&local).all(Given::say).await;
+            let say = |op: &str, id, key: &ContentKey| println!("{}", Given::line(op, id, key));
+            Exchanging::new(&local).all(say).await;
             return;
         }
         for number in 0..ASSETS {
             for leased in lease(&local, number).await.keys {
-                Given::say("lease", leased.key_id, &leased.key);
+                println!("{}", Given::line("lease", leased.key_id, &leased.key));
             }
         }
         if work == Work::Rotation.as_str() {

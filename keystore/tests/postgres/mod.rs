@@ -26,7 +26,7 @@ const SCRIPT: &str = r#"
 set -eu
 folder=$(mktemp -d)
 trap 'exit 1' HUP INT TERM
-trap 'for data in "$folder"/data*/; do "$0/pg_ctl" stop -s -D "$data" -m immediate || :; done; rm -rf "$folder"' EXIT
+trap 'for data in "$folder"/data*/; do "$0/pg_ctl" stop -s -D "$data" -m immediate 2>/dev/null || :; done; rm -rf "$folder"' EXIT
 "$0/initdb" -D "$folder/data" -U castellum -A trust --no-sync -E UTF8 --locale=C >/dev/null
 cat >>"$folder/data/postgresql.conf" <<END
 listen_addresses = ''
