@@ -562,7 +562,7 @@ fn the_daemon_is_sealed_until_it_is_unsealed_and_drains_on_sigterm() {
     ]));
     assert_eq!(rotated["root"], 2);
     let changed = folder.path().join("new-passphrase");
-    std::fs::write(&changed, "battery staple\n").unwrap();
+    fs::write(&changed, "battery staple\n").unwrap();
     let rotated = json(&verb(&[
         "keystore",
         "rotate",
