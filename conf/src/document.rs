@@ -223,7 +223,7 @@ pub struct KeystoreDocument {
     pub postgres: PostgresDocument,
     /// Room for the audit log. Without a record no key leaves: from 80 % on there is an alarm, in the reserve no key is made any more, in its second half none is handed out, and the rest is for what operators do.
     pub audit: AuditDocument,
-    /// How much of a minute's work is still ordinary, for each caller. Beyond it nothing is handed out to that caller until the minute is over, the audit log says so, and `castellum_keystore_budget_exceeded_total` counts it.
+    /// How much of a minute's work is still ordinary, for each caller. Beyond it nothing is handed out to that caller until the minute is over, the audit log says so, and `castellum_keystore_budget_exceeded_total` counts it. Key exchange counts for each of `license.exchange.callers` and `license.exchange.vendors` of the same file by itself, and for the licence role where a partner is not named there.
     pub budget: BudgetDocument,
     /// The keystore's admin listener, for the metrics that alarms hang on.
     pub admin: KeystoreAdminDocument,

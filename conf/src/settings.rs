@@ -123,6 +123,8 @@ pub struct KeystoreSettings {
     pub audit: AuditSettings,
     /// What a caller may use in a minute.
     pub budget: BudgetSettings,
+    /// The partners of key exchange whose names stand in the same file: each has a budget of its own.
+    pub partners: Vec<String>,
     /// Refuses to start where key memory cannot be locked; otherwise says so and goes on.
     pub require_locked_memory: bool,
     /// The record of what was destroyed; none: `tombstones.log` in the state folder.

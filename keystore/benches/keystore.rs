@@ -29,10 +29,11 @@ use keystore_types::{Generation, KeyContext, KeyId, Label, SUBSAMPLE_RULE, Schem
 /// How long a row is measured.
 const SPAN: Duration = Duration::from_secs(3);
 
+/// As many for each title as are leased at once.
 fn context(number: u32) -> KeyContext {
     KeyContext {
         tenant: "default".to_owned(),
-        asset: "film".parse().unwrap(),
+        asset: format!("film-{}", number / 64).parse().unwrap(),
         label: Label::Hd,
         scheme: Scheme::Cbcs,
         subsample_rule: SUBSAMPLE_RULE,
@@ -51,7 +52,7 @@ fn lease_of(number: u32) -> LeaseRequest {
 
 fn export_of(id: KeyId) -> ExportRequest {
     ExportRequest {
-        asset: "film".parse().unwrap(),
+        asset: "film-0".parse().unwrap(),
         key_ids: vec![id],
         entitlement: EntitlementRef {
             issuer: "bench".to_owned(),

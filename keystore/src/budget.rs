@@ -1,12 +1,20 @@
 //! What a caller may use in a minute: so that whoever takes over a role cannot carry off the catalogue at once, and is
 //! noticed when trying.
+//!
+//! A partner of key exchange that is configured has a budget of its own, so that none uses up another's, or that of the
+//! viewers. Any other name is the caller's own claim, and counts as the caller: names that are made up bring nothing. A
+//! role that was taken over can use the budgets of all partners that it serves.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use conf::BudgetSettings;
+use keystore_client::exchange::Partner;
 use keystore_types::{KeyContext, KeyId};
 use ring::digest::{SHA256, digest};
+
+use crate::capability::Caller;
 
 /// The length of a window, in seconds.
 const WINDOW: u64 = 60;
@@ -30,6 +38,42 @@ impl Fingerprint {
     }
 }
 
+/// Who uses keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Spender<'a> {
+    /// The caller's name.
+    pub caller: &'a str,
+    /// The partner whom it serves, if one.
+    pub partner: Option<&'a str>,
+}
+
+impl<'a> Spender<'a> {
+    pub(crate) fn serving(caller: &'a Caller, partner: &'a Partner) -> Self {
+        Self {
+            caller: caller.name(),
+            partner: Some(&partner.name),
+        }
+    }
+}
+
+impl<'a> From<&'a Caller> for Spender<'a> {
+    fn from(caller: &'a Caller) -> Self {
+        Self {
+            caller: caller.name(),
+            partner: None,
+        }
+    }
+}
+
+impl fmt::Display for Spender<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.partner {
+            None => f.write_str(self.caller),
+            Some(partner) => write!(f, "{} for {partner}", self.caller),
+        }
+    }
+}
+
 /// What was used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Exceeded {
@@ -41,13 +85,17 @@ pub(crate) struct Exceeded {
     pub first: bool,
 }
 
-/// Each caller's budget.
+/// The budget of each caller, and of each partner that is configured.
 pub(crate) struct Budget {
     limits: BudgetSettings,
-    callers: Mutex<HashMap<String, Window>>,
+    partners: HashSet<String>,
+    windows: Mutex<Windows>,
 }
 
-/// A minute of a caller, from its first use on.
+/// By the caller, and the partner if it is the partner's.
+type Windows = HashMap<(String, Option<String>), Window>;
+
+/// A minute of a caller or partner, from the first use on.
 #[derive(Default)]
 struct Window {
     began: u64,
@@ -70,17 +118,27 @@ impl Window {
 }
 
 impl Budget {
-    pub(crate) fn new(limits: BudgetSettings) -> Self {
+    pub(crate) fn new(limits: BudgetSettings, partners: &[String]) -> Self {
         Self {
             limits,
-            callers: Mutex::default(),
+            partners: partners.iter().cloned().collect(),
+            windows: Mutex::default(),
         }
     }
 
-    /// Takes the uses of these keys off the caller's budget, or none of them. `now` is in seconds of Unix time.
+    /// Whose budget it comes off.
+    pub(crate) fn whose<'a>(&self, spender: Spender<'a>) -> Spender<'a> {
+        let partner = spender.partner;
+        Spender {
+            partner: partner.filter(|partner| self.partners.contains(*partner)),
+            ..spender
+        }
+    }
+
+    /// Takes the uses of these keys off the budget, or none of them. `now` is in seconds of Unix time.
     pub(crate) fn spend(
         &self,
-        caller: &str,
+        spender: Spender<'_>,
         now: u64,
         keys: impl ExactSizeIterator<Item = Fingerprint> + Clone,
     ) -> Result<(), Exceeded> {
@@ -89,8 +147,8 @@ impl Budget {
             keys: most_keys,
             denials: most_denials,
         } = self.limits;
-        let mut callers = self.callers();
-        let window = window(&mut callers, caller, now);
+        let mut windows = self.windows();
+        let window = window(&mut windows, self.whose(spender), now);
         // Whoever goes about asking for what is not theirs gets nothing more, of their own either.
         if window.denials > most_denials {
             return Err(window.exceeded("denials", most_denials));
@@ -111,10 +169,10 @@ impl Budget {
     }
 
     /// Counts a refusal.
-    pub(crate) fn deny(&self, caller: &str, now: u64) -> Result<(), Exceeded> {
+    pub(crate) fn deny(&self, spender: Spender<'_>, now: u64) -> Result<(), Exceeded> {
         let most = self.limits.denials;
-        let mut callers = self.callers();
-        let window = window(&mut callers, caller, now);
+        let mut windows = self.windows();
+        let window = window(&mut windows, self.whose(spender), now);
         window.denials = window.denials.saturating_add(1);
         match window.denials > most {
             true => Err(window.exceeded("denials", most)),
@@ -122,14 +180,17 @@ impl Budget {
         }
     }
 
-    fn callers(&self) -> MutexGuard<'_, HashMap<String, Window>> {
-        self.callers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn windows(&self) -> MutexGuard<'_, Windows> {
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The caller's minute. Callers are those of the configuration: few.
-fn window<'a>(callers: &'a mut HashMap<String, Window>, caller: &str, now: u64) -> &'a mut Window {
-    let window = callers.entry(caller.to_owned()).or_default();
+/// The minute of a caller or partner. Both are those of the configuration: few.
+fn window<'a>(windows: &'a mut Windows, whose: Spender<'_>, now: u64) -> &'a mut Window {
+    let Spender { caller, partner } = whose;
+    let window = windows
+        .entry((caller.to_owned(), partner.map(str::to_owned)))
+        .or_default();
     // A clock that is put back begins a new minute too.
     if now < window.began || now - window.began >= WINDOW {
         *window = Window {
@@ -144,18 +205,27 @@ fn window<'a>(callers: &'a mut HashMap<String, Window>, caller: &str, now: u64) 
 mod tests {
     use super::*;
 
+    const LIMITS: BudgetSettings = BudgetSettings {
+        uses: 10,
+        keys: 4,
+        denials: 2,
+    };
+
+    fn of(caller: &str) -> Spender<'_> {
+        Spender {
+            caller,
+            partner: None,
+        }
+    }
+
     fn keys(ids: std::ops::Range<u8>) -> Vec<Fingerprint> {
         ids.map(|id| Fingerprint([id; 16])).collect()
     }
 
     #[test]
     fn a_minute_has_so_many_uses_and_so_many_keys() {
-        let budget = Budget::new(BudgetSettings {
-            uses: 10,
-            keys: 4,
-            denials: 2,
-        });
-        let spend = |caller: &str, now, ids| budget.spend(caller, now, keys(ids).into_iter());
+        let budget = Budget::new(LIMITS, &[]);
+        let spend = |caller, now, ids| budget.spend(of(caller), now, keys(ids).into_iter());
         assert_eq!(spend("one", 100, 0..4), Ok(()));
         assert_eq!(spend("one", 100, 0..4), Ok(()));
         let over = |limit, of, first| Err(Exceeded { limit, of, first });
@@ -173,15 +243,10 @@ mod tests {
 
     #[test]
     fn whoever_is_refused_too_often_gets_nothing_of_their_own() {
-        let limits = BudgetSettings {
-            uses: 10,
-            keys: 4,
-            denials: 2,
-        };
-        let budget = Budget::new(limits);
-        let own = |caller, now| budget.spend(caller, now, keys(0..1).into_iter());
-        assert_eq!(budget.deny("thief", 100), Ok(()));
-        assert_eq!(budget.deny("thief", 100), Ok(()));
+        let budget = Budget::new(LIMITS, &[]);
+        let own = |caller, now| budget.spend(of(caller), now, keys(0..1).into_iter());
+        assert_eq!(budget.deny(of("thief"), 100), Ok(()));
+        assert_eq!(budget.deny(of("thief"), 100), Ok(()));
         assert_eq!(own("thief", 100), Ok(()));
         let over = |first| {
             Err(Exceeded {
@@ -190,9 +255,29 @@ mod tests {
                 first,
             })
         };
-        assert_eq!(budget.deny("thief", 101), over(true));
+        assert_eq!(budget.deny(of("thief"), 101), over(true));
         assert_eq!(own("thief", 102), over(false));
         assert_eq!(own("another", 102), Ok(()));
         assert_eq!(own("thief", 160), Ok(()));
+    }
+    #[test]
+    fn a_partner_uses_up_nobody_elses() {
+        let budget = Budget::new(LIMITS, &["one".to_owned(), "other".to_owned()]);
+        let serving = |partner| Spender {
+            caller: "license",
+            partner: Some(partner),
+        };
+        let spend = |spender, ids| budget.spend(spender, 100, keys(ids).into_iter());
+        assert_eq!(spend(serving("one"), 0..4), Ok(()));
+        assert!(spend(serving("one"), 4..5).is_err());
+        for _ in 0..3 {
+            let _ = budget.deny(serving("one"), 100);
+        }
+        assert_eq!(spend(serving("other"), 0..4), Ok(()));
+        assert_eq!(spend(of("license"), 0..2), Ok(()));
+        // Names that nobody configured are all the caller's.
+        assert_eq!(spend(serving("made up"), 2..4), Ok(()));
+        assert!(spend(serving("made up too"), 4..5).is_err());
+        assert!(spend(of("license"), 4..5).is_err());
     }
 }

@@ -20,15 +20,24 @@ pub(crate) struct Ceremony {
     /// Not yet dealt, by index.
     undealt: VecDeque<Share>,
     confirmed: Vec<u8>,
-    /// The version of the root whose place it takes; `None` for a first one.
-    replaces: Option<u32>,
+    /// `None` for a first root.
+    succeeds: Option<Succession>,
+}
+
+/// What a new root is to the old one.
+#[derive(Clone, Copy)]
+pub(crate) struct Succession {
+    /// The version of the root whose place it takes.
+    pub(crate) of: u32,
+    /// Whether another passphrase opens it.
+    pub(crate) new_passphrase: bool,
 }
 
 /// What to keep once all shares were read back.
 pub(crate) struct Finished {
     pub(crate) root: KeyBytes,
     pub(crate) sealed: Vec<SealedRoot>,
-    pub(crate) replaces: Option<u32>,
+    pub(crate) succeeds: Option<Succession>,
 }
 
 impl Ceremony {
@@ -38,7 +47,7 @@ impl Ceremony {
         set: ShareSet,
         plan: SharePlan,
         shares: Vec<Share>,
-        replaces: Option<u32>,
+        succeeds: Option<Succession>,
     ) -> Result<Self, Error> {
         Ok(Self {
             root: Guarded::new(root.clone())?,
@@ -47,7 +56,7 @@ impl Ceremony {
             plan,
             undealt: shares.into(),
             confirmed: Vec::new(),
-            replaces,
+            succeeds,
         })
     }
 
@@ -95,7 +104,7 @@ impl Ceremony {
         last.then(|| Finished {
             root: self.root.clone(),
             sealed: self.sealed.clone(),
-            replaces: self.replaces,
+            succeeds: self.succeeds,
         })
     }
 

@@ -4,6 +4,7 @@
 //! ever; a key that others encrypt with in counter mode is never used here; and an exchanged key that is used here
 //! belongs to the first content that asks for it.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use keystore_client::exchange::{
@@ -16,7 +17,7 @@ use ring::digest::{Context, SHA256};
 use subtle::ConstantTimeEq as _;
 
 use crate::audit::{Event, Room};
-use crate::budget::Fingerprint;
+use crate::budget::{Fingerprint, Spender};
 use crate::capability::{Caller, Capability};
 use crate::error::{Error, ErrorKind};
 use crate::keyring::Keyring;
@@ -46,12 +47,13 @@ impl Inner {
         } = request;
         let asked = keys.iter().map(|key| (key.key_id, &key.usage));
         check(&tenant, &partner, asked)?;
+        let spender = Spender::serving(caller, &partner);
         if !caller.may_with(Capability::Exchange, &tenant, &asset) {
-            return Err(self.deny(caller, Capability::Exchange, Some(&asset)).await);
+            return Err(self.deny(spender, Capability::Exchange, Some(&asset)).await);
         }
         let unsealed = self.unsealed()?;
         let spent = keys.iter().map(|key| Fingerprint::of_id(&key.key_id));
-        self.spend(caller, spent).await?;
+        self.spend(spender, spent).await?;
         let place = Place {
             tenant: &tenant,
             asset: &asset,
@@ -86,8 +88,9 @@ impl Inner {
         } = request;
         check_tenant(&tenant)?;
         check_partner(&partner)?;
+        let spender = Spender::serving(caller, &partner);
         if !caller.may_with(Capability::Exchange, &tenant, &asset) {
-            return Err(self.deny(caller, Capability::Exchange, Some(&asset)).await);
+            return Err(self.deny(spender, Capability::Exchange, Some(&asset)).await);
         }
         let unsealed = self.unsealed()?;
         let mut rows = (self.store)
@@ -100,7 +103,7 @@ impl Inner {
         }
         rows.retain(|row| scheme.is_none_or(|scheme| row.context.scheme == scheme));
         let spent = rows.iter().map(|row| Fingerprint::of_id(&row.key_id));
-        self.spend(caller, spent).await?;
+        self.spend(spender, spent).await?;
         let keys = self.given(&unsealed, &rows).await?;
         let elsewhere = (rows.iter()).filter(|row| row.context.generation.is_elsewhere());
         let elsewhere = elsewhere.map(|row| row.key_id).collect();
@@ -127,12 +130,13 @@ impl Inner {
         } = request;
         let brought = keys.iter().map(|key| (key.head.key_id, &key.head.usage));
         check(&tenant, &partner, brought)?;
+        let spender = Spender::serving(caller, &partner);
         if !caller.may_with(Capability::Deposit, &tenant, &asset) {
-            return Err(self.deny(caller, Capability::Deposit, Some(&asset)).await);
+            return Err(self.deny(spender, Capability::Deposit, Some(&asset)).await);
         }
         let unsealed = self.unsealed()?;
         let spent = (keys.iter()).map(|key| Fingerprint::of_id(&key.head.key_id));
-        self.spend(caller, spent).await?;
+        self.spend(spender, spent).await?;
         let place = Place {
             tenant: &tenant,
             asset: &asset,
@@ -299,6 +303,8 @@ impl Inner {
         found: &mut [Option<KeyRow>],
     ) -> Result<Vec<KeyId>, CallError> {
         let mut claimed_now = Vec::new();
+        // Each asset's once: a title with a long history has many.
+        let mut used_here: HashMap<(&str, &AssetId), Vec<KeyRow>> = HashMap::new();
         for (context, found) in contexts.iter().zip(found.iter_mut()) {
             if found.is_some() {
                 continue;
@@ -331,7 +337,11 @@ impl Inner {
             if found.is_some() {
                 continue;
             }
-            let rows = self.used_here(&context.tenant, &context.asset).await?;
+            let KeyContext { tenant, asset, .. } = context;
+            let rows = match used_here.entry((tenant, asset)) {
+                Entry::Occupied(rows) => rows.into_mut(),
+                Entry::Vacant(place) => place.insert(self.used_here(tenant, asset).await?),
+            };
             let other = rows.iter().find(|row| {
                 row.context.generation.is_exchanged_for_here()
                     && (row.context.label, row.context.scheme) == (context.label, context.scheme)

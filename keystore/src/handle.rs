@@ -167,11 +167,13 @@ impl Admin for Handle {
         &self,
         shares: Option<SharePlan>,
         passphrase: Option<SecretString>,
+        new_passphrase: Option<SecretString>,
     ) -> Outcome<'_, RotatedRoot> {
         Box::pin(async move {
             self.check(Capability::Operate).await?;
             let name = self.caller.name();
-            Ok(Inner::rotate_root(&self.inner, name, shares, passphrase).await?)
+            let rotated = Inner::rotate_root(&self.inner, name, shares, passphrase, new_passphrase);
+            Ok(rotated.await?)
         })
     }
 
@@ -185,7 +187,7 @@ impl Admin for Handle {
     fn status(&self) -> Outcome<'_, Status> {
         Box::pin(async {
             self.check(Capability::Audit).await?;
-            Ok(self.inner.status().await.map_err(CallError::from)?)
+            Ok(self.inner.status().await)
         })
     }
 

@@ -14,7 +14,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use conf::KeystoreSettings;
-use keystore_client::admin::{CheckpointText, KeyFilter, KeyPage, KeyRecord, PAGE, Status};
+use keystore_client::admin::{CheckpointText, KeyFilter, KeyPage, KeyRecord, PAGE, Status, Stored};
 use keystore_client::{
     DescribeRequest, Error as CallError, ExportRequest, ExportedKey, KeyDescription, Lease,
     LeaseRequest, LeasedKey, MAX_KEYS, SealState,
@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use crate::approval::Approvals;
 use crate::audit::{self, Checkpoint, Event, Log, Signer};
 use crate::backup::Backup;
-use crate::budget::{Budget, Exceeded, Fingerprint};
+use crate::budget::{Budget, Exceeded, Fingerprint, Spender};
 use crate::capability::{Caller, Capability};
 use crate::ceremony::{Ceremony, Gathered};
 use crate::clock::{Clock, unix_ms};
@@ -62,6 +62,9 @@ pub(crate) const MAX_TRIES: usize = 10;
 
 /// The longest field of an entitlement that is taken into the log, in bytes: a whole token fits.
 const MAX_ENTITLEMENT_FIELD: usize = 8 << 10;
+
+/// The alarm metric of budgets.
+const EXCEEDED: &str = "castellum_keystore_budget_exceeded_total";
 
 /// A keystore in this process. Clones are the same keystore.
 #[derive(Clone)]
@@ -201,7 +204,7 @@ impl Local {
             state: watch::Sender::new(state),
             administration: tokio::sync::Mutex::default(),
             rewrapping: tokio::sync::Mutex::default(),
-            budget: Budget::new(settings.budget),
+            budget: Budget::new(settings.budget, &settings.partners),
             approvals: Approvals::new(settings.approval_term),
             backup: tokio::sync::Mutex::default(),
             restore: tokio::sync::Mutex::default(),
@@ -506,19 +509,17 @@ impl Inner {
             .send_if_modified(|now| std::mem::replace(now, state) != state);
     }
 
-    pub(crate) async fn status(&self) -> Result<Status, Error> {
-        let (keys, destroyed) = self.store.counts().await?;
-        let rotating = self.rotating().await?;
-        let stale = self.store.stale().await?;
+    pub(crate) async fn status(&self) -> Status {
+        let (stored, store_fault) = match self.stored().await {
+            Ok(stored) => (Some(stored), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
         let head = self.log.head();
-        let root = self.store.root().await?;
         let (audit_bytes, audit_capacity) = self.log.used();
-        Ok(Status {
+        Status {
             state: *self.state.borrow(),
-            keys,
-            destroyed,
-            rotating,
-            stale,
+            stored,
+            store_fault,
             audit_records: head.seq,
             audit_head: head.hex(),
             audit_key: self.log.public_key().map(|key| key.hex()),
@@ -526,11 +527,22 @@ impl Inner {
             audit_capacity,
             memory_locked: (self.unsealed().ok())
                 .map(|unsealed| unsealed.locked() && self.log.locked()),
+            shares: (self.ceremony.peek(Ceremony::progress))
+                .or_else(|| self.gathered.peek(Gathered::progress)),
+        }
+    }
+
+    async fn stored(&self) -> Result<Stored, Error> {
+        let (keys, destroyed) = self.store.counts().await?;
+        let root = self.store.root().await?;
+        Ok(Stored {
+            keys,
+            destroyed,
+            rotating: self.rotating().await?,
+            stale: self.store.stale().await?,
             kept_by: (root.iter().flat_map(|root| &root.sealed))
                 .map(|sealed| sealed.method)
                 .collect(),
-            shares: (self.ceremony.peek(Ceremony::progress))
-                .or_else(|| self.gathered.peek(Gathered::progress)),
         })
     }
 
@@ -550,46 +562,59 @@ impl Inner {
         place.clone().ok_or(CallError::Sealed)
     }
 
-    /// Takes uses off a caller's budget for this minute.
-    pub(crate) async fn spend(
+    /// Takes uses off a caller's or a partner's budget for this minute.
+    pub(crate) async fn spend<'a>(
         &self,
-        caller: &Caller,
+        spender: impl Into<Spender<'a>>,
         keys: impl ExactSizeIterator<Item = Fingerprint> + Clone,
     ) -> Result<(), CallError> {
-        match self.budget.spend(caller.name(), self.now(), keys) {
+        let spender = spender.into();
+        match self.budget.spend(spender, self.now(), keys) {
             Ok(()) => Ok(()),
-            Err(exceeded) => Err(self.over_budget(caller.name(), exceeded).await),
+            Err(exceeded) => Err(self.over_budget(spender, exceeded).await),
         }
     }
 
     /// Raises the alarm, once a minute; returns what the caller is told.
-    async fn over_budget(&self, caller: &str, exceeded: Exceeded) -> CallError {
+    async fn over_budget(&self, spender: Spender<'_>, exceeded: Exceeded) -> CallError {
+        let whose = self.budget.whose(spender);
         let Exceeded { limit, of, first } = exceeded;
-        let name = caller.to_owned();
-        metrics::counter!("castellum_keystore_budget_exceeded_total", "caller" => name, "limit" => limit)
-            .increment(1);
+        let caller = whose.caller.to_owned();
+        match whose.partner.map(str::to_owned) {
+            None => metrics::counter!(EXCEEDED, "caller" => caller, "limit" => limit),
+            Some(partner) => {
+                metrics::counter!(EXCEEDED, "caller" => caller, "partner" => partner, "limit" => limit)
+            }
+        }
+        .increment(1);
         if first {
-            tracing::error!(caller, limit, of, "a caller is over its budget");
-            if let Err(error) = self.record(caller, Event::Budget { limit, of }).await {
+            tracing::error!(%whose, limit, of, "over budget");
+            let event = Event::Budget {
+                limit,
+                of,
+                partner: whose.partner.map(str::to_owned),
+            };
+            if let Err(error) = self.record(whose.caller, event).await {
                 return error.into();
             }
         }
         CallError::Unavailable(format!(
-            "{caller} has used up its {of} {limit} of this minute (keystore.budget.{limit})"
+            "{whose} has used up its {of} {limit} of this minute (keystore.budget.{limit})"
         ))
     }
 
     /// Records that a caller lacks a capability; returns what it is told.
-    pub(crate) async fn deny(
+    pub(crate) async fn deny<'a>(
         &self,
-        caller: &Caller,
+        spender: impl Into<Spender<'a>>,
         capability: Capability,
         asset: Option<&AssetId>,
     ) -> CallError {
-        let name = caller.name();
-        if let Err(exceeded) = self.budget.deny(name, self.now()) {
-            return self.over_budget(name, exceeded).await;
+        let spender = spender.into();
+        if let Err(exceeded) = self.budget.deny(spender, self.now()) {
+            return self.over_budget(spender, exceeded).await;
         }
+        let name = spender.caller;
         let event = Event::Denied {
             capability: capability.as_str(),
             asset: asset.cloned(),

@@ -14,6 +14,7 @@ use keystore_types::KeyId;
 use secrecy::SecretString;
 
 use crate::audit::Event;
+use crate::ceremony::Succession;
 use crate::error::{Error, ErrorKind};
 use crate::keyring::{Keyring, floor};
 use crate::local::{Inner, blocking};
@@ -57,12 +58,16 @@ impl Inner {
         caller: &str,
         plan: Option<SharePlan>,
         passphrase: Option<SecretString>,
+        new_passphrase: Option<SecretString>,
     ) -> Result<RotatedRoot, Refusal> {
         let _administration = self.administration.lock().await;
         let keyring = self.unsealed().map_err(|_| Refusal::Sealed)?;
         keyring.catch_up(self.store.as_ref()).await?;
         let row = self.newest_root().await?;
-        let old = row.version;
+        let old = Succession {
+            of: row.version,
+            new_passphrase: new_passphrase.is_some(),
+        };
         let dealt = |sealed: &SealedRoot| sealed.method == UnlockMethod::Shares;
         if plan.is_none() && row.sealed.iter().any(dealt) {
             return Err(refused(
@@ -71,12 +76,18 @@ impl Inner {
             ));
         }
         plan.map(check_plan).transpose()?;
+        let under_one = |sealed: &SealedRoot| sealed.method == UnlockMethod::Passphrase;
+        if new_passphrase.is_some() && !row.sealed.iter().any(under_one) {
+            return Err(refused("the root is not kept under a passphrase"));
+        }
         let root = random_key(&self.random)?;
         // Before anybody's approval is used up.
-        let sealed = self.seal_as(caller, &row, passphrase, &root).await?;
+        let sealed = self
+            .seal_as(caller, &row, passphrase, new_passphrase, &root)
+            .await?;
         let Some(plan) = plan else {
             self.supplant(caller, &root, sealed, old).await?;
-            return Ok(RotatedRoot::Version(next(old)?));
+            return Ok(RotatedRoot::Version(next(old.of)?));
         };
         if let Some(approval) = self.claim(caller, &Act::DealShares(plan)).await? {
             return Ok(RotatedRoot::Waits(approval));
@@ -89,12 +100,14 @@ impl Inner {
         (self.store.root().await?).ok_or_else(|| Error::damaged("the root is gone"))
     }
 
-    /// Seals a new root in each way in which the old one is kept, but for shares. A passphrase must be the old one.
+    /// Seals a new root in each way in which the old one is kept, but for shares. A passphrase must be the old one; a new
+    /// one takes its place.
     async fn seal_as(
         &self,
         caller: &str,
         old: &RootRow,
         passphrase: Option<SecretString>,
+        new_passphrase: Option<SecretString>,
         root: &KeyBytes,
     ) -> Result<Vec<SealedRoot>, Refusal> {
         let mut sealed = Vec::with_capacity(old.sealed.len() + 1);
@@ -112,11 +125,15 @@ impl Inner {
                             .await?;
                         return Err(error.into());
                     }
+                    let passphrase = new_passphrase.as_ref().unwrap_or(passphrase);
                     self.configured.seal_under(passphrase.clone(), root).await?
                 }
                 (UnlockMethod::Passphrase, None) => {
                     self.configured.open(old.clone()).await?;
-                    self.configured.seal(old.method, root).await?
+                    match &new_passphrase {
+                        Some(new) => self.configured.seal_under(new.clone(), root).await?,
+                        None => self.configured.seal(old.method, root).await?,
+                    }
                 }
                 (method, _) => self.configured.seal(method, root).await?,
             });
@@ -124,19 +141,19 @@ impl Inner {
         Ok(sealed)
     }
 
-    /// Puts a root in the place of the one of version `old`.
+    /// Puts a root in the place of the old one.
     pub(crate) async fn supplant(
         &self,
         caller: &str,
         root: &KeyBytes,
         sealed: Vec<SealedRoot>,
-        old: u32,
+        old: Succession,
     ) -> Result<(), Refusal> {
         let keyring = self.unsealed().map_err(|_| Refusal::Sealed)?;
-        if self.newest_root().await?.version != old {
+        if self.newest_root().await?.version != old.of {
             return Err(refused("the root was rotated meanwhile: begin anew"));
         }
-        let version = next(old)?;
+        let version = next(old.of)?;
         let new = Arc::new(self.ready(root)?);
         let handover = keyring.hand_over(&self.random, version, root)?;
         let row = RootRow {
@@ -144,8 +161,12 @@ impl Inner {
             sealed,
             created: self.now(),
         };
-        self.replace_root(caller, &keyring, row, &new, handover)
-            .await?;
+        let event = Event::RotateRoot {
+            version,
+            new_passphrase: old.new_passphrase,
+        };
+        self.record(caller, event).await?;
+        self.replace_root(&keyring, row, &new, handover).await?;
         keyring.succeed(version, new);
         self.store.wipe().await?;
         self.anchor().await?;
@@ -154,14 +175,12 @@ impl Inner {
 
     async fn replace_root(
         &self,
-        caller: &str,
         keyring: &Keyring,
         root: RootRow,
         new: &WrappingKey,
         handover: Handover,
     ) -> Result<(), Error> {
         let version = root.version;
-        self.record(caller, Event::RotateRoot { version }).await?;
         for _ in 0..MAX_TRIES {
             let mut rotation = RootRotation {
                 root: root.clone(),

@@ -234,8 +234,16 @@ impl Session for ControlSession {
                     admin.seal().await?;
                     AdminReply::Done
                 }
-                AdminCall::RotateRoot(shares) => {
-                    AdminReply::RotatedRoot(admin.rotate_root(shares, given(&secret)?).await?)
+                AdminCall::RotateRoot {
+                    shares,
+                    passphrase: length,
+                } => {
+                    let Some((old, new)) = secret.split_at_checked(length) else {
+                        let why = "the passphrase is longer than what was sent";
+                        return Err(CallError::Malformed(why.to_owned()).into());
+                    };
+                    let rotated = admin.rotate_root(shares, given(old)?, given(new)?);
+                    AdminReply::RotatedRoot(rotated.await?)
                 }
                 AdminCall::RotateKeks(tenant) => {
                     AdminReply::Versions(admin.rotate_keks(tenant).await?)
@@ -275,11 +283,11 @@ impl Session for ControlSession {
 }
 
 /// The passphrase, if one was given.
-fn given(secret: &Secret) -> Result<Option<SecretString>, CallError> {
+fn given(secret: &[u8]) -> Result<Option<SecretString>, CallError> {
     (!secret.is_empty()).then(|| passphrase(secret)).transpose()
 }
 
-fn passphrase(secret: &Secret) -> Result<SecretString, CallError> {
+fn passphrase(secret: &[u8]) -> Result<SecretString, CallError> {
     match str::from_utf8(secret) {
         Ok(text) => Ok(text.into()),
         Err(_) => Err(CallError::Malformed(

@@ -61,6 +61,7 @@ pub fn settings(folder: &std::path::Path) -> KeystoreSettings {
             keys: u32::MAX,
             denials: u32::MAX,
         },
+        partners: vec![],
         postgres: None,
         require_locked_memory: false,
         tombstone_file: None,

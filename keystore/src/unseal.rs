@@ -11,7 +11,7 @@ use keystore_client::admin::{
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::audit::Event;
-use crate::ceremony::{Ceremony, Finished, Gathered};
+use crate::ceremony::{Ceremony, Finished, Gathered, Succession};
 use crate::error::{Error, ErrorKind};
 use crate::local::{Inner, blocking};
 use crate::refusal::{Refusal, refused};
@@ -152,19 +152,18 @@ impl Inner {
         Ok(Some(dealing))
     }
 
-    /// Begins to deal a root that is sealed in all other ways: a first one, or one that takes the place of that of this
-    /// version.
+    /// Begins to deal a root that is sealed in all other ways: a first one, or one that succeeds another.
     pub(crate) async fn deal(
         &self,
         caller: &str,
         root: &KeyBytes,
         mut sealed: Vec<SealedRoot>,
         plan: SharePlan,
-        replaces: Option<u32>,
+        succeeds: Option<Succession>,
     ) -> Result<Dealing, Refusal> {
         let (by_shares, set, shares) = shares::seal(root, plan, &self.random)?;
         sealed.push(by_shares);
-        let ceremony = Ceremony::new(root, sealed, set, plan, shares, replaces)?;
+        let ceremony = Ceremony::new(root, sealed, set, plan, shares, succeeds)?;
         let dealing = ceremony.dealing();
         let event = Event::Dealing {
             set: dealing.set.clone(),
@@ -214,12 +213,12 @@ impl Inner {
         if let Some(Finished {
             root,
             sealed,
-            replaces,
+            succeeds,
         }) = last
         {
-            match replaces {
+            match succeeds {
                 None => self.found(caller, &root, sealed).await?,
-                Some(version) => self.supplant(caller, &root, sealed, version).await?,
+                Some(old) => self.supplant(caller, &root, sealed, old).await?,
             }
         }
         let confirm = |ceremony: &mut Ceremony| {

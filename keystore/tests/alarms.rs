@@ -173,7 +173,11 @@ async fn budget_uses_and_distinct_keys_are_limited_and_alarm() {
     let keys = origin.lease(contexts(0..30)).await.unwrap().keys;
     let error = origin.lease(contexts(30..31)).await.unwrap_err();
     assert!(is_over(&error, "keys"), "{error}");
-    assert_eq!(operator.status().await.unwrap().keys, 30, "none is made");
+    assert_eq!(
+        operator.status().await.unwrap().stored.unwrap().keys,
+        30,
+        "none is made"
+    );
     let guesses = |from: u8| {
         (from..from + 15)
             .map(|byte| KeyId::new([byte; 16]))

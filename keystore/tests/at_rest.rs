@@ -124,11 +124,11 @@ async fn nothing_at_rest_in_clear() {
     }
     keys.extend(keks(&local, &identity).await);
     operator.rotate_keks(None).await.unwrap();
-    while operator.status().await.unwrap().rotating {
+    while operator.status().await.unwrap().stored.unwrap().rotating {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     operator
-        .rotate_root(None, Some(PASSPHRASE.into()))
+        .rotate_root(None, Some(PASSPHRASE.into()), None)
         .await
         .unwrap();
     keys.extend(keks(&local, &identity).await);

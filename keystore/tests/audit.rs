@@ -277,7 +277,7 @@ async fn sealed_there_is_nothing_to_sign_with() {
     keystore.operator.unseal(PASSPHRASE.into()).await.unwrap();
     (keystore
         .operator
-        .rotate_root(None, Some(PASSPHRASE.into()))
+        .rotate_root(None, Some(PASSPHRASE.into()), None)
         .await)
         .unwrap();
     assert_eq!(keystore.operator.status().await.unwrap().audit_key, key);

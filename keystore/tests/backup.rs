@@ -55,7 +55,15 @@ async fn full(folder: &TempDir) -> Opened {
     keystore.lease("default", 0..KEYS).await.unwrap();
     keystore.lease("other", 0..2).await.unwrap();
     keystore.anna.rotate_keks(None).await.unwrap();
-    while keystore.anna.status().await.unwrap().rotating {
+    while keystore
+        .anna
+        .status()
+        .await
+        .unwrap()
+        .stored
+        .unwrap()
+        .rotating
+    {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     keystore
@@ -210,7 +218,7 @@ async fn backup_and_restore_a_drill_on_an_empty_machine() {
     found.lease("default", KEYS..KEYS + 1).await.unwrap();
     found
         .anna
-        .rotate_root(None, Some(PASSPHRASE.into()))
+        .rotate_root(None, Some(PASSPHRASE.into()), None)
         .await
         .unwrap();
     let settings = found.settings.clone();
@@ -386,7 +394,7 @@ async fn an_unfinished_restore_is_no_hindrance_to_a_new_root() {
         found.anna.restore(line.to_string()).await.unwrap();
     }
     found.anna.init(PASSPHRASE.into()).await.unwrap();
-    assert_eq!(found.anna.status().await.unwrap().keys, 0);
+    assert_eq!(found.anna.status().await.unwrap().stored.unwrap().keys, 0);
     found.lease("default", 0..1).await.unwrap();
     found.in_order().await;
     // What was left of it comes too late.
@@ -412,7 +420,7 @@ async fn a_backup_is_refused_to_no_recipient_and_spoilt_by_a_rotation() {
     let id = (keystore.anna.backup(vec![recipient.clone()]).await).unwrap();
     (keystore
         .anna
-        .rotate_root(None, Some(PASSPHRASE.into()))
+        .rotate_root(None, Some(PASSPHRASE.into()), None)
         .await)
         .unwrap();
     let outcome = loop {

@@ -517,7 +517,7 @@ async fn any_m_shares_open_and_fewer_never(keystore: Reached) {
     let contexts = vec![context("film", Label::Hd)];
     let dealt = keystore.kept_by_shares(5, 3).await;
     let status = within(keystore.operator.status()).await.unwrap();
-    assert_eq!(status.kept_by, [UnlockMethod::Shares]);
+    assert_eq!(status.stored.unwrap().kept_by, [UnlockMethod::Shares]);
     let error = within(keystore.operator.unseal(PASSPHRASE.into())).await;
     assert!(matches!(error, Err(AdminError::Refused(_))), "{error:?}");
     for three in [[0, 1, 2], [4, 2, 0], [1, 4, 3]] {
@@ -606,7 +606,7 @@ async fn a_ceremony_keeps_nothing_until_every_share_was_read_back(keystore: Reac
     }
     let status = within(keystore.operator.status()).await.unwrap();
     assert_eq!(status.state, SealState::Uninitialised);
-    assert_eq!(status.kept_by, []);
+    assert_eq!(status.stored.unwrap().kept_by, []);
     assert_eq!(status.shares.unwrap().given, [1, 2]);
     assert!(matches!(
         keystore.lease(vec![context("film", Label::Hd)]).await,
@@ -668,7 +668,8 @@ async fn a_destroyed_key_never_comes_back(keystore: Reached) {
         "{error}"
     );
     let status = within(keystore.operator.status()).await.unwrap();
-    assert_eq!((status.keys, status.destroyed), (1, 1));
+    let stored = status.stored.unwrap();
+    assert_eq!((stored.keys, stored.destroyed), (1, 1));
     assert_eq!(
         within(keystore.operator.verify(None)).await.unwrap().faults,
         vec![]

@@ -1,7 +1,7 @@
 //! A keystore that is killed at any write, sync, rename or truncation loses nothing that it acknowledged and leaves
 //! nothing half-done.
 //!
-//! A child process makes, rotates, destroys or restores keys under `strace`, which kills it at the n-th call of one kind on one file, for n = 1, 2, ...
+//! A child process makes, exchanges, rotates, destroys or restores keys under `strace`, which kills it at the n-th call of one kind on one file, for n = 1, 2, ...
 //! until it comes through unharmed (in long work not at every one); then the folder that it left is opened and looked through. The kernel lives on, so this
 //! cannot show what a power cut does to writes that were not synced; that syncs come in the right order is
 //! argued in `local.rs`.
@@ -14,11 +14,19 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use keystore::capability::Caller;
+use keystore::capability::{Assets, Caller, Capability, Grant};
 use keystore::{Local, SystemClock, testing};
 use keystore_client::admin::{Act, Acted, Admin, KeyFilter};
-use keystore_client::{Lease, LeaseRequest, SealState};
-use keystore_types::{Generation, KeyContext, KeyId, Label, SUBSAMPLE_RULE, Scheme};
+use keystore_client::exchange::{
+    AskedKey, DepositRequest, DepositedHead, DepositedKey, ExchangeRequest, HandOverRequest,
+    KeyUsage, Partner,
+};
+use keystore_client::{
+    EntitlementRef, ExportRequest, Keystore, Lease, LeaseRequest, LeasedKey, SealState,
+};
+use keystore_types::{
+    ConstantIv, ContentKey, Generation, KeyContext, KeyId, Label, SUBSAMPLE_RULE, Scheme,
+};
 use ring::digest::{SHA256, digest};
 
 /// Where the child finds its state; unset, it is not a child.
@@ -34,6 +42,9 @@ const LINES: &str = "lines";
 
 /// Assets for which the child leases keys, one after another; each makes two keys.
 const ASSETS: u32 = 3;
+
+/// What [`Exchanging::all`] says: two keys asked for, two brought, all four handed over, two leased, four exported.
+const EXCHANGED: usize = 14;
 
 /// What the kernel is asked that changes files.
 const CALLS: [&str; 7] = [
@@ -74,6 +85,9 @@ const MOST_KILLS: u32 = 2000;
 enum Work {
     /// Makes keys. It is killed at every call.
     Keys,
+    /// Makes keys that an encryptor asks for, takes some that are brought, hands them over, leases and exports them. It
+    /// is killed at every call.
+    Exchange,
     /// Makes keys, then rotates. That repeats itself: after [`STRIDE`] calls it is killed at every second one, after
     /// twice as many at every third, and so on.
     Rotation,
@@ -90,6 +104,7 @@ impl Work {
     fn as_str(self) -> &'static str {
         match self {
             Self::Keys => "keys",
+            Self::Exchange => "exchange",
             Self::Rotation => "rotation",
             Self::Acts => "acts",
             Self::Restore => "restore",
@@ -98,8 +113,16 @@ impl Work {
 
     fn after(self, nth: u32) -> u32 {
         match self {
-            Self::Keys | Self::Acts | Self::Restore => nth + 1,
+            Self::Keys | Self::Exchange | Self::Acts | Self::Restore => nth + 1,
             Self::Rotation => nth + 1 + nth / STRIDE,
+        }
+    }
+
+    /// How many keys a child that comes through says that it was given, or rid of.
+    fn keys(self) -> usize {
+        match self {
+            Self::Exchange => EXCHANGED,
+            Self::Keys | Self::Rotation | Self::Acts | Self::Restore => 2 * ASSETS as usize,
         }
     }
 }
@@ -107,6 +130,17 @@ impl Work {
 #[test]
 fn killed_at_any_point_of_a_key_creation() {
     sweep(Work::Keys, |folder| {
+        block_on(async {
+            let local = open(folder).await;
+            let operator = local.admin(Caller::operator("operator"));
+            operator.init(PASSPHRASE.into()).await.unwrap();
+        });
+    });
+}
+
+#[test]
+fn killed_at_any_point_of_a_key_exchange() {
+    sweep(Work::Exchange, |folder| {
         block_on(async {
             let local = open(folder).await;
             let operator = local.admin(Caller::operator("operator"));
@@ -205,11 +239,12 @@ fn sweep(work: Work, prepare: impl Fn(&Path)) {
             let (killed, acknowledged) = run_child(folder.path(), work, file, call, nth);
             check(
                 folder.path(),
+                work,
                 &acknowledged,
                 &format!("{call} {nth} on {file}"),
             );
             if !killed {
-                assert_eq!(acknowledged.keys.len(), 2 * ASSETS as usize);
+                assert_eq!(acknowledged.keys.len(), work.keys());
                 break;
             }
             kills += 1;
@@ -258,10 +293,34 @@ fn strace_works() -> bool {
 
 /// What the child said.
 struct Said {
-    /// The digest of each key that it was given, by its id.
-    keys: BTreeMap<String, String>,
+    /// Each key that it was given, or rid of.
+    keys: Vec<Given>,
     /// The ids of keys that it was told are destroyed.
     gone: Vec<String>,
+}
+
+/// A key that passed the keystore's door.
+#[derive(Debug)]
+struct Given {
+    /// The operation, as the log names it.
+    op: String,
+    id: String,
+    digest: String,
+}
+
+impl Given {
+    fn line(op: &str, id: KeyId, key: &ContentKey) -> String {
+        format!("KEY {op} {id} {} .", sha256(key))
+    }
+
+    fn heard(text: &str) -> Option<Self> {
+        let mut words = text.split(' ').map(str::to_owned);
+        Some(Self {
+            op: words.next()?,
+            id: words.next()?,
+            digest: words.next()?,
+        })
+    }
 }
 
 /// Runs the child until it is killed or done. Returns whether it was killed, and what it said by then.
@@ -288,8 +347,7 @@ fn run_child(folder: &Path, work: Work, file: &str, call: &str, nth: u32) -> (bo
     let lines = said.lines().filter_map(|line| line.strip_suffix(" ."));
     let keys = lines
         .clone()
-        .filter_map(|line| line.strip_prefix("KEY ")?.split_once(' '))
-        .map(|(id, digest)| (id.to_owned(), digest.to_owned()))
+        .filter_map(|line| Given::heard(line.strip_prefix("KEY ")?))
         .collect();
     let gone = lines.filter_map(|line| line.strip_prefix("GONE "));
     let acknowledged = Said {
@@ -327,15 +385,20 @@ fn child() {
             }
         }
         println!();
+        if work == Work::Exchange.as_str() {
+            let say = |op: &str, id, key: &ContentKey| println!("{}", Given::line(op, id, key));
+            Exchanging::new(&local).all(say).await;
+            return;
+        }
         for number in 0..ASSETS {
-            for (id, digest) in digests(&lease(&local, number).await) {
-                println!("KEY {id} {digest} .");
+            for leased in lease(&local, number).await.keys {
+                println!("{}", Given::line("lease", leased.key_id, &leased.key));
             }
         }
         if work == Work::Rotation.as_str() {
             operator.rotate_keks(None).await.unwrap();
             operator
-                .rotate_root(None, Some(PASSPHRASE.into()))
+                .rotate_root(None, Some(PASSPHRASE.into()), None)
                 .await
                 .unwrap();
             rewrapped(&local).await;
@@ -376,7 +439,7 @@ async fn agreed(local: &Local, act: Act) {
 async fn rewrapped(local: &Local) {
     let operator = local.admin(Caller::operator("operator"));
     let done = async {
-        while operator.status().await.unwrap().rotating {
+        while operator.status().await.unwrap().stored.unwrap().rotating {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
@@ -384,7 +447,7 @@ async fn rewrapped(local: &Local) {
 }
 
 /// Opens what the child left and looks through it.
-fn check(folder: &Path, acknowledged: &Said, killed_at: &str) {
+fn check(folder: &Path, work: Work, acknowledged: &Said, killed_at: &str) {
     block_on(async {
         let local = open(folder).await;
         let operator = local.admin(Caller::operator("operator"));
@@ -399,12 +462,12 @@ fn check(folder: &Path, acknowledged: &Said, killed_at: &str) {
             operator.unseal(PASSPHRASE.into()).await.unwrap();
         }
         rewrapped(&local).await;
-        // Whole: every row opens, the chain holds, and each lease's two keys are there or neither.
+        // Whole: every row opens, the chain holds, and each request's two keys are there or neither.
         let report = operator.verify(None).await.unwrap();
         assert_eq!(report.faults, vec![], "{killed_at}");
-        let destroyed = operator.status().await.unwrap().destroyed;
+        let destroyed = operator.status().await.unwrap().stored.unwrap().destroyed;
         assert_eq!(report.unwrapped + destroyed, report.keys, "{killed_at}");
-        assert_eq!(report.keys % 2, 0, "{killed_at}: a lease was half kept");
+        assert_eq!(report.keys % 2, 0, "{killed_at}: a request was half kept");
         // Recorded: each acknowledged key stands in the log.
         let mut log = String::new();
         for file in std::fs::read_dir(folder.join("state")).unwrap() {
@@ -413,8 +476,11 @@ fn check(folder: &Path, acknowledged: &Said, killed_at: &str) {
                 log.push_str(&std::fs::read_to_string(path).unwrap());
             }
         }
-        for id in acknowledged.keys.keys() {
-            assert!(log.contains(id), "{killed_at}: {id} left without a record");
+        for given in &acknowledged.keys {
+            let Given { op, id, .. } = given;
+            let op = format!("\"op\":\"{op}\"");
+            let recorded = (log.lines()).any(|line| line.contains(&op) && line.contains(id));
+            assert!(recorded, "{killed_at}: {given:?} without a record");
         }
         for id in &acknowledged.gone {
             let record = format!("\"op\":\"destroy\",\"key_id\":\"{id}\"");
@@ -427,10 +493,24 @@ fn check(folder: &Path, acknowledged: &Said, killed_at: &str) {
         }
         // The same keys again, by id and digest.
         let mut now = BTreeMap::new();
-        for number in 0..ASSETS {
-            now.extend(digests(&lease(&local, number).await));
+        match work {
+            Work::Exchange => {
+                let say = |_: &str, id: KeyId, key: &ContentKey| {
+                    let digest = sha256(key);
+                    let before = now.insert(id.to_string(), digest.clone());
+                    assert!(before.is_none_or(|before| before == digest), "{killed_at}");
+                };
+                Exchanging::new(&local).all(say).await;
+            }
+            Work::Keys | Work::Rotation | Work::Acts | Work::Restore => {
+                for number in 0..ASSETS {
+                    let keys = lease(&local, number).await.keys;
+                    let known = |key: LeasedKey| (key.key_id.to_string(), sha256(&key.key));
+                    now.extend(keys.into_iter().map(known));
+                }
+            }
         }
-        for (id, digest) in &acknowledged.keys {
+        for Given { id, digest, .. } in &acknowledged.keys {
             assert_eq!(now.get(id), Some(digest), "{killed_at}");
         }
         let filter = KeyFilter {
@@ -441,9 +521,118 @@ fn check(folder: &Path, acknowledged: &Said, killed_at: &str) {
         assert_eq!(
             listed.len(),
             now.len(),
-            "{killed_at}: a key that no context finds"
+            "{killed_at}: a key that nobody finds"
         );
     });
+}
+
+/// A partner's encryptor and key server, and the keystore that they deal with.
+struct Exchanging<'l> {
+    local: &'l Local,
+    license: Arc<dyn Keystore>,
+}
+
+impl<'l> Exchanging<'l> {
+    fn new(local: &'l Local) -> Self {
+        let grants = [
+            Capability::Exchange,
+            Capability::Deposit,
+            Capability::Export,
+        ]
+        .map(|capability| Grant {
+            capability,
+            tenant: "default".to_owned(),
+            assets: Assets::All,
+        });
+        let license = local.handle(Caller::new("license", grants.into()));
+        Self { local, license }
+    }
+
+    /// Each call once, every key of which is said as soon as it is answered.
+    async fn all(&self, mut say: impl FnMut(&str, KeyId, &ContentKey)) {
+        let license = &self.license;
+        for exchanged in license.exchange(asked()).await.unwrap() {
+            say("exchange", exchanged.key_id, &exchanged.key);
+        }
+        license.deposit(brought()).await.unwrap();
+        for DepositedKey { head, key } in brought().keys {
+            say("deposit", head.key_id, &key);
+        }
+        let all = HandOverRequest {
+            tenant: "default".to_owned(),
+            asset: "film".parse().unwrap(),
+            scheme: None,
+            partner: partner(),
+        };
+        for handed in license.hand_over(all).await.unwrap().keys {
+            say("hand_over", handed.key_id, &handed.key);
+        }
+        for leased in lease(self.local, 0).await.keys {
+            say("lease", leased.key_id, &leased.key);
+        }
+        let export = ExportRequest {
+            asset: "film".parse().unwrap(),
+            key_ids: (1..=4).map(|number| KeyId::new([number; 16])).collect(),
+            entitlement: EntitlementRef {
+                issuer: "tests".to_owned(),
+                subject: None,
+                token_id: None,
+                system: "clearkey".to_owned(),
+            },
+        };
+        for exported in license.export(export).await.unwrap() {
+            say("export", exported.key_id, &exported.key);
+        }
+    }
+}
+
+/// The keys that an encryptor asks for; the first content that is leased claims them.
+fn asked() -> ExchangeRequest {
+    let asked = [(1, Label::Audio), (2, Label::Hd)].map(|(number, label)| AskedKey {
+        key_id: KeyId::new([number; 16]),
+        usage: usage(label),
+        iv: None,
+    });
+    ExchangeRequest {
+        tenant: "default".to_owned(),
+        asset: "film".parse().unwrap(),
+        keys: asked.into(),
+        partner: partner(),
+    }
+}
+
+/// The keys that a key server brings.
+fn brought() -> DepositRequest {
+    let brought = [(3, Label::Sd), (4, Label::Uhd1)].map(|(number, label)| DepositedKey {
+        head: DepositedHead {
+            key_id: KeyId::new([number; 16]),
+            usage: usage(label),
+            iv: Some(ConstantIv::new([number; 16])),
+        },
+        key: ContentKey::take(&mut [number + 0x40; 16]),
+    });
+    DepositRequest {
+        tenant: "default".to_owned(),
+        asset: "film".parse().unwrap(),
+        keys: brought.into(),
+        partner: partner(),
+    }
+}
+
+fn usage(label: Label) -> KeyUsage {
+    KeyUsage {
+        label,
+        scheme: Scheme::Cbcs,
+        elsewhere: None,
+    }
+}
+
+fn partner() -> Partner {
+    Partner {
+        name: "encryptor".to_owned(),
+        protocol: "speke-2.0".to_owned(),
+        recipients: vec![],
+    }
 }
 
 async fn open(folder: &Path) -> Local {
@@ -487,17 +676,10 @@ async fn lease(local: &Local, number: u32) -> Lease {
     testing::origin(local).lease(request).await.unwrap()
 }
 
-fn digests(lease: &Lease) -> BTreeMap<String, String> {
-    let digest = |key: &[u8; 16]| {
-        let digest = digest(&SHA256, key);
-        digest
-            .as_ref()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
-    };
-    (lease.keys.iter())
-        .map(|leased| (leased.key_id.to_string(), digest(leased.key.expose())))
+fn sha256(key: &ContentKey) -> String {
+    let digest = digest(&SHA256, key.expose());
+    (digest.as_ref().iter())
+        .map(|byte| format!("{byte:02x}"))
         .collect()
 }
 

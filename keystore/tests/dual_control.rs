@@ -135,7 +135,15 @@ async fn dual_control_every_act_needs_two_different_operators() {
     let keystore = fresh(&folder).await;
     keystore.lease(0).await.unwrap();
     keystore.anna.rotate_keks(None).await.unwrap();
-    while keystore.anna.status().await.unwrap().rotating {
+    while keystore
+        .anna
+        .status()
+        .await
+        .unwrap()
+        .stored
+        .unwrap()
+        .rotating
+    {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let acts = [
@@ -273,7 +281,15 @@ async fn versioning_a_lowered_floor_takes_old_keys_in_again() {
         .unwrap();
     keystore.anna.rotate_keks(None).await.unwrap();
     let settled = async || {
-        while keystore.anna.status().await.unwrap().rotating {
+        while keystore
+            .anna
+            .status()
+            .await
+            .unwrap()
+            .stored
+            .unwrap()
+            .rotating
+        {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -464,7 +480,7 @@ async fn destroy_of_a_tenant_leaves_no_key_and_lets_none_be_made() {
     keystore.anna.rotate_keks(None).await.unwrap();
     keystore
         .anna
-        .rotate_root(None, Some(PASSPHRASE.into()))
+        .rotate_root(None, Some(PASSPHRASE.into()), None)
         .await
         .unwrap();
     keystore.in_order().await;

@@ -34,8 +34,13 @@ struct Store {
 
 impl Store {
     async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    async fn with(bend: impl FnOnce(&mut KeystoreSettings)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut settings = testing::settings(folder.path());
+        bend(&mut settings);
         let license = settings.callers.get_mut("license").unwrap();
         license.may = vec![CallerRight::Exchange, CallerRight::Deposit];
         license.assets = vec!["film".to_owned(), "other".to_owned()];
@@ -470,6 +475,68 @@ async fn each_exchange_is_recorded_with_whom_it_was() {
     assert_eq!(store.records("deposit")[0]["new"][0], id(2).to_string());
     let log = std::fs::read_to_string(store.settings.state_dir.join("audit.log")).unwrap();
     assert!(!log.contains(&"07".repeat(16)));
+}
+
+#[tokio::test]
+async fn budget_of_one_partner_is_not_anothers() {
+    let store = Store::with(|settings| {
+        settings.partners = vec!["encryptor".to_owned(), "vendor".to_owned()];
+        settings.budget.keys = 2;
+    })
+    .await;
+    let license = store.of("license");
+    let asking = |number, partner: &str| {
+        let mut request = asking("film", id(number), usage(Label::Sd, Scheme::Cbcs));
+        request.partner.name = partner.to_owned();
+        license.exchange(request)
+    };
+    for number in [1, 2] {
+        asking(number, "encryptor").await.unwrap();
+    }
+    for _ in 0..2 {
+        let refused = asking(3, "encryptor").await.unwrap_err();
+        let Error::Unavailable(why) = &refused else {
+            panic!("{refused:?}")
+        };
+        assert!(why.contains("license for encryptor"), "{why}");
+    }
+    assert_eq!(
+        license
+            .hand_over(handing("other"))
+            .await
+            .unwrap()
+            .keys
+            .len(),
+        0
+    );
+    assert!(
+        license.hand_over(handing("film")).await.is_ok(),
+        "the same keys"
+    );
+    let mut brought = bringing("other", id(4), usage(Label::Sd, Scheme::Cbcs), [7; 16]);
+    assert!(license.deposit(brought).await.is_err());
+    // The other partner's, and the role's own, are as they were.
+    brought = bringing("other", id(4), usage(Label::Sd, Scheme::Cbcs), [7; 16]);
+    brought.partner.name = "vendor".to_owned();
+    license.deposit(brought).await.unwrap();
+    asking(5, "vendor").await.unwrap();
+    assert!(asking(6, "vendor").await.is_err());
+    // A role that makes up names uses its own.
+    asking(7, "somebody").await.unwrap();
+    asking(8, "somebody else").await.unwrap();
+    assert!(asking(9, "a third").await.is_err());
+
+    let records = store.records("budget");
+    let whose: Vec<_> = (records.iter())
+        .map(|record| (record["caller"].as_str(), record["partner"].as_str()))
+        .collect();
+    let license = Some("license");
+    let expected = [
+        (license, Some("encryptor")),
+        (license, Some("vendor")),
+        (license, None),
+    ];
+    assert_eq!(whose, expected);
 }
 
 #[tokio::test]

@@ -52,12 +52,23 @@ impl Opened {
     /// Until all keys are wrapped anew and older KEKs are refused.
     async fn rewrapped(&self, version: u32) {
         let done = async {
-            while self.operator.status().await.unwrap().rotating {
+            while self
+                .operator
+                .status()
+                .await
+                .unwrap()
+                .stored
+                .unwrap()
+                .rotating
+            {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         (tokio::time::timeout(Duration::from_secs(60), done).await).expect("it ends in time");
-        assert_eq!(self.operator.status().await.unwrap().stale, 0);
+        assert_eq!(
+            self.operator.status().await.unwrap().stored.unwrap().stale,
+            0
+        );
         let log = std::fs::read_to_string(self.settings.state_dir.join("audit.log")).unwrap();
         let floor = format!("\"op\":\"floor\",\"tenant\":\"default\",\"version\":{version}");
         assert!(log.contains(&floor));
@@ -215,7 +226,7 @@ async fn versioning_rotations_under_load_fail_no_request() {
     for rotation in 2..5 {
         let root = keystore
             .operator
-            .rotate_root(None, Some(PASSPHRASE.into()))
+            .rotate_root(None, Some(PASSPHRASE.into()), None)
             .await;
         assert_eq!(root.unwrap(), RotatedRoot::Version(rotation));
         assert_eq!(keystore.rotate_keks().await, rotation);
@@ -284,13 +295,13 @@ async fn versioning_of_the_root_keeps_the_passphrase_and_nothing_of_the_old_root
 
     let error = (keystore
         .operator
-        .rotate_root(None, Some("correct horsf".into()))
+        .rotate_root(None, Some("correct horsf".into()), None)
         .await)
         .unwrap_err();
     assert!(matches!(error, AdminError::WrongPassphrase), "{error}");
     let version = (keystore
         .operator
-        .rotate_root(None, Some(PASSPHRASE.into()))
+        .rotate_root(None, Some(PASSPHRASE.into()), None)
         .await)
         .unwrap();
     assert_eq!(version, RotatedRoot::Version(2));
@@ -298,7 +309,7 @@ async fn versioning_of_the_root_keeps_the_passphrase_and_nothing_of_the_old_root
     keystore.operator.seal().await.unwrap();
     let error = (keystore
         .operator
-        .rotate_root(None, Some(PASSPHRASE.into()))
+        .rotate_root(None, Some(PASSPHRASE.into()), None)
         .await)
         .unwrap_err();
     assert!(
@@ -308,6 +319,41 @@ async fn versioning_of_the_root_keeps_the_passphrase_and_nothing_of_the_old_root
     (keystore.operator.unseal(PASSPHRASE.into()).await).unwrap();
     assert!(same(&lease(&keystore.origin, 0..2).await, &keys));
     keystore.in_order().await;
+}
+
+#[tokio::test]
+async fn a_new_passphrase_opens_a_new_root_and_the_old_one_nothing() {
+    const NEW: &str = "battery staple";
+    let keystore = open().await;
+    let operator = &keystore.operator;
+    let keys = lease(&keystore.origin, 0..2).await;
+    let change =
+        |old: &str, new: &str| operator.rotate_root(None, Some(old.into()), Some(new.into()));
+    // Neither by somebody who does not know the old one, nor to one that can be tried out.
+    let error = change("correct horsf", NEW).await.unwrap_err();
+    assert!(matches!(error, AdminError::WrongPassphrase), "{error}");
+    let error = change(PASSPHRASE, "short").await.unwrap_err();
+    assert!(matches!(error, AdminError::Refused(_)), "{error}");
+    operator.seal().await.unwrap();
+    operator.unseal(PASSPHRASE.into()).await.unwrap();
+
+    let version = change(PASSPHRASE, NEW).await.unwrap();
+    assert_eq!(version, RotatedRoot::Version(2));
+    assert!(same(&lease(&keystore.origin, 0..2).await, &keys));
+    operator.seal().await.unwrap();
+    let error = operator.unseal(PASSPHRASE.into()).await.unwrap_err();
+    assert!(matches!(error, AdminError::WrongPassphrase), "{error}");
+    operator.unseal(NEW.into()).await.unwrap();
+    assert!(same(&lease(&keystore.origin, 0..2).await, &keys));
+    // A rotation that changes nothing else asks for the one that there is now.
+    let kept = operator.rotate_root(None, Some(NEW.into()), None);
+    assert_eq!(kept.await.unwrap(), RotatedRoot::Version(3));
+    keystore.in_order().await;
+
+    let log = std::fs::read_to_string(keystore.settings.state_dir.join("audit.log")).unwrap();
+    assert!(log.contains("\"op\":\"rotate_root\",\"version\":2,\"new_passphrase\":true"));
+    assert!(log.contains("\"op\":\"rotate_root\",\"version\":3,\"prev\""));
+    assert!(!log.contains(NEW));
 }
 
 #[tokio::test]

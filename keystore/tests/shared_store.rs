@@ -1,175 +1,32 @@
 //! Several keystores over one PostgreSQL database: what one does while another serves, and what becomes of them when
 //! the database is slow, gone, another one or put back.
 //!
-//! It cannot show what a network does to packets: a database that is not reached is one that was stopped, and a slow
-//! one waits for a lock.
+//! Here a database that is not reached is one that was stopped, and a slow one waits for a lock; what a network does is in
+//! `fail_over.rs`.
 
 #![expect(clippy::unwrap_used, reason = "a test's panic is its report")]
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use conf::{PostgresSettings, SecretSource};
+use conf::SecretSource;
 use keystore::capability::{Assets, Caller, Capability, Grant};
 use keystore::{ErrorKind, Local, SystemClock, testing};
-use keystore_client::admin::{Act, Acted, Admin, AdminError, RotatedRoot};
+use keystore_client::admin::{Act, Acted, AdminError};
 use keystore_client::exchange::{AskedKey, ExchangeRequest, KeyUsage, Partner};
-use keystore_client::{
-    EntitlementRef, Error, ExportRequest, Keystore, Lease, LeaseRequest, LeasedKey, SealState,
-};
-use keystore_types::{Generation, KeyContext, KeyId, Label, SUBSAMPLE_RULE, Scheme};
+use keystore_client::{Error, LeaseRequest, SealState};
+use keystore_types::{KeyId, Label, Scheme};
 use sqlx::Connection as _;
-use tempfile::TempDir;
 
+use self::node::{Node, PASSPHRASE, context, nodes, same, soon, unavailable};
 use self::postgres::Server;
 
+#[path = "postgres/node.rs"]
+mod node;
 mod postgres;
-
-const PASSPHRASE: &str = "correct horse";
-
-/// A keystore of several.
-struct Node {
-    local: Local,
-    origin: Arc<dyn Keystore>,
-    license: Arc<dyn Keystore>,
-    operator: Arc<dyn Admin>,
-    folder: TempDir,
-}
-
-impl Node {
-    /// Not unsealed.
-    async fn open(postgres: PostgresSettings) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut settings = testing::settings(folder.path());
-        settings.postgres = Some(postgres);
-        let local = Local::open(&settings, Arc::new(SystemClock)).await.unwrap();
-        Self {
-            origin: testing::origin(&local),
-            license: testing::license(&local),
-            operator: testing::operator(&local),
-            local,
-            folder,
-        }
-    }
-
-    async fn unseal(&self) {
-        (self.operator.unseal(PASSPHRASE.into()).await).unwrap();
-    }
-
-    async fn lease(&self, numbers: Range<u32>) -> Result<Vec<LeasedKey>, Error> {
-        let contexts = numbers.map(context).collect();
-        let leased = self.origin.lease(LeaseRequest { contexts }).await;
-        leased.map(|Lease { keys, .. }| keys)
-    }
-
-    async fn export(&self, key_ids: Vec<KeyId>) -> Result<usize, Error> {
-        let request = ExportRequest {
-            asset: "film".parse().unwrap(),
-            key_ids,
-            entitlement: EntitlementRef {
-                issuer: "tests".to_owned(),
-                subject: None,
-                token_id: None,
-                system: "clearkey".to_owned(),
-            },
-        };
-        self.license.export(request).await.map(|keys| keys.len())
-    }
-
-    async fn rotate_root(&self) -> Result<u32, AdminError> {
-        match (self.operator.rotate_root(None, Some(PASSPHRASE.into()))).await? {
-            RotatedRoot::Version(version) => Ok(version),
-            RotatedRoot::Waits(_) | RotatedRoot::Dealing(_) => panic!("it is kept by a passphrase"),
-        }
-    }
-
-    async fn in_order(&self) {
-        let report = self.operator.verify(None).await.unwrap();
-        assert_eq!(report.faults, vec![]);
-        assert_eq!(report.unwrapped, report.keys);
-    }
-
-    /// How many keys this node says that it made.
-    fn made(&self) -> usize {
-        let log = std::fs::read_to_string(self.folder.path().join("state/audit.log")).unwrap();
-        (log.lines())
-            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
-            .filter_map(|record| record["made"].as_array().map(Vec::len))
-            .sum()
-    }
-
-    fn records(&self) -> usize {
-        let log = std::fs::read(self.folder.path().join("state/audit.log")).unwrap();
-        log.iter().filter(|byte| **byte == b'\n').count()
-    }
-
-    async fn wait_for(&self, wanted: SealState) {
-        let mut state = self.local.seal_state();
-        let changed = state.wait_for(|state| *state == wanted);
-        let changed = tokio::time::timeout(Duration::from_secs(20), changed).await;
-        changed.expect("it ends in time").unwrap();
-    }
-}
-
-fn context(number: u32) -> KeyContext {
-    KeyContext {
-        tenant: "default".to_owned(),
-        asset: "film".parse().unwrap(),
-        label: Label::Hd,
-        scheme: Scheme::Cbcs,
-        subsample_rule: SUBSAMPLE_RULE,
-        generation: Generation {
-            sources: [7; 32],
-            number,
-        },
-    }
-}
-
-fn same(one: &[LeasedKey], other: &[LeasedKey]) -> bool {
-    let known = |key: &LeasedKey| (key.key_id, *key.key.expose());
-    one.iter().map(known).eq(other.iter().map(known))
-}
-
-fn unavailable<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
-    match result {
-        Err(Error::Unavailable(why)) => why,
-        other => panic!("{other:?}"),
-    }
-}
-
-/// Unsealed nodes over a new database.
-async fn nodes<const N: usize>(settings: &PostgresSettings) -> [Node; N] {
-    let mut nodes = Vec::new();
-    for _ in 0..N {
-        nodes.push(Node::open(settings.clone()).await);
-    }
-    (nodes[0].operator.init(PASSPHRASE.into()).await).unwrap();
-    for node in &nodes[1..] {
-        node.unseal().await;
-    }
-    // What is remembered is forgotten at the look that finds the new root.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    let Ok(nodes) = nodes.try_into() else {
-        panic!("there are {N}")
-    };
-    nodes
-}
-
-/// Tries until it succeeds: nodes look at the database every second.
-async fn soon<T>(mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(done) = attempt().await {
-            return done;
-        }
-        assert!(began.elapsed() < Duration::from_secs(20), "it takes long");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_that_ask_for_a_key_at_once_make_it_once() {
@@ -187,7 +44,8 @@ async fn nodes_that_ask_for_a_key_at_once_make_it_once() {
     }
     assert_eq!(one.made() + other.made(), 51);
     let status = one.operator.status().await.unwrap();
-    assert_eq!((status.keys, status.destroyed), (51, 0));
+    let stored = status.stored.as_ref().unwrap();
+    assert_eq!((stored.keys, stored.destroyed), (51, 0));
     // Each has a log, and a key that signs it, of its own.
     one.in_order().await;
     other.in_order().await;
@@ -234,7 +92,7 @@ async fn one_node_rotates_while_the_other_serves() {
         assert_eq!(keks[0].version, version);
         let rewrapped = async || {
             let status = one.operator.status().await.unwrap();
-            (!status.rotating).then_some(())
+            (!status.stored.unwrap().rotating).then_some(())
         };
         soon(rewrapped).await;
     }
@@ -366,6 +224,11 @@ async fn a_database_that_is_down_is_survived_for_a_while() {
     let why = unavailable(one.lease(100..101).await);
     assert!(why.contains("database"), "{why}");
     unavailable(other.lease(0..1).await);
+    // An operator is told what is known without it, and why that is not all.
+    let status = one.operator.status().await.unwrap();
+    assert_eq!((status.state, status.stored), (SealState::Unsealed, None));
+    assert!(status.store_fault.unwrap().contains("database"));
+    assert!(status.audit_records > 0 && status.memory_locked.is_some());
     assert!(one.rotate_root().await.is_err());
     assert!(one.operator.key_destroy(known[0].key_id).await.is_err());
     // Refused at once, not each after its own timeout.
@@ -377,6 +240,8 @@ async fn a_database_that_is_down_is_survived_for_a_while() {
     // The emergency brake needs no database.
     other.operator.seal().await.unwrap();
     assert_eq!(*other.local.seal_state().borrow(), SealState::Sealed);
+    let status = other.operator.status().await.unwrap();
+    assert_eq!((status.state, status.stored), (SealState::Sealed, None));
     tokio::time::sleep(Duration::from_secs(7).saturating_sub(began.elapsed())).await;
     unavailable(one.lease(0..4).await);
 
@@ -389,6 +254,8 @@ async fn a_database_that_is_down_is_survived_for_a_while() {
         node.in_order().await;
     }
     assert_eq!(one.made() + other.made(), 5);
+    let status = one.operator.status().await.unwrap();
+    assert_eq!((status.stored.unwrap().keys, status.store_fault), (5, None));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -102,7 +102,7 @@ async fn a_token_unseals_and_is_not_asked_again() {
     assert_eq!(state(&local), SealState::Unsealed);
     let admin = operator(&local);
     let status = admin.status().await.unwrap();
-    assert_eq!(status.kept_by, [UnlockMethod::Pkcs11]);
+    assert_eq!(status.stored.unwrap().kept_by, [UnlockMethod::Pkcs11]);
     // What is unsealed needs no token.
     token.becomes("hangs while it is loaded");
     assert_eq!(admin.verify(None).await.unwrap().faults, vec![]);
@@ -216,7 +216,7 @@ async fn a_root_that_a_token_would_not_give_back_is_not_kept() {
         let local = token.open().await;
         assert_eq!(state(&local), SealState::Uninitialised, "{mood}");
         let admin = operator(&local);
-        assert_eq!(admin.status().await.unwrap().kept_by, []);
+        assert_eq!(admin.status().await.unwrap().stored.unwrap().kept_by, []);
         token.becomes("well");
         let keeping = Keeping {
             methods: vec![UnlockMethod::Pkcs11],

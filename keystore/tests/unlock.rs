@@ -57,7 +57,7 @@ async fn a_systemd_credential_unseals_at_the_start() {
     let local = open(&settings).await;
     assert_eq!(state(&local), SealState::Unsealed);
     let status = operator(&local).status().await.unwrap();
-    assert_eq!(status.kept_by, [UnlockMethod::Key]);
+    assert_eq!(status.stored.unwrap().kept_by, [UnlockMethod::Key]);
     drop(local);
     let local = open(&settings).await;
     assert_eq!(state(&local), SealState::Unsealed);
@@ -143,7 +143,8 @@ async fn each_way_opens_the_same_root_alone() {
         UnlockMethod::Key,
         UnlockMethod::Shares,
     ];
-    assert!(all.iter().all(|method| status.kept_by.contains(method)));
+    let kept_by = status.stored.unwrap().kept_by;
+    assert!(all.iter().all(|method| kept_by.contains(method)));
     for way in 0..3 {
         admin.seal().await.unwrap();
         match way {
@@ -186,12 +187,12 @@ async fn shares_are_dealt_anew_by_two_operators_and_the_old_ones_open_nothing() 
     anna.init_with(keeping, passphrase()).await.unwrap();
     let lost = deal_all(&anna, 3).await;
 
-    let without = anna.rotate_root(None, passphrase()).await;
+    let without = anna.rotate_root(None, passphrase(), None).await;
     assert!(
         matches!(without, Err(AdminError::Refused(_))),
         "{without:?}"
     );
-    let mistyped = anna.rotate_root(Some(plan(5, 3)), Some("correct horsf".into()));
+    let mistyped = anna.rotate_root(Some(plan(5, 3)), Some("correct horsf".into()), None);
     assert!(matches!(mistyped.await, Err(AdminError::WrongPassphrase)));
     let directly = anna.act(Act::DealShares(plan(5, 3))).await;
     assert!(
@@ -200,14 +201,14 @@ async fn shares_are_dealt_anew_by_two_operators_and_the_old_ones_open_nothing() 
     );
 
     let RotatedRoot::Waits(approval) =
-        (anna.rotate_root(Some(plan(5, 3)), passphrase()).await).unwrap()
+        (anna.rotate_root(Some(plan(5, 3)), passphrase(), None).await).unwrap()
     else {
         panic!("one operator is not enough");
     };
     assert!(anna.approve(approval.id.clone()).await.is_err());
     berta.approve(approval.id).await.unwrap();
     let RotatedRoot::Dealing(dealing) =
-        (anna.rotate_root(Some(plan(5, 3)), passphrase()).await).unwrap()
+        (anna.rotate_root(Some(plan(5, 3)), passphrase(), None).await).unwrap()
     else {
         panic!("two operators are enough");
     };
@@ -219,12 +220,14 @@ async fn shares_are_dealt_anew_by_two_operators_and_the_old_ones_open_nothing() 
     assert!(anna.unseal_share(lost[1].clone()).await.unwrap().done);
     assert!(anna.confirm_share(first).await.is_err());
 
-    let waits = anna.rotate_root(Some(plan(5, 3)), passphrase()).await;
+    let waits = anna.rotate_root(Some(plan(5, 3)), passphrase(), None).await;
     let RotatedRoot::Waits(approval) = waits.unwrap() else {
         panic!("an approval is used once");
     };
     berta.approve(approval.id).await.unwrap();
-    (anna.rotate_root(Some(plan(5, 3)), passphrase()).await).unwrap();
+    // With the shares the passphrase can be changed, too.
+    let new = Some("battery staple".into());
+    (anna.rotate_root(Some(plan(5, 3)), passphrase(), new).await).unwrap();
     let dealt = deal_all(&anna, 5).await;
     assert_eq!(anna.verify(None).await.unwrap().faults, vec![]);
     anna.seal().await.unwrap();
@@ -236,7 +239,9 @@ async fn shares_are_dealt_anew_by_two_operators_and_the_old_ones_open_nothing() 
     assert_eq!(state(&local), SealState::Unsealed);
     // The other ways open the new root, too.
     anna.seal().await.unwrap();
-    anna.unseal("correct horse".into()).await.unwrap();
+    let old = anna.unseal("correct horse".into()).await;
+    assert!(matches!(old, Err(AdminError::WrongPassphrase)), "{old:?}");
+    anna.unseal("battery staple".into()).await.unwrap();
     anna.seal().await.unwrap();
     anna.unseal_by(UnlockMethod::Key).await.unwrap();
     assert_eq!(anna.verify(None).await.unwrap().faults, vec![]);
@@ -256,8 +261,11 @@ async fn a_rotated_root_is_kept_in_every_way_that_the_old_one_was() {
         UnlockMethod::Key,
         UnlockMethod::Transit,
     ];
-    assert_eq!(admin.status().await.unwrap().kept_by.len(), ways.len());
-    let rotated = admin.rotate_root(None, None).await.unwrap();
+    assert_eq!(
+        admin.status().await.unwrap().stored.unwrap().kept_by.len(),
+        ways.len()
+    );
+    let rotated = admin.rotate_root(None, None, None).await.unwrap();
     assert_eq!(rotated, RotatedRoot::Version(2));
     for way in ways {
         admin.seal().await.unwrap();
@@ -267,17 +275,48 @@ async fn a_rotated_root_is_kept_in_every_way_that_the_old_one_was() {
     drop(admin);
     drop(local);
 
+    // A new passphrase takes the place of the configured one, and the other ways stay.
+    let local = open(&settings).await;
+    let admin = operator(&local);
+    let changed = admin.rotate_root(None, None, Some("battery staple".into()));
+    assert_eq!(changed.await.unwrap(), RotatedRoot::Version(3));
+    admin.seal().await.unwrap();
+    let stale = admin.unseal_by(UnlockMethod::Passphrase).await;
+    assert!(stale.is_err(), "the file still has the old one");
+    for way in [UnlockMethod::Key, UnlockMethod::Transit] {
+        admin.seal().await.unwrap();
+        admin.unseal_by(way).await.unwrap();
+    }
+    settings.passphrase = Some(secret(folder.path(), "passphrase", b"battery staple"));
+    drop(admin);
+    drop(local);
+
     // What is not configured any more cannot be sealed anew: the old root stays.
     settings.transit = None;
     let local = open(&settings).await;
     let admin = operator(&local);
-    let refused = admin.rotate_root(None, None).await;
+    let refused = admin.rotate_root(None, None, None).await;
     assert!(
         matches!(refused, Err(AdminError::Refused(_))),
         "{refused:?}"
     );
     admin.seal().await.unwrap();
     admin.unseal_by(UnlockMethod::Key).await.unwrap();
+    drop(admin);
+    drop(local);
+
+    // Nor is there a passphrase to change where none keeps the root.
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = testing::settings(folder.path());
+    settings.key = Some(secret(folder.path(), "key", &[7; 32]));
+    settings.init_at_start = true;
+    let admin = operator(&open(&settings).await);
+    let refused = admin.rotate_root(None, None, Some("battery staple".into()));
+    let error = refused.await.unwrap_err();
+    assert!(
+        error.to_string().contains("not kept under a passphrase"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -350,7 +389,7 @@ async fn a_root_of_before_there_were_several_ways_opens() {
         .await
         .unwrap();
     let status = operator(&local).status().await.unwrap();
-    assert_eq!(status.kept_by, [UnlockMethod::Passphrase]);
+    assert_eq!(status.stored.unwrap().kept_by, [UnlockMethod::Passphrase]);
 }
 
 async fn by_transit(folder: &Path) -> (Service, KeystoreSettings) {
@@ -370,7 +409,7 @@ async fn a_transit_service_unseals_over_https() {
     assert_eq!(state(&local), SealState::Unsealed);
     let admin = operator(&local);
     assert_eq!(
-        admin.status().await.unwrap().kept_by,
+        admin.status().await.unwrap().stored.unwrap().kept_by,
         [UnlockMethod::Transit]
     );
     // Encrypted once and read back, then decrypted once more; a licence asks nothing.
@@ -440,7 +479,16 @@ async fn a_root_that_a_transit_service_would_not_give_back_is_not_kept() {
     service.becomes(Mood::AnotherKey);
     let local = open(&settings).await;
     assert_eq!(state(&local), SealState::Uninitialised);
-    assert_eq!(operator(&local).status().await.unwrap().kept_by, []);
+    assert_eq!(
+        operator(&local)
+            .status()
+            .await
+            .unwrap()
+            .stored
+            .unwrap()
+            .kept_by,
+        []
+    );
 }
 
 #[tokio::test]

@@ -8,10 +8,11 @@
 #[path = "../../keystore/cpix/tests/key_server/mod.rs"]
 mod key_server;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -29,7 +30,7 @@ use keystore_client::{Keystore, LeaseRequest, LeasedKey};
 use keystore_types::{Generation, KeyContext, KeyId, Label, SUBSAMPLE_RULE, Scheme};
 use license::SystemClock;
 use license::decision_log::DecisionLog;
-use license::exchange::vendor::{FetchError, Fetched, Vendors};
+use license::exchange::vendor::{FetchError, Fetched, FetchedKey, Vendors};
 use rcgen::{CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::server::WebPkiClientVerifier;
@@ -379,6 +380,92 @@ async fn ordered_again_the_same_ids_are_asked_for_and_nothing_changes() {
             .collect::<Vec<_>>()
     };
     assert!(ids(&renewed).iter().all(|id| !ids(&first).contains(id)));
+}
+
+#[tokio::test]
+async fn a_renewal_leaves_the_old_order_until_its_keys_are_kept() {
+    // Answers while it is well, and keeps what it was asked.
+    let well = Arc::new(AtomicBool::new(true));
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let server = KeyServer::start(None, {
+        let (well, asked) = (Arc::clone(&well), Arc::clone(&asked));
+        Box::new(move |head, body| {
+            asked.lock().unwrap().push(body.to_owned());
+            Some(match well.load(Ordering::Relaxed) {
+                true => sound(head, body),
+                false => http("503 Service Unavailable", "text/plain", ""),
+            })
+        })
+    });
+    let last_asked = |key: &FetchedKey| {
+        let asked = asked.lock().unwrap();
+        asked.last().unwrap().contains(&key.key_id.to_string())
+    };
+    let rig = Rig::new(&server).await;
+    let film = "film".parse().unwrap();
+    let renew = async || rig.vendors.fetch(&film, true).await;
+    let old = rig.fetch().await.unwrap();
+
+    // The vendor is away: the old order stands, for the same keys.
+    well.store(false, Ordering::Relaxed);
+    let error = renew().await.unwrap_err();
+    assert_eq!(error.reason(), "vendor_refused", "{error}");
+    assert!(!last_asked(&old.keys[0]));
+    let begun = asked.lock().unwrap().last().unwrap().clone();
+    well.store(true, Ordering::Relaxed);
+    assert_eq!(rig.fetch().await.unwrap(), old);
+    assert!(last_asked(&old.keys[0]));
+    for key in &old.keys {
+        let leased = rig.lease(key.scheme, key.label).await.unwrap();
+        assert_eq!(leased.key_id, key.key_id);
+    }
+
+    // Nor do keys that are refused change it, and other ids are drawn after that.
+    let error = renew().await.unwrap_err();
+    assert_eq!(error.reason(), "key_conflict", "{error}");
+    let refused = asked.lock().unwrap().last().unwrap().clone();
+    assert_eq!(rig.fetch().await.unwrap(), old);
+    // What was begun was gone on with: the vendor was asked for the same keys.
+    assert_eq!(ids_in(&refused), ids_in(&begun));
+
+    let operator = testing::operator(&rig.local);
+    for key in &old.keys {
+        operator.key_destroy(key.key_id).await.unwrap();
+    }
+    let renewed = renew().await.unwrap();
+    for key in &renewed.keys {
+        assert!(!refused.contains(&key.key_id.to_string()));
+        assert!(old.keys.iter().all(|old| old.key_id != key.key_id));
+    }
+    // It is the order that stands now, after a restart too.
+    let again = orders(&rig.settings, rig.folder.path(), &rig.local, &rig.decisions).unwrap();
+    assert_eq!(again.fetch(&film, false).await.unwrap(), renewed);
+}
+
+#[tokio::test]
+async fn a_renewal_whose_end_was_not_written_down_is_finished_by_the_next() {
+    let server = KeyServer::sound();
+    let rig = Rig::new(&server).await;
+    let film = "film".parse().unwrap();
+    let old = rig.fetch().await.unwrap();
+    let operator = testing::operator(&rig.local);
+    for key in &old.keys {
+        operator.key_destroy(key.key_id).await.unwrap();
+    }
+    let page = rig.folder.path().join("orders/acme/film.json");
+    let before = std::fs::read(&page).unwrap();
+    let renewed = rig.vendors.fetch(&film, true).await.unwrap();
+    // As after a crash between the deposit and the new order's coming in force.
+    std::fs::rename(&page, page.with_extension("json.renewed")).unwrap();
+    std::fs::write(&page, before).unwrap();
+    assert_eq!(rig.vendors.fetch(&film, true).await.unwrap(), renewed);
+    assert_eq!(rig.fetch().await.unwrap(), renewed);
+}
+
+/// The key ids of an order's document.
+fn ids_in(document: &str) -> BTreeSet<&str> {
+    let values = document.split("kid=\"").skip(1);
+    values.filter_map(|rest| rest.split('"').next()).collect()
 }
 
 #[tokio::test]

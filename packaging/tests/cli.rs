@@ -553,12 +553,16 @@ fn the_daemon_is_sealed_until_it_is_unsealed_and_drains_on_sigterm() {
     assert_eq!(code(&verb(&["keystore", "verify"])), 0);
     let rotated = json(&verb(&["keystore", "rotate", "--tenant", "default"]));
     assert_eq!(rotated["keks"][0]["version"], 2);
+    let changed = folder.path().join("new-passphrase");
+    fs::write(&changed, "battery staple\n").unwrap();
     let rotated = json(&verb(&[
         "keystore",
         "rotate",
         "--root",
         "--passphrase-file",
         passphrase,
+        "--new-passphrase-file",
+        changed.to_str().unwrap(),
     ]));
     assert_eq!(rotated["root"], 2);
     offline_audit::verify(
@@ -581,22 +585,9 @@ fn the_daemon_is_sealed_until_it_is_unsealed_and_drains_on_sigterm() {
 
     assert_eq!(code(&verb(&["keystore", "seal"])), 0);
     assert_eq!(code(&run(&["health", "-c", config])), 5);
-    fs::write(
-        folder.path().join("wrong"),
-        "wrong passphrase, long enough\n",
-    )
-    .unwrap();
-    let wrong = folder.path().join("wrong");
-    assert_eq!(
-        code(&verb(&[
-            "keystore",
-            "unseal",
-            "--passphrase-file",
-            wrong.to_str().unwrap()
-        ])),
-        1
-    );
-    let typed = fs::read_to_string(passphrase).unwrap();
+    let old = verb(&["keystore", "unseal", "--passphrase-file", passphrase]);
+    assert_eq!(code(&old), 1);
+    let typed = fs::read_to_string(changed).unwrap();
     let unsealed = run_with_input(&["keystore", "unseal", "-c", config], &typed);
     assert_eq!(
         code(&unsealed),

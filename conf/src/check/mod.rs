@@ -119,11 +119,14 @@ impl Check<'_> {
         let policies = self.policies(policies, &packs);
         let licensed = licensed(&policies, &packs);
         let external = self.external_assets(&keystore.external_assets, &license.exchange);
+        let exchange = &license.exchange;
+        let partners = exchange.callers.keys().chain(exchange.vendors.keys());
+        let partners = partners.cloned().collect();
         Settings {
             origin: self.origin(origin, packs, policies, &shared),
             license: self.license(license, licensed, &shared),
             core: self.core(keystore.core.clone()),
-            keystore: self.keystore(keystore, external, &shared),
+            keystore: self.keystore(keystore, external, partners, &shared),
             log: self.log(log),
         }
     }
@@ -218,6 +221,7 @@ impl Check<'_> {
         &mut self,
         keystore: KeystoreDocument,
         external_assets: Vec<String>,
+        partners: Vec<String>,
         shared: &Shared,
     ) -> KeystoreSettings {
         let listener = self.keystore_listener(keystore.listener);
@@ -282,6 +286,7 @@ impl Check<'_> {
             argon2: self.argon2(keystore.argon2),
             audit: self.audit(keystore.audit),
             budget: self.budget(&keystore.budget),
+            partners,
             require_locked_memory: keystore.require_locked_memory,
             tombstone_file,
             approval_term: keystore.approval_term.0,

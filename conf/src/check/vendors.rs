@@ -208,4 +208,21 @@ mod tests {
         assert!(settings.license.exchange.is_none());
         assert_eq!(settings.keystore.external_assets, ["other", "film"]);
     }
+
+    #[test]
+    fn callers_and_vendors_are_the_keystores_partners() {
+        let text = r#"
+            [license.exchange.callers.encryptor]
+            may = ["speke"]
+            assets = ["film"]
+            secret_file = "/etc/castellum/encryptor.secret"
+            danger_clear = true
+            [license.exchange.vendors.drm]
+            url = "http://[::1]:8080"
+            assets = ["film"]
+            danger_clear = true
+        "#;
+        let settings = crate::parse("partners.toml", text).unwrap();
+        assert_eq!(settings.keystore.partners, ["encryptor", "drm"]);
+    }
 }

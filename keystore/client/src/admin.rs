@@ -78,17 +78,19 @@ pub trait Admin: Send + Sync {
     fn seal(&self) -> Outcome<'_, ()>;
 
     /// Puts a new root in the place of the old one, kept in the same ways, and wraps all KEKs under it. Keys are served
-    /// all the while. A root that is kept under a passphrase needs that again, unless it is configured. New shares need
-    /// two operators, and the old root stays until each was dealt and read back ([`Admin::deal_share`],
+    /// all the while. A root that is kept under a passphrase needs that again, unless it is configured; a new passphrase
+    /// takes its place where one is given. New shares need two operators, and the old root stays until each was dealt and read back ([`Admin::deal_share`],
     /// [`Admin::confirm_share`]); the old shares then open nothing any more.
     ///
     /// # Errors
     /// [`AdminError::WrongPassphrase`]; [`Error::Sealed`]; [`AdminError::Refused`] where it is kept by shares and `shares`
-    /// does not say how many there are to be, or where a way of keeping it is not configured any more.
+    /// does not say how many there are to be, where a way of keeping it is not configured any more, or where a new
+    /// passphrase is given for a root that is not kept under one, or is too short or too long.
     fn rotate_root(
         &self,
         shares: Option<SharePlan>,
         passphrase: Option<SecretString>,
+        new_passphrase: Option<SecretString>,
     ) -> Outcome<'_, RotatedRoot>;
 
     /// Makes a new KEK for a tenant, or for every one. Keys are wrapped anew under it in the background, while they are
@@ -98,10 +100,10 @@ pub trait Admin: Send + Sync {
     /// [`AdminError::Refused`] where the tenant has no KEK yet; [`Error::Sealed`].
     fn rotate_keks(&self, tenant: Option<String>) -> Outcome<'_, Vec<KekVersion>>;
 
-    /// How it stands.
+    /// How it stands; while the store does not answer, as far as that is known without it.
     ///
     /// # Errors
-    /// [`Error::Denied`], [`Error::Unavailable`].
+    /// [`Error::Denied`].
     fn status(&self) -> Outcome<'_, Status>;
 
     /// Signs how far the audit log has come, and records that. Kept elsewhere, it finds out a log that was cut short
@@ -298,14 +300,12 @@ pub enum RotatedRoot {
 pub struct Status {
     /// Whether keys can be had.
     pub state: SealState,
-    /// Keys that can be used.
-    pub keys: u64,
-    /// Keys that were destroyed.
-    pub destroyed: u64,
-    /// Whether a rotation is under way: older KEKs are still taken.
-    pub rotating: bool,
-    /// Keys that a rotation has yet to wrap anew.
-    pub stale: u64,
+    /// What the store says; `None` while it does not answer.
+    #[serde(flatten)]
+    pub stored: Option<Stored>,
+    /// Why it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_fault: Option<String>,
     /// Audit records so far.
     pub audit_records: u64,
     /// The hash of the last audit record, in hexadecimal: note it elsewhere, and a shortened log is found out.
@@ -318,12 +318,24 @@ pub struct Status {
     pub audit_capacity: u64,
     /// Whether the root and the KEKs lie in memory that is never swapped; `None` while sealed.
     pub memory_locked: Option<bool>,
-    /// In which ways the root is kept; each opens it.
-    #[serde(default)]
-    pub kept_by: Vec<UnlockMethod>,
     /// The shares that wait for the others, or for the end of their dealing.
     #[serde(default)]
     pub shares: Option<Progress>,
+}
+
+/// What of a [`Status`] is in the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stored {
+    /// Keys that can be used.
+    pub keys: u64,
+    /// Keys that were destroyed.
+    pub destroyed: u64,
+    /// Whether a rotation is under way: older KEKs are still taken.
+    pub rotating: bool,
+    /// Keys that a rotation has yet to wrap anew.
+    pub stale: u64,
+    /// In which ways the root is kept; each opens it.
+    pub kept_by: Vec<UnlockMethod>,
 }
 
 /// A signed statement of how far the audit log had come. The signature (Ed25519, RFC 8032) is over the bytes that

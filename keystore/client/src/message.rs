@@ -126,7 +126,12 @@ pub enum AdminCall {
     /// [`crate::admin::Admin::seal`].
     Seal,
     /// [`crate::admin::Admin::rotate_root`].
-    RotateRoot(Option<SharePlan>),
+    RotateRoot {
+        /// How many shares there are to be.
+        shares: Option<SharePlan>,
+        /// So many of the secret bytes are the passphrase, none if 0; the others are the new one, if there are any.
+        passphrase: usize,
+    },
     /// [`crate::admin::Admin::rotate_keks`].
     RotateKeks(Option<String>),
     /// [`crate::admin::Admin::revoke_node`].

@@ -203,13 +203,20 @@ impl Admin for AdminSocket {
         &self,
         shares: Option<SharePlan>,
         passphrase: Option<SecretString>,
+        new_passphrase: Option<SecretString>,
     ) -> Outcome<'_, RotatedRoot> {
         Box::pin(async move {
-            let passphrase = passphrase.unwrap_or_else(|| String::new().into());
-            match self
-                .give(AdminCall::RotateRoot(shares), &passphrase)
-                .await?
-            {
+            let both = [passphrase.as_ref(), new_passphrase.as_ref()];
+            let [old, new] = both.map(|text| text.map_or("", |text| text.expose_secret()));
+            // As large as it gets: a buffer that grows leaves a copy behind.
+            let mut secret = Secret::new(Vec::with_capacity(old.len() + new.len()));
+            secret.extend_from_slice(old.as_bytes());
+            secret.extend_from_slice(new.as_bytes());
+            let call = AdminCall::RotateRoot {
+                shares,
+                passphrase: old.len(),
+            };
+            match self.call(call, secret).await?.header {
                 AdminReply::RotatedRoot(rotated) => Ok(rotated),
                 other => Err(unlike(&other)),
             }

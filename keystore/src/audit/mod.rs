@@ -176,6 +176,9 @@ pub enum Event {
     RotateRoot {
         /// Its version.
         version: u32,
+        /// Whether another passphrase opens it than opened the old one.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        new_passphrase: bool,
     },
     /// A tenant's new keys are wrapped by a new KEK from now on, and all others are wrapped anew.
     RotateKek {
@@ -254,6 +257,9 @@ pub enum Event {
         limit: &'static str,
         /// How much that is.
         of: u32,
+        /// The partner of key exchange whose budget it was, if it was one's.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        partner: Option<String>,
     },
     /// A machine gets nothing any more.
     RevokeNode {

@@ -1,27 +1,32 @@
-//! Debian's PostgreSQL server, in a folder of its own that goes with the test, behind a Unix socket.
+//! Debian's PostgreSQL server, in a folder of its own that goes with the test, behind a Unix socket, and behind TLS where
+//! a test wants that.
 //!
 //! `postgres` refuses to run as root, so as root it is `nobody` who does. The server's end hangs on a pipe: however the
 //! test ends, the shell at the other side stops the server.
 
 #![allow(dead_code, reason = "each test uses its part of this")]
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use conf::{PostgresHost, PostgresSettings};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 use sqlx::{ConnectOptions as _, Connection as _};
 
+/// The port of servers that listen on no other than that of their socket's name.
+const PORT: u16 = 5432;
+
 /// Makes a database cluster, starts it, says where it is, and waits for the end of its input.
 const SCRIPT: &str = r#"
 set -eu
 folder=$(mktemp -d)
 trap 'exit 1' HUP INT TERM
-trap '"$0/pg_ctl" stop -s -D "$folder/data" -m immediate || :; rm -rf "$folder"' EXIT
+trap 'for data in "$folder"/data*/; do "$0/pg_ctl" stop -s -D "$data" -m immediate 2>/dev/null || :; done; rm -rf "$folder"' EXIT
 "$0/initdb" -D "$folder/data" -U castellum -A trust --no-sync -E UTF8 --locale=C >/dev/null
 cat >>"$folder/data/postgresql.conf" <<END
 listen_addresses = ''
@@ -39,8 +44,10 @@ cat >/dev/null
 pub struct Server {
     programs: PathBuf,
     folder: PathBuf,
-    /// Ends the server when it goes.
-    _shell: Mutex<Child>,
+    data: PathBuf,
+    port: u16,
+    /// Ends the server, and its standby, when it goes.
+    shell: Arc<Mutex<Child>>,
 }
 
 impl Server {
@@ -65,11 +72,104 @@ impl Server {
         BufReader::new(output).read_line(&mut folder).unwrap();
         let folder = folder.trim_end();
         assert!(!folder.is_empty(), "the server did not start");
+        let folder = PathBuf::from(folder);
         Some(Self {
             programs,
-            folder: folder.into(),
-            _shell: Mutex::new(shell),
+            data: folder.join("data"),
+            folder,
+            port: PORT,
+            shell: Arc::new(Mutex::new(shell)),
         })
+    }
+
+    /// As [`Server::start`], and on loopback too, where nobody is served but by TLS with this certificate.
+    pub fn start_with_tls(certificate: &str, key: &str) -> Option<Self> {
+        let mut server = Self::start()?;
+        server.write("server.pem", certificate);
+        server.write("server.key", key);
+        let folder = server.folder.display();
+        server.configure(&format!(
+            "listen_addresses = '127.0.0.1'\nssl = on\n\
+             ssl_cert_file = '{folder}/server.pem'\nssl_key_file = '{folder}/server.key'\n"
+        ));
+        server.listen_on_a_free_port();
+        let rules = "local all all trust\nlocal replication all trust\n\
+                     hostssl all all 127.0.0.1/32 trust\n";
+        std::fs::write(server.data.join("pg_hba.conf"), rules).unwrap();
+        server.control(&["stop", "-m", "immediate"]);
+        server.start_again();
+        Some(server)
+    }
+
+    /// Starts it anew as one that speaks in the clear.
+    pub fn without_tls(&self) {
+        self.configure("ssl = off\n");
+        let rules = "local all all trust\nhost all all 127.0.0.1/32 trust\n";
+        std::fs::write(self.data.join("pg_hba.conf"), rules).unwrap();
+        self.stop();
+        self.start_again();
+    }
+
+    /// Another server that follows this one by streaming replication. It has the same certificate.
+    pub fn standby(&self) -> Self {
+        let mut standby = Self {
+            programs: self.programs.clone(),
+            folder: self.folder.clone(),
+            data: self.folder.join("data-standby"),
+            port: self.port,
+            shell: Arc::clone(&self.shell),
+        };
+        let done = unprivileged(self.programs.join("pg_basebackup").to_str().unwrap())
+            .arg("-h")
+            .arg(&self.folder)
+            .args(["-p", &self.port.to_string(), "-U", "castellum", "-R"])
+            .args(["--checkpoint=fast", "--no-sync", "-D"])
+            .arg(&standby.data)
+            .status()
+            .unwrap();
+        assert!(done.success(), "no copy was made");
+        standby.listen_on_a_free_port();
+        standby.start_again();
+        standby
+    }
+
+    /// A standby becomes a server that is written to.
+    pub fn promote(&self) {
+        self.control(&["promote", "-w"]);
+    }
+
+    /// The later of two lines for a key is the one that counts.
+    fn configure(&self, lines: &str) {
+        let path = self.data.join("postgresql.conf");
+        let mut file = std::fs::File::options().append(true).open(path).unwrap();
+        file.write_all(lines.as_bytes()).unwrap();
+    }
+
+    /// For when it is started next.
+    fn listen_on_a_free_port(&mut self) {
+        let free = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = free.local_addr().unwrap().port();
+        self.configure(&format!("port = {port}\n"));
+        self.port = port;
+    }
+
+    /// A file in its folder that nobody else may read: the server insists on that for its key.
+    fn write(&self, name: &str, text: &str) {
+        let mut shell = unprivileged("sh")
+            .args(["-c", "umask 077; cat >\"$0\""])
+            .arg(self.folder.join(name))
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = shell.stdin.take().unwrap();
+        input.write_all(text.as_bytes()).unwrap();
+        drop(input);
+        assert!(shell.wait().unwrap().success(), "{name}");
+    }
+
+    /// The port on loopback.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Where the socket is.
@@ -83,7 +183,7 @@ impl Server {
     }
 
     pub fn start_again(&self) {
-        let log = self.folder.join("log");
+        let log = self.data.with_extension("log");
         self.control(&["start", "-w", "-l", log.to_str().unwrap()]);
     }
 
@@ -92,7 +192,7 @@ impl Server {
             .args(arguments)
             .arg("-s")
             .arg("-D")
-            .arg(self.folder.join("data"))
+            .arg(&self.data)
             .stdout(Stdio::null())
             .status()
             .unwrap();
@@ -103,6 +203,7 @@ impl Server {
     pub async fn connect(&self, database: &str) -> PgConnection {
         PgConnectOptions::new_without_pgpass()
             .socket(&self.folder)
+            .port(self.port)
             .username("castellum")
             .database(database)
             .ssl_mode(PgSslMode::Disable)
@@ -121,6 +222,18 @@ impl Server {
         sqlx::raw_sql(made).execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
         name
+    }
+
+    /// What a node needs to use a database of it by TLS, over a way that ends at this port.
+    pub fn settings_over(&self, port: u16, database: &str, ca_file: &Path) -> PostgresSettings {
+        PostgresSettings {
+            host: PostgresHost::Tcp {
+                host: "localhost".to_owned(),
+                port,
+            },
+            ca_file: Some(ca_file.to_owned()),
+            ..self.settings(database)
+        }
     }
 
     /// What a node needs to use a database of it.

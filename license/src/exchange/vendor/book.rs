@@ -3,6 +3,10 @@
 //!
 //! One file for each vendor and asset, `orders/VENDOR/ASSET.json`: `{"cbcs SD":"KEY-ID",...}`. It holds no secret.
 //! Where it is lost, new ids are ordered, and the keystore refuses the keys as long as it has the old ones.
+//!
+//! New ids for keys that there are already lie beside it, in `ASSET.json.renewed`, until the keystore has their keys, and
+//! take its place then. So an order that comes to nothing leaves the old one as it was, and is gone on with when it is
+//! renewed once more.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -23,7 +27,8 @@ impl Book {
         Self(state_dir.join("orders"))
     }
 
-    /// The ids of these keys: those of earlier orders, unless they are to be new, and else drawn and kept.
+    /// The ids of these keys: those of earlier orders, and else drawn and kept. With `renew`, those of a renewal that was
+    /// begun, and else drawn and kept beside the earlier ones until it is [settled](Self::settle).
     pub(super) fn ids(
         &self,
         vendor: &str,
@@ -31,13 +36,10 @@ impl Book {
         keys: &[(Scheme, Label)],
         renew: bool,
     ) -> Result<Vec<KeyId>, FetchError> {
-        let folder = self.0.join(vendor);
-        let path = folder.join(format!("{asset}.json"));
-        let failed = |what: &dyn std::fmt::Display| {
-            FetchError::Book(format!("the order in {}: {what}", path.display()))
-        };
-        let mut standing: BTreeMap<String, KeyId> = match fs::read(&path) {
-            Ok(_) if renew => BTreeMap::new(),
+        let page = self.page(vendor, asset);
+        let path = if renew { &page.renewed } else { &page.standing };
+        let failed = |what: &dyn std::fmt::Display| unusable(path, what);
+        let mut standing: BTreeMap<String, KeyId> = match fs::read(path) {
             Ok(text) => serde_json::from_slice(&text).map_err(|error| failed(&error))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(failed(&error)),
@@ -56,12 +58,47 @@ impl Book {
             };
             ids.push(id);
         }
-        if standing.len() > before || renew {
+        if standing.len() > before {
             let text = serde_json::to_vec_pretty(&standing).map_err(|error| failed(&error))?;
-            write(&folder, &path, &text).map_err(|error| failed(&error))?;
+            write(&page.folder, path, &text).map_err(|error| failed(&error))?;
         }
         Ok(ids)
     }
+
+    /// The keystore has the keys of the renewal that was begun: its ids take the place of the earlier ones.
+    pub(super) fn settle(&self, vendor: &str, asset: &AssetId) -> Result<(), FetchError> {
+        let page = self.page(vendor, asset);
+        fs::rename(&page.renewed, &page.standing)
+            .and_then(|()| File::open(&page.folder)?.sync_all())
+            .map_err(|error| unusable(&page.renewed, &error))
+    }
+
+    /// The keystore does not take the keys of the renewal that was begun, and never will under these ids: they are
+    /// forgotten, and the next renewal draws others.
+    pub(super) fn give_up(&self, vendor: &str, asset: &AssetId) -> Result<(), FetchError> {
+        let page = self.page(vendor, asset);
+        fs::remove_file(&page.renewed).map_err(|error| unusable(&page.renewed, &error))
+    }
+
+    fn page(&self, vendor: &str, asset: &AssetId) -> Page {
+        let folder = self.0.join(vendor);
+        Page {
+            standing: folder.join(format!("{asset}.json")),
+            renewed: folder.join(format!("{asset}.json.renewed")),
+            folder,
+        }
+    }
+}
+
+/// Where the ids of a vendor's keys for an asset are.
+struct Page {
+    folder: PathBuf,
+    standing: PathBuf,
+    renewed: PathBuf,
+}
+
+fn unusable(path: &Path, what: &dyn std::fmt::Display) -> FetchError {
+    FetchError::Book(format!("the order in {}: {what}", path.display()))
 }
 
 /// A random UUID (RFC 9562 5.4).
@@ -76,7 +113,7 @@ fn draw() -> Option<KeyId> {
 /// Whole or not at all, and on disk.
 fn write(folder: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
     fs::create_dir_all(folder)?;
-    let new = path.with_extension("json.new");
+    let new = path.with_added_extension("new");
     let mut file = File::create(&new)?;
     file.write_all(text)?;
     file.sync_all()?;

@@ -115,10 +115,11 @@ impl Vendors {
     }
 
     /// Orders the keys of an asset and has the keystore keep them. Ordered again, they are the same keys, and nothing
-    /// changes; with `renew`, they are other keys, which the keystore takes when the old ones were destroyed.
+    /// changes; with `renew`, they are other keys, which the keystore takes when the old ones were destroyed. Until it has
+    /// them the old order stands, and a renewal that failed is gone on with by the next one.
     ///
     /// # Errors
-    /// [`FetchError`] says which; nothing was kept then.
+    /// [`FetchError`] says which; nothing was kept then, unless it is the order that could not be written down.
     pub async fn fetch(&self, asset: &AssetId, renew: bool) -> Result<Fetched, FetchError> {
         let _turn = self.under_way.lock().await;
         let begun = Instant::now();
@@ -200,7 +201,11 @@ impl Vendors {
                 recipients: recipients.into_iter().collect(),
             },
         };
-        self.keystore.deposit(request).await?;
+        let deposited = self.keystore.deposit(request).await;
+        if renew {
+            self.close_renewal(vendor, asset, &deposited).await?;
+        }
+        deposited?;
         Ok(Fetched {
             vendor: vendor.name.clone(),
             keys: ordered,
@@ -240,6 +245,23 @@ impl Vendors {
                 .collect())
         });
         (kept.await).unwrap_or_else(|error| Err(FetchError::Book(error.to_string())))
+    }
+
+    /// What becomes of the ids of a renewal. Where the keystore gave no answer its keys may be there: they are kept.
+    async fn close_renewal(
+        &self,
+        vendor: &Vendor,
+        asset: &AssetId,
+        deposited: &Result<(), keystore_client::Error>,
+    ) -> Result<(), FetchError> {
+        let close = match deposited {
+            Ok(()) => Book::settle,
+            Err(keystore_client::Error::Conflict(_)) => Book::give_up,
+            Err(_) => return Ok(()),
+        };
+        let (book, name, asset) = (self.book.clone(), vendor.name.clone(), asset.clone());
+        let closed = tokio::task::spawn_blocking(move || close(&book, &name, &asset));
+        (closed.await).unwrap_or_else(|error| Err(FetchError::Book(error.to_string())))
     }
 
     async fn ask(&self, vendor: &Vendor, order: &Order<'_>) -> Result<Supply, FetchError> {

@@ -11,7 +11,8 @@ use clap::Subcommand;
 use keystore::audit::Checkpoint;
 use keystore_client::SealState;
 use keystore_client::admin::{
-    Act, Acted, Admin, Keeping, KekVersion, Progress, RotatedRoot, SharePlan, Status, UnlockMethod,
+    Act, Acted, Admin, Keeping, KekVersion, Progress, RotatedRoot, SharePlan, Status, Stored,
+    UnlockMethod,
 };
 use keystore_client::socket::AdminSocket;
 use secrecy::SecretString;
@@ -62,7 +63,8 @@ enum Verb {
     #[command(
         after_help = "Keys are wrapped anew in the background, and keep their ids and bytes. `castellum keystore \
                       status` says when older versions are refused.\n\n\
-                      Example:\n  castellum keystore rotate --tenant default"
+                      Example:\n  castellum keystore rotate --tenant default\n  \
+                      castellum keystore rotate --root --new-passphrase"
     )]
     Rotate {
         /// Make a new root, kept in the same ways; its passphrase is asked for unless it is configured
@@ -73,6 +75,8 @@ enum Verb {
         tenant: Option<String>,
         #[command(flatten)]
         passphrase: Passphrase,
+        #[command(flatten)]
+        new_passphrase: NewPassphrase,
         #[command(flatten)]
         shares: Shares,
     },
@@ -231,6 +235,30 @@ struct Passphrase {
     /// Read the passphrase from this file; without it, from standard input
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+struct NewPassphrase {
+    /// Keep the new root under another passphrase, which is asked for after the old one
+    #[arg(long, requires = "root")]
+    new_passphrase: bool,
+    /// Keep the new root under the passphrase in this file
+    #[arg(long, value_name = "FILE", requires = "root")]
+    new_passphrase_file: Option<PathBuf>,
+}
+
+impl NewPassphrase {
+    fn read(self) -> Result<Option<SecretString>, Failure> {
+        let Self {
+            new_passphrase: asked_for,
+            new_passphrase_file: file,
+        } = self;
+        let wanted = asked_for || file.is_some();
+        let passphrase = Passphrase {
+            passphrase_file: file,
+        };
+        (wanted.then(|| passphrase.ask("New passphrase: ", true))).transpose()
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -401,15 +429,19 @@ pub(crate) fn run(args: Args, output: Output) -> Result<(), Failure> {
             Verb::Rotate {
                 root: true,
                 passphrase,
+                new_passphrase,
                 shares,
                 ..
             } => {
                 let keepers = shares.keepers(output)?;
-                let kept_by = keystore.status().await?.kept_by;
-                let typed = kept_by.contains(&UnlockMethod::Passphrase)
+                let kept_by = keystore.status().await?.stored.map(|stored| stored.kept_by);
+                let under_one = kept_by.is_some_and(|by| by.contains(&UnlockMethod::Passphrase));
+                let typed = under_one
                     && (passphrase.passphrase_file.is_some() || settings.passphrase.is_none());
                 let passphrase = typed.then(|| passphrase.read(false)).transpose()?;
-                let root = match keystore.rotate_root(shares.plan(), passphrase).await? {
+                let new_passphrase = new_passphrase.read()?;
+                let rotated = keystore.rotate_root(shares.plan(), passphrase, new_passphrase);
+                let root = match rotated.await? {
                     RotatedRoot::Version(version) => Some(version),
                     RotatedRoot::Waits(approval) => return wait(approval, output).map(drop),
                     RotatedRoot::Dealing(dealing) => {
@@ -538,27 +570,24 @@ fn status_text(status: &Status) -> String {
         SealState::Unsealed => "unsealed",
         SealState::Unreachable => "unreachable",
     };
-    let rotation = match status.rotating {
-        true => format!("under way: {} keys are left", status.stale),
-        false => "-".to_owned(),
-    };
     let locked = match status.memory_locked {
         Some(true) => "locked: never swapped",
         Some(false) => "NOT locked: may be swapped (raise LimitMEMLOCK)",
         None => "-",
     };
-    let kept_by: Vec<_> = (status.kept_by.iter())
-        .map(|method| method.as_str())
-        .collect();
     let shares = (status.shares.as_ref()).map_or_else(String::new, |progress| {
         format!("\nshares         {}", ceremony::progress_text(progress))
     });
+    let stored = match &status.stored {
+        Some(stored) => stored_text(stored),
+        None => format!(
+            "store          {}",
+            status.store_fault.as_deref().unwrap_or("-")
+        ),
+    };
     format!(
-        "state          {state}\nkept by        {}{shares}\nkeys           {} usable, {} destroyed\nrotation       {rotation}\n\
-         key memory     {locked}\naudit records  {}, {} of {} bytes\naudit head     {}\naudit key      {}",
-        kept_by.join(", "),
-        status.keys,
-        status.destroyed,
+        "state          {state}{shares}\n{stored}\nkey memory     {locked}\n\
+         audit records  {}, {} of {} bytes\naudit head     {}\naudit key      {}",
         status.audit_records,
         status.audit_bytes,
         status.audit_capacity,
@@ -567,9 +596,29 @@ fn status_text(status: &Status) -> String {
     )
 }
 
+fn stored_text(stored: &Stored) -> String {
+    let rotation = match stored.rotating {
+        true => format!("under way: {} keys are left", stored.stale),
+        false => "-".to_owned(),
+    };
+    let kept_by: Vec<_> = (stored.kept_by.iter())
+        .map(|method| method.as_str())
+        .collect();
+    format!(
+        "kept by        {}\nkeys           {} usable, {} destroyed\nrotation       {rotation}",
+        kept_by.join(", "),
+        stored.keys,
+        stored.destroyed
+    )
+}
+
 impl Passphrase {
     /// Reads the passphrase: from the file, or one line of standard input, which a terminal does not show.
     fn read(&self, twice: bool) -> Result<SecretString, Failure> {
+        self.ask("Passphrase: ", twice)
+    }
+
+    fn ask(&self, question: &str, twice: bool) -> Result<SecretString, Failure> {
         keystore::harden_process();
         let bytes = match &self.passphrase_file {
             Some(path) => conf::SecretSource::file(path)
@@ -581,7 +630,7 @@ impl Passphrase {
                     )
                 })?,
             None if io::stdin().is_terminal() => {
-                let first = prompt("Passphrase: ")?;
+                let first = prompt(question)?;
                 if twice && *prompt("The same again: ")? != *first {
                     return Err(Failure::usage("the two passphrases differ"));
                 }
