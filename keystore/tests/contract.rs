@@ -99,16 +99,10 @@ fn serve(
         let _ = stopped.await;
     };
     let bound = Bound::open(&path).unwrap();
-    let grace = Duration::from_secs(5);
+    let (local, grace) = (local.clone(), Duration::from_secs(5));
     match name {
-        "operator" => tokio::spawn(serve_control(
-            bound,
-            local.clone(),
-            callers,
-            shutdown,
-            grace,
-        )),
-        _ => tokio::spawn(serve_keys(bound, local.clone(), callers, shutdown, grace)),
+        "operator" => tokio::spawn(serve_control(bound, local, callers, shutdown, grace)),
+        _ => tokio::spawn(serve_keys(bound, local, callers, shutdown, grace)),
     };
     servers.push(stop);
     path
@@ -325,10 +319,8 @@ async fn exports_are_what_was_leased(keystore: Reached) {
     assert_eq!(record["withheld"], serde_json::json!([ids[1], unknown]));
     assert_eq!(record["subject"], "viewer");
     // What is public about them leaves no record.
-    let request = DescribeRequest {
-        asset: "film".parse().unwrap(),
-        key_ids: vec![ids[0], ids[1], unknown],
-    };
+    let (asset, key_ids) = (asset("film"), vec![ids[0], ids[1], unknown]);
+    let request = DescribeRequest { asset, key_ids };
     let described = within(keystore.license.describe(request)).await.unwrap();
     let expected = KeyDescription {
         key_id: ids[0],
@@ -339,12 +331,8 @@ async fn exports_are_what_was_leased(keystore: Reached) {
     assert_eq!(keystore.log().len(), log.len());
     // Nothing at all is an answer too, and recorded.
     let request = export("film", &[unknown]);
-    assert!(
-        within(keystore.license.export(request))
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    let given = within(keystore.license.export(request)).await.unwrap();
+    assert!(given.is_empty());
     assert_eq!(keystore.ops().last().unwrap(), "export");
 }
 
