@@ -4,6 +4,7 @@
 //! function says later why it was decided so, and how other rules would have it.
 
 pub mod case;
+pub mod explain;
 mod rules;
 pub mod terms;
 #[cfg(test)]

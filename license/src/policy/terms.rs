@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::UnixTime;
 
 /// What a licence allows. What is `None` is not limited.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Terms {
     /// Whether it may be kept beyond the session: offline playback.
     pub persistent: bool,

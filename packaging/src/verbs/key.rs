@@ -179,7 +179,10 @@ fn fetched_text(fetched: &Fetched) -> String {
     text
 }
 
-async fn all(keystore: &AdminSocket, mut filter: KeyFilter) -> Result<Vec<KeyRecord>, Failure> {
+pub(super) async fn all(
+    keystore: &AdminSocket,
+    mut filter: KeyFilter,
+) -> Result<Vec<KeyRecord>, Failure> {
     let mut keys = Vec::new();
     loop {
         let page = keystore.key_list(filter.clone()).await?;

@@ -10,6 +10,7 @@ mod ingest;
 mod inspect;
 mod key;
 mod keystore;
+mod license;
 mod man;
 mod serve;
 mod token;
@@ -59,6 +60,8 @@ enum Verb {
     Key(key::Args),
     /// Mint and inspect entitlement tokens
     Token(token::Args),
+    /// Say why a licence would be given or refused, and what other rules would change
+    License(license::Args),
     /// Say all that is wrong with a configuration; change nothing
     CheckConfig(check_config::Args),
     /// Show the configuration in force
@@ -108,6 +111,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Keystore(args) => keystore::run(args, output),
         Verb::Key(args) => key::run(args, output),
         Verb::Token(args) => token::run(args, output),
+        Verb::License(args) => license::run(args, output),
         Verb::CheckConfig(args) => check_config::run(&args, output),
         Verb::Config(args) => config::run(&args, output),
         Verb::Health(args) => health::run(&args, output),

@@ -194,17 +194,7 @@ fn grant(assets: &[String]) -> Result<Option<AssetGrant>, Failure> {
 impl Inspect {
     fn inspection(self) -> Result<Inspection, Failure> {
         let license = self.config.load()?.license;
-        let token = match self.token {
-            Some(token) => token,
-            None => {
-                let mut text = String::new();
-                io::stdin()
-                    .take(64 << 10)
-                    .read_to_string(&mut text)
-                    .map_err(Failure::failed)?;
-                text
-            }
-        };
+        let token = self.token.map_or_else(from_stdin, Ok)?;
         let verifier = match license.issuers.is_empty() {
             true => None,
             false => Some(verifier(&license)?),
@@ -213,8 +203,18 @@ impl Inspect {
     }
 }
 
+/// A token from standard input, where no process list shows it.
+pub(super) fn from_stdin() -> Result<String, Failure> {
+    let mut text = String::new();
+    io::stdin()
+        .take(64 << 10)
+        .read_to_string(&mut text)
+        .map_err(Failure::failed)?;
+    Ok(text)
+}
+
 /// A verifier with the keys that the licence server would have now. What it fetches is kept nowhere.
-fn verifier(license: &conf::LicenseSettings) -> Result<Verifier, Failure> {
+pub(super) fn verifier(license: &conf::LicenseSettings) -> Result<Verifier, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
