@@ -56,7 +56,7 @@ impl Server {
         if issuers.is_empty() {
             tracing::warn!("no issuer is configured: every licence will be refused");
         }
-        if !settings.tenant.allow_clear_key {
+        if !settings.tenant.allow_clear_key && settings.upstreams.is_empty() {
             tracing::warn!(
                 tenant = settings.tenant.name,
                 "the tenant does not allow ClearKey, and there is no other system: every licence will be refused"

@@ -1,4 +1,4 @@
-//! The key ids of a PlayReady challenge. The challenge is a SOAP message that is passed on as it came; the content header
+//! The key ids and the token of a PlayReady challenge. The challenge is a SOAP message that is passed on as it came; the content header
 //! in it (`WRMHEADER`, PlayReady Header Specification) stands in the open and names the keys.
 
 use base64::Engine as _;
@@ -54,6 +54,21 @@ pub fn key_ids(body: &[u8]) -> Result<Vec<KeyId>, ChallengeFault> {
     }
 }
 
+/// The custom data of a challenge, where it is a token by its looks: three parts with dots between them. Whatever else
+/// applications send there is the business of the licence service. None where the body is no challenge, which
+/// [`key_ids`] says why.
+pub fn token(body: &[u8]) -> Option<String> {
+    let scan = Scan::over(body).ok()?;
+    let mut tokens = (scan.custom_data.into_iter())
+        .map(|data| data.trim_ascii().to_owned())
+        .filter(|data| data.split('.').count() == 3 && !data.contains(char::is_whitespace));
+    match (tokens.next(), tokens.next()) {
+        (Some(token), None) => Some(token),
+        // Two in one challenge are none: two readers could take one each.
+        _ => None,
+    }
+}
+
 /// What a PlayReady server answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -83,6 +98,10 @@ struct Scan {
     /// The depth of a `KID` without `VALUE`, while in it, and its text so far.
     kid: Option<(usize, String)>,
     key_ids: Vec<KeyId>,
+    /// The depth of the custom data, while in it.
+    custom: Option<usize>,
+    /// What stands in each `CustomData`.
+    custom_data: Vec<String>,
     /// Whether the outermost element is `Envelope`.
     enveloped: bool,
     /// Whether `Fault` stands in its body.
@@ -125,6 +144,10 @@ impl Scan {
         let name = tag.local_name();
         self.enveloped |= self.depth == 1 && name.as_ref() == "Envelope";
         self.fault |= self.depth == 3 && name.as_ref() == "Fault";
+        if name.as_ref() == "CustomData" && self.header.is_none() && self.custom.is_none() {
+            self.custom = Some(self.depth);
+            self.custom_data.push(String::new());
+        }
         if name.as_ref() == "WRMHEADER" {
             self.headers += 1;
             self.header.get_or_insert(self.depth);
@@ -149,12 +172,16 @@ impl Scan {
             self.add(text.trim_ascii())?;
         }
         self.header.take_if(|depth| *depth == self.depth);
+        self.custom.take_if(|depth| *depth == self.depth);
         self.depth = self.depth.checked_sub(1).ok_or(ChallengeFault::Xml)?;
         Ok(())
     }
 
     fn text(&mut self, more: &str) {
         if let Some((_, text)) = &mut self.kid {
+            text.push_str(more);
+        }
+        if let (Some(_), Some(text)) = (self.custom, self.custom_data.last_mut()) {
             text.push_str(more);
         }
     }
@@ -219,6 +246,39 @@ mod tests {
         ] {
             let read = key_ids(challenge(version, data).as_bytes());
             assert_eq!(read, Ok(expected), "{version}");
+        }
+    }
+
+    #[test]
+    fn custom_data_is_a_token_where_it_looks_like_one() {
+        let good = challenge("4.0.0.0", "<KID>0IbHou/5s0yzM80yOkKEpQ==</KID>");
+        let with = |data: &str| {
+            let data = format!("<Version>1</Version>{data}");
+            good.replace("<Version>1</Version>", &data)
+        };
+        let custom = |text: &str| with(&format!("<CustomData>{text}</CustomData>"));
+        for (body, expected) in [
+            (good.clone(), None),
+            (custom("e30.e30.c2ln"), Some("e30.e30.c2ln")),
+            (custom("\n e30.e30.c2ln \n"), Some("e30.e30.c2ln")),
+            (custom("<![CDATA[e30.e30.c2ln]]>"), Some("e30.e30.c2ln")),
+            (custom("viewer 7 of www.example.com"), None),
+            (custom("1.2"), None),
+            (custom(""), None),
+            (
+                custom("e30.e30.c2ln</CustomData><CustomData>e30.e30.b3Ro"),
+                None,
+            ),
+            (
+                good.replacen("<KID>", "<CustomData>a.b.c</CustomData><KID>", 1),
+                None,
+            ),
+            ("no XML".to_owned(), None),
+        ] {
+            assert_eq!(token(body.as_bytes()).as_deref(), expected, "{body}");
+            if body.starts_with('<') {
+                assert_eq!(key_ids(body.as_bytes()).unwrap().len(), 1);
+            }
         }
     }
 

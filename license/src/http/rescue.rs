@@ -29,11 +29,15 @@ pub fn rescue(refusal: &Refusal) -> Response {
         | Refusal::IdToken
         | Refusal::LifetimeExceeded
         | Refusal::AudienceMismatch
-        | Refusal::TokenExpired
         | Refusal::TokenNotYetValid => Problem::new(
             StatusCode::FORBIDDEN,
             "token-refused",
             "The token is not accepted.",
+        ),
+        Refusal::TokenExpired => Problem::new(
+            StatusCode::FORBIDDEN,
+            "token-expired",
+            "The token has expired.",
         ),
         Refusal::IssuerKeysUnavailable => Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,

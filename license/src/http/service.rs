@@ -19,7 +19,7 @@ use crate::decision_log::{DecisionLog, Draft, Outcome};
 use crate::entitlement::{Entitlement, Verifier};
 use crate::exchange::Exchange;
 use crate::format::clearkey::{self, SessionType};
-use crate::format::{SecretBytes, hls_key, widevine};
+use crate::format::{SecretBytes, hls_key, playready, widevine};
 use crate::issue::{License, issue};
 use crate::policy::{Case, Challenge, Decision, Grant, Rules, System, decide};
 use crate::session::{self, Demanded, Sessions};
@@ -227,7 +227,11 @@ impl LicenseService {
             ..
         } = &*self.parts;
         let address = sessions.enter(peer(head), &head.headers)?;
-        let token = self.sources().token(head, None)?;
+        let custom_data = match (ask.system(), &body) {
+            (System::PlayReady, Ok(body)) => playready::token(body),
+            _ => None,
+        };
+        let token = self.sources().token(head, custom_data.as_deref())?;
         let verdict = verifier.admit(token, draft.time).await;
         let entitlement = verdict.map_err(|rejection| {
             draft.bearer = rejection.bearer;

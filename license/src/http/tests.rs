@@ -10,6 +10,7 @@ mod upstreams;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use conf::{CertificateSettings, UpstreamSettings};
@@ -29,6 +30,7 @@ use super::service::{LicenseService, Parts};
 use crate::decision_log::DecisionLog;
 use crate::entitlement::mint::{Claims, mint};
 use crate::entitlement::{Algorithm, AssetGrant, Issuer, SigningKey, VerificationKey, Verifier};
+use crate::policy::terms::{Hdcp, KeyRule, PlayReadyLevel, Terms, WidevineLevel};
 use crate::policy::{PolicyRule, Rules};
 use crate::session::Sessions;
 use crate::upstream::Upstreams;
@@ -107,7 +109,29 @@ impl Rig {
             scheme,
             ..PolicyRule::default()
         };
+        let premium = PolicyRule {
+            systems: Some(vec![
+                conf::System::ClearKey,
+                conf::System::Widevine,
+                conf::System::PlayReady,
+            ]),
+            terms: Terms {
+                license_duration: Some(Duration::from_secs(3600)),
+                ..Terms::default()
+            },
+            keys: BTreeMap::from([(
+                Label::Sd,
+                KeyRule {
+                    hdcp: Hdcp::V2_2,
+                    widevine: WidevineLevel::HwSecureAll,
+                    playready: PlayReadyLevel::Sl3000,
+                    ..KeyRule::default()
+                },
+            )]),
+            ..PolicyRule::default()
+        };
         let policies = BTreeMap::from([
+            ("premium".to_owned(), premium),
             ("cbcs".to_owned(), rule(true, Some(Scheme::Cbcs))),
             ("cenc".to_owned(), rule(true, Some(Scheme::Cenc))),
             ("widevine".to_owned(), rule(false, Some(Scheme::Cenc))),
@@ -366,7 +390,7 @@ async fn every_refusal_has_its_status_and_its_record() {
             Some(&expired),
             &asked,
             403,
-            "token-refused",
+            "token-expired",
             "token_expired",
         ),
         (
@@ -406,7 +430,7 @@ async fn every_refusal_has_its_status_and_its_record() {
             Some(&expired),
             "",
             403,
-            "token-refused",
+            "token-expired",
             "token_expired",
         ),
         (

@@ -708,3 +708,79 @@ async fn no_key_and_no_token_is_in_what_is_recorded() {
     assert!(record.contains("stand-in"), "{record}");
     assert!(!String::from_utf8_lossy(&reply.body).contains("stand-in"));
 }
+
+#[tokio::test]
+async fn one_policy_is_kept_in_every_system() {
+    let services = [
+        StandIn::saying(widevine(b"a licence")).await,
+        StandIn::saying(answer(
+            200,
+            "<s:Envelope xmlns:s=\"x\"><s:Body/></s:Envelope>",
+        ))
+        .await,
+    ];
+    let rig = rig(&[
+        services[0].upstream(UpstreamKind::Widevine),
+        services[1].upstream(UpstreamKind::PlayReady),
+    ]);
+    let premium = token(|claims| claims.policy = Some("premium".to_owned()));
+    let ask = async |path: &str, body: &[u8]| {
+        let body = Bytes::copy_from_slice(body);
+        rig.call(Method::POST, path, Some(&premium), body).await
+    };
+
+    let path = format!("/license/widevine/film?kid={AUDIO}&kid={VIDEO}");
+    assert_eq!(ask(&path, b"\x08\x01").await.status, StatusCode::OK);
+    let request = unsigned(&services[0].seen()[0].json());
+    assert_eq!(
+        request["policy_overrides"]["license_duration_seconds"],
+        3600
+    );
+    let specs = request["content_key_specs"].as_array().unwrap();
+    let asked = |spec: &Value| {
+        let hdcp = spec["required_output_protection"]["hdcp"].clone();
+        (spec["security_level"].clone(), hdcp)
+    };
+    assert_eq!(asked(&specs[0]), (json!(1), json!("HDCP_NONE")), "sound");
+    assert_eq!(asked(&specs[1]), (json!(5), json!("HDCP_V2_2")), "pictures");
+
+    let challenge = soap(VIDEO);
+    let reply = ask("/license/playready/film", challenge.as_bytes()).await;
+    assert_eq!(reply.status, StatusCode::OK);
+    let grant = granted(&services[1].seen()[0], challenge.as_bytes());
+    assert_eq!(grant["keys"][0]["playready_level"], 3000);
+    assert_eq!(grant["keys"][0]["hdcp"], "2.2");
+
+    // ClearKey can promise nothing: the sound is given, and of the pictures it is recorded why not.
+    let reply = rig.clear_key("film", &premium, &[AUDIO, VIDEO]).await;
+    assert_eq!(key_ids(&reply).len(), 1);
+    let record = serde_json::to_value(&rig.decisions.latest(1)[0]).unwrap();
+    let left_out = json!([{ "key_id": VIDEO, "why": "outputs" }]);
+    assert_eq!(record["left_out"], left_out);
+    let reply = rig.clear_key("film", &premium, &[VIDEO]).await;
+    assert_eq!(
+        (reply.status.as_u16(), reply.kind()),
+        (403, "not-entitled".into())
+    );
+    assert_eq!(rig.last_reason(), "rules_unmet");
+}
+
+#[tokio::test]
+async fn a_playready_challenge_may_carry_the_token() {
+    let server = StandIn::saying(answer(
+        200,
+        "<s:Envelope xmlns:s=\"x\"><s:Body/></s:Envelope>",
+    ));
+    let rig = rig(&[server.await.upstream(UpstreamKind::PlayReady)]);
+    let film = token(|_| ());
+    let custom = format!("<CustomData>{film}</CustomData></AcquireLicense>");
+    let body = soap(VIDEO).replace("</AcquireLicense>", &custom);
+    let path = "/license/playready/film";
+    let reply = rig.call(Method::POST, path, None, body.clone()).await;
+    assert_eq!(reply.status, StatusCode::OK);
+    let reply = rig.call(Method::POST, path, Some(&film), body).await;
+    assert_eq!(reply.status, StatusCode::FORBIDDEN);
+    assert_eq!(rig.last_reason(), "token_ambiguous");
+    let reply = rig.call(Method::POST, path, None, soap(VIDEO)).await;
+    assert_eq!(reply.status, StatusCode::UNAUTHORIZED);
+}
