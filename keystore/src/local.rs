@@ -46,7 +46,7 @@ use crate::unlock::configured::Configured;
 use crate::unlock::held::Held;
 
 /// The database's name in the state folder.
-const DATABASE: &str = "keystore.sqlite";
+pub(crate) const DATABASE: &str = "keystore.sqlite";
 
 /// The name of what a shared store knows this node by.
 const NODE: &str = "node";

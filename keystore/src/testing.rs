@@ -2,7 +2,9 @@
 //! over a database and a log that no disk holds, and a passphrase that is quick to try.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +19,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use crate::capability::Caller;
 use crate::clock::SystemClock;
 use crate::error::Error;
-use crate::local::{Files, Local};
+use crate::local::{DATABASE, Files, Local};
 use crate::store::sqlite::Sqlite;
 
 /// The passphrase of [`unsealed`].
@@ -25,7 +27,7 @@ pub const PASSPHRASE: &str = "open for tests";
 
 /// Settings with the callers `origin` (may lease) and `license` (may export), both for all assets of tenant
 /// `default` and in-process only, and with the cheapest Argon2id. The paths lie in `folder`.
-pub fn settings(folder: &std::path::Path) -> KeystoreSettings {
+pub fn settings(folder: &Path) -> KeystoreSettings {
     let caller = |right| CallerSettings {
         user: None,
         may: vec![right],
@@ -95,7 +97,7 @@ pub async fn uninitialised() -> Result<Local, Error> {
         folder: None,
     };
     let store = Box::new(Sqlite::in_memory().await?);
-    let settings = settings(std::path::Path::new("/nonexistent"));
+    let settings = settings(Path::new("/nonexistent"));
     Local::assemble(store, files, &settings, Arc::new(SystemClock)).await
 }
 
@@ -128,6 +130,48 @@ pub fn operator(local: &Local) -> Arc<dyn Admin> {
 }
 
 fn configured(name: &str) -> Caller {
-    let settings = settings(std::path::Path::new("/nonexistent"));
+    let settings = settings(Path::new("/nonexistent"));
     Caller::configured(&settings, name).unwrap_or_else(|| Caller::new(name, vec![]))
+}
+
+/// Copies the database of one state folder over that of another, once neither is open any more in this process: what a
+/// dropped store holds open is closed by threads of its own.
+///
+/// # Errors
+/// Those of the file system; timed out where one stays open.
+pub async fn copy_store(from: &Path, to: &Path) -> io::Result<()> {
+    let closed = async {
+        while is_open(from)? || is_open(to)? {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok::<_, io::Error>(())
+    };
+    tokio::time::timeout(Duration::from_secs(60), closed).await??;
+    fs::create_dir_all(to)?;
+    for suffix in ["", "-wal", "-shm"] {
+        let name = format!("{DATABASE}{suffix}");
+        let (from, to) = (from.join(&name), to.join(&name));
+        if to.exists() {
+            fs::remove_file(&to)?;
+        }
+        if from.exists() {
+            fs::copy(from, to)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether this process has the database of a state folder open.
+fn is_open(folder: &Path) -> io::Result<bool> {
+    let database = folder.join(DATABASE).into_os_string().into_encoded_bytes();
+    for file in fs::read_dir("/proc/self/fd")? {
+        // One that was closed meanwhile has no name any more.
+        let Ok(path) = fs::read_link(file?.path()) else {
+            continue;
+        };
+        if path.as_os_str().as_encoded_bytes().starts_with(&database) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -411,20 +411,6 @@ impl Drop for Unmount {
 }
 
 /// Copies the store's files.
-fn copy_store(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for name in [
-        "keystore.sqlite",
-        "keystore.sqlite-wal",
-        "keystore.sqlite-shm",
-    ] {
-        let _ = std::fs::remove_file(to.join(name));
-        if from.join(name).exists() {
-            std::fs::copy(from.join(name), to.join(name)).unwrap();
-        }
-    }
-}
-
 #[tokio::test]
 async fn rollback_of_the_store_is_detected_by_the_log_and_by_a_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
@@ -434,7 +420,7 @@ async fn rollback_of_the_store_is_detected_by_the_log_and_by_a_checkpoint() {
     keystore.lease(0).await.unwrap();
     drop(keystore);
     let yesterday = folder.path().join("yesterday");
-    copy_store(&state, &yesterday);
+    testing::copy_store(&state, &yesterday).await.unwrap();
     std::fs::copy(state.join("audit.log"), yesterday.join("audit.log")).unwrap();
 
     // One key more is enough.
@@ -445,7 +431,7 @@ async fn rollback_of_the_store_is_detected_by_the_log_and_by_a_checkpoint() {
     assert_eq!(keystore.verify(Some(&checkpoint)).await.faults, vec![]);
     drop(keystore);
 
-    copy_store(&yesterday, &state);
+    testing::copy_store(&yesterday, &state).await.unwrap();
     let keystore = open(settings.clone()).await;
     let error = (keystore.operator.unseal(PASSPHRASE.into()).await).unwrap_err();
     assert!(

@@ -386,21 +386,6 @@ async fn a_log_that_was_set_aside_goes_on_in_a_new_file_and_both_are_verified() 
     assert!(!state.join("audit-000000000099.log").exists());
 }
 
-/// Copies the store's files, and nothing else.
-fn copy_store(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for name in [
-        "keystore.sqlite",
-        "keystore.sqlite-wal",
-        "keystore.sqlite-shm",
-    ] {
-        let _ = std::fs::remove_file(to.join(name));
-        if from.join(name).exists() {
-            std::fs::copy(from.join(name), to.join(name)).unwrap();
-        }
-    }
-}
-
 #[tokio::test]
 async fn rollback_is_gone_on_with_by_two_operators_and_destroyed_keys_stay_destroyed() {
     let folder = tempfile::tempdir().unwrap();
@@ -411,7 +396,9 @@ async fn rollback_is_gone_on_with_by_two_operators_and_destroyed_keys_stay_destr
     keystore.lease_of("other", 0).await.unwrap();
     drop(keystore);
     let yesterday = folder.path().join("yesterday");
-    copy_store(&settings.state_dir, &yesterday);
+    testing::copy_store(&settings.state_dir, &yesterday)
+        .await
+        .unwrap();
 
     let keystore = open(settings.clone()).await;
     keystore.anna.unseal(PASSPHRASE.into()).await.unwrap();
@@ -423,7 +410,9 @@ async fn rollback_is_gone_on_with_by_two_operators_and_destroyed_keys_stay_destr
     keystore.in_order().await;
     drop(keystore);
 
-    copy_store(&yesterday, &settings.state_dir);
+    testing::copy_store(&yesterday, &settings.state_dir)
+        .await
+        .unwrap();
     let keystore = open(settings.clone()).await;
     let why = refused(keystore.anna.unseal(PASSPHRASE.into()).await);
     assert!(why.contains("was put back"), "{why}");
