@@ -1,8 +1,8 @@
 //! The licence server: checks an entitlement token and answers a player's licence request.
 //!
 //! ```text
-//! request -> route -> token -> Entitlement -> Challenge -> Decision -> License -> response
-//!            http     entitlement             format       policy      issue      format
+//! request -> route -> token -> Entitlement -> Challenge -> Decision -> Sessions -> License -> response
+//!            http     entitlement             format       policy      session     issue      format, upstream
 //! ```
 //!
 //! Other vendors' encryptors and licence servers come by [`exchange`], which is a way of its own.

@@ -201,3 +201,129 @@ pub(super) fn method_not_allowed(allow: &'static str) -> Response {
         .insert(header::ALLOW, HeaderValue::from_static(allow));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+    use crate::entitlement::{Malformation, MessageFault};
+    use crate::format::clearkey::RequestFault;
+    use crate::refusal::{ChallengeFault, IssuerMismatch};
+    use crate::session::RateOf;
+
+    /// One of each kind, and all reasons. A new kind does not compile until it has a place here.
+    fn every() -> Vec<Refusal> {
+        use Refusal::*;
+        let listed = |refusal: &Refusal| match refusal {
+            NoToken | TokenAmbiguous | TokenMalformed(_) | IssuerUnknown(_) => (),
+            IssuerKeysUnavailable | SignatureInvalid | ClaimMissing(_) | ClaimMalformed(_) => (),
+            Message(_) | IdToken | LifetimeExceeded | AudienceMismatch | TokenExpired => (),
+            TokenNotYetValid | PolicyUnmet | ClearKeyNotAllowed | AssetNotEntitled => (),
+            KeysNotEntitled | NotYetAvailable | NoLongerAvailable | PersistenceNotAllowed => (),
+            RulesUnmet(_) | KeysUnknown | KeystoreDenied | RequestMalformed(_) => (),
+            RequestIncomplete | RequestTooLong | AddressNotAllowed | CountryNotAllowed => (),
+            RateExceeded { .. } | SubjectRevoked | TokenRevoked | KeysRevoked => (),
+            TokenReplayed | Unnamed(_) | StreamLimit { .. } | DeviceLimit | NotAuthorised => (),
+            AuthoriserUnavailable | SessionsFull | SessionsUnavailable => (),
+            ChallengeMalformed(_) | UpstreamRefused(_) | UpstreamUnavailable(_) => (),
+            UpstreamUnfit(_) | Sealed | AuditUnavailable | KeystoreUnavailable => (),
+        };
+        let rate = |of| RateExceeded { of, retry_after: 1 };
+        let every = vec![
+            NoToken,
+            TokenAmbiguous,
+            TokenMalformed(Malformation::TooLong),
+            IssuerUnknown(IssuerMismatch::Name),
+            IssuerUnknown(IssuerMismatch::Algorithm),
+            IssuerUnknown(IssuerMismatch::KeyId),
+            IssuerKeysUnavailable,
+            SignatureInvalid,
+            ClaimMissing("exp"),
+            ClaimMalformed("exp"),
+            Message(MessageFault::FirstVersion),
+            IdToken,
+            LifetimeExceeded,
+            AudienceMismatch,
+            TokenExpired,
+            TokenNotYetValid,
+            PolicyUnmet,
+            ClearKeyNotAllowed,
+            AssetNotEntitled,
+            KeysNotEntitled,
+            NotYetAvailable,
+            NoLongerAvailable,
+            PersistenceNotAllowed,
+            RulesUnmet(vec![]),
+            KeysUnknown,
+            KeystoreDenied,
+            RequestMalformed(RequestFault::Json),
+            RequestIncomplete,
+            RequestTooLong,
+            AddressNotAllowed,
+            CountryNotAllowed,
+            rate(RateOf::Tenant),
+            rate(RateOf::Address),
+            rate(RateOf::Subject),
+            rate(RateOf::Key),
+            SubjectRevoked,
+            TokenRevoked,
+            KeysRevoked,
+            TokenReplayed,
+            Unnamed("device"),
+            StreamLimit { retry_after: 1 },
+            DeviceLimit,
+            NotAuthorised,
+            AuthoriserUnavailable,
+            SessionsFull,
+            SessionsUnavailable,
+            ChallengeMalformed(ChallengeFault::Empty),
+            UpstreamRefused(String::new()),
+            UpstreamUnavailable(String::new()),
+            UpstreamUnfit(String::new()),
+            Sealed,
+            AuditUnavailable,
+            KeystoreUnavailable,
+        ];
+        every.iter().for_each(listed);
+        every
+    }
+
+    /// `CASTELLUM_UPDATE_GOLDEN=1 cargo test -p license` writes it anew.
+    #[tokio::test]
+    async fn the_problems_are_those_of_the_readme() {
+        let mut rows: BTreeMap<(u16, String), Vec<String>> = BTreeMap::new();
+        for refusal in every() {
+            let (head, body) = rescue(&refusal).into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            let kind = problem["type"].as_str().unwrap();
+            let kind = kind.strip_prefix("urn:castellum:problem:").unwrap();
+            assert_eq!(problem["status"], head.status.as_u16());
+            let again = head.headers.contains_key(header::RETRY_AFTER);
+            assert!(
+                again || head.status != StatusCode::SERVICE_UNAVAILABLE,
+                "{kind}"
+            );
+            rows.entry((head.status.as_u16(), kind.to_owned()))
+                .or_default()
+                .push(format!("`{}`", refusal.reason()));
+        }
+        let rows: String = (rows.into_iter())
+            .map(|((status, kind), reasons)| {
+                format!("| {status} | `{kind}` | {} |\n", reasons.join(", "))
+            })
+            .collect();
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+        let readme = std::fs::read_to_string(path).unwrap();
+        let table = "| status | type | reasons |\n| --- | --- | --- |\n";
+        let (before, written) = readme.split_once(table).unwrap();
+        if std::env::var_os("CASTELLUM_UPDATE_GOLDEN").is_some() {
+            std::fs::write(path, format!("{before}{table}{rows}")).unwrap();
+        } else {
+            assert_eq!(written, rows);
+        }
+    }
+}
