@@ -17,8 +17,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::claims::{Claims, key_id};
 use super::demands::{
-    AddressBlock, Demands, DrmSystem, KeyDemand, KeyDemands, LicenseDemand, PlayReadyDemand,
-    StreamDemand, WidevineDemand,
+    Demands, DrmSystem, KeyDemand, KeyDemands, LicenseDemand, PlayReadyDemand, StreamDemand,
+    WidevineDemand,
 };
 use super::token::Token;
 use crate::UnixTime;
@@ -329,11 +329,10 @@ impl<'a> Node<'a> {
             streams.limit = Some(limit);
         }
         if let Some(addresses) = self.texts("allowed_ip_addresses")? {
-            let blocks = addresses.into_iter().map(AddressBlock::parse);
-            let blocks = blocks.collect::<Option<_>>();
-            demands.addresses = Some(blocks.ok_or_else(|| self.fault("allowed_ip_addresses"))?);
+            let blocks: Result<_, _> = addresses.into_iter().map(str::parse).collect();
+            demands.addresses = Some(blocks.map_err(|_| self.fault("allowed_ip_addresses"))?);
         }
-        for (name, system) in SYSTEMS {
+        for (name, _) in SYSTEMS {
             let Some(block) = self.object(name)? else {
                 continue;
             };
@@ -343,18 +342,17 @@ impl<'a> Node<'a> {
                 "allow_tampered_platforms",
                 "allow_non_vmp_platforms",
             ])?;
-            // Only the operator's licensed service can see into a Widevine challenge, and it has its own setting.
+            // Only the operator's licensed service can see into a challenge, and it has its own settings. What is not kept
+            // here is refused, and never passed over.
             for forbids in ["allow_tampered_platforms", "allow_non_vmp_platforms"] {
                 if block.boolean(forbids)? == Some(false) {
                     return Err(block.unsupported(forbids));
                 }
             }
-            if block.member("min_vmp_level").is_some() {
-                return Err(block.unsupported("min_vmp_level"));
-            }
-            if let Some(ids) = block.texts("allowed_device_ids")? {
-                let ids = ids.into_iter().map(str::to_ascii_lowercase);
-                demands.devices.insert(system, ids.collect());
+            for asks in ["min_vmp_level", "allowed_device_ids"] {
+                if block.member(asks).is_some() {
+                    return Err(block.unsupported(asks));
+                }
             }
         }
         Ok(())

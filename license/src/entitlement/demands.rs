@@ -1,9 +1,9 @@
 //! What a token asks for besides keys: plain data, for the decision and for sessions. Nothing is enforced here.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use conf::AddressBlock;
 use keystore_types::KeyId;
 use serde::{Deserialize, Serialize};
 
@@ -21,8 +21,6 @@ pub struct Demands {
     pub streams: Option<StreamDemand>,
     /// From where alone a licence may be asked for; none: from anywhere.
     pub addresses: Option<Vec<AddressBlock>>,
-    /// The devices that alone may have one, in lower case, for each system that the token limits.
-    pub devices: BTreeMap<DrmSystem, BTreeSet<String>>,
     /// What the licence shall say.
     pub license: LicenseDemand,
     /// What it shall say in one system, over what it says in all.
@@ -89,50 +87,6 @@ pub struct StreamDemand {
     pub interval: Option<Duration>,
     /// How long after that it still counts as playing.
     pub grace: Option<Duration>,
-}
-
-/// An address, or all that share its first bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AddressBlock {
-    address: IpAddr,
-    prefix: u8,
-}
-
-impl AddressBlock {
-    /// Reads `192.0.2.1` or `2001:db8::/32`.
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        let (address, prefix) = match text.split_once('/') {
-            Some((address, prefix)) => (address.parse().ok()?, Some(prefix.parse().ok()?)),
-            None => (text.parse().ok()?, None),
-        };
-        let longest = match address {
-            IpAddr::V4(_) => 32,
-            IpAddr::V6(_) => 128,
-        };
-        let prefix = prefix.unwrap_or(longest);
-        (prefix <= longest).then_some(Self { address, prefix })
-    }
-
-    /// Whether the address is of the block. One of version 4 that is written as one of version 6 is what it stands for.
-    pub fn holds(&self, address: IpAddr) -> bool {
-        match (self.address.to_canonical(), address.to_canonical()) {
-            (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
-                let differ = ours.to_bits() ^ theirs.to_bits();
-                differ
-                    .checked_shr(32_u32.saturating_sub(self.prefix.into()))
-                    .unwrap_or(0)
-                    == 0
-            }
-            (IpAddr::V6(ours), IpAddr::V6(theirs)) => {
-                let differ = ours.to_bits() ^ theirs.to_bits();
-                differ
-                    .checked_shr(128_u32.saturating_sub(self.prefix.into()))
-                    .unwrap_or(0)
-                    == 0
-            }
-            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
-        }
-    }
 }
 
 /// What a licence shall say; none: as configured.

@@ -34,8 +34,8 @@ use self::cache::TokenCache;
 use self::claims::Claims as ReadClaims;
 pub use self::claims::{AssetGrant, AudienceRule};
 pub use self::demands::{
-    AddressBlock, Demands, DrmSystem, KeyDemand, KeyDemands, LicenseDemand, PlayReadyDemand,
-    StreamDemand, WidevineDemand,
+    Demands, DrmSystem, KeyDemand, KeyDemands, LicenseDemand, PlayReadyDemand, StreamDemand,
+    WidevineDemand,
 };
 pub use self::inspect::{Inspection, Verdict, inspect};
 pub use self::issuer::{Issuer, Keys, KidRule, Shape};

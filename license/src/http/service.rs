@@ -246,7 +246,10 @@ impl LicenseService {
         let body = body.map_err(unread);
         let (mut challenge, form) = ask.read(head, &body)?;
         draft.key_ids.clone_from(&challenge.key_ids);
-        if let (System::FairPlay, [], Ok(body)) = (challenge.system, &*challenge.key_ids, &body) {
+        // Nobody's module is asked for an asset that the token does not cover.
+        if let (System::FairPlay, [], Ok(body)) = (challenge.system, &*challenge.key_ids, &body)
+            && entitlement.covers_asset(&challenge.asset)
+        {
             challenge.key_ids.extend(upstreams.identify(body).await?);
             draft.key_ids.clone_from(&challenge.key_ids);
         }
@@ -399,7 +402,7 @@ fn from_where(entitlement: &Entitlement, address: Option<IpAddr>) -> Result<(), 
     let Some(blocks) = &entitlement.demands().addresses else {
         return Ok(());
     };
-    let holds = |address| blocks.iter().any(|block| block.holds(address));
+    let holds = |address| blocks.iter().any(|block| block.contains(address));
     match address.is_some_and(holds) {
         true => Ok(()),
         false => Err(Refusal::AddressNotAllowed),

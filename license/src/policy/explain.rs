@@ -104,7 +104,7 @@ struct Recorded {
 }
 
 /// Reasons that [`decide`] gives.
-const DECIDED: [&str; 9] = [
+pub(super) const DECIDED: [&str; 9] = [
     "asset_not_entitled",
     "policy_unmet",
     "clear_key_not_allowed",

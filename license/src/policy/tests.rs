@@ -63,8 +63,26 @@ fn granted(case: &Case, rules: &Rules) -> Grant {
 fn refused(case: &Case, rules: &Rules) -> Refusal {
     match decide(case, rules) {
         Decision::Grant(grant) => panic!("{grant:?}"),
-        Decision::Refuse(refusal) => refusal,
+        Decision::Refuse(refusal) => {
+            assert!(
+                explain::DECIDED.contains(&refusal.reason()),
+                "it is replayed"
+            );
+            refusal
+        }
     }
+}
+
+#[test]
+fn an_asset_that_is_not_covered_is_refused_first() {
+    let other = Case {
+        covers_asset: false,
+        ..case(System::ClearKey)
+    };
+    assert_eq!(
+        refused(&other, &Rules::default()),
+        Refusal::AssetNotEntitled
+    );
 }
 
 #[test]
