@@ -19,6 +19,7 @@ pub mod entitlement;
 mod error;
 pub mod exchange;
 pub mod format;
+mod gate;
 pub mod http;
 pub mod issue;
 mod json;

@@ -2,7 +2,7 @@
 //! a licence of such a system is Google's, Microsoft's or Apple's to license, and is never here.
 //!
 //! ```text
-//! challenge, grant, keys -> gate (gate.rs) -> widevine.rs, playready.rs, fairplay.rs, vendor.rs -> Reply
+//! challenge, grant, keys -> crate::gate -> widevine.rs, playready.rs, fairplay.rs, vendor.rs -> Reply
 //!                           full or shut, or it fails: the next upstream of the system
 //! ```
 //!
@@ -10,7 +10,6 @@
 
 mod certificate;
 mod fairplay;
-mod gate;
 mod grant;
 mod playready;
 mod signer;
@@ -27,8 +26,8 @@ use keystore_client::ExportedKey;
 use keystore_types::{AssetId, KeyId};
 
 use self::certificate::Certificates;
-use self::gate::{Gate, Turn};
 use crate::format::widevine::Certificate;
+use crate::gate::{Gate, Turn};
 use crate::issue::License;
 use crate::outbound::{Answer, Destination, Fault, Outbound, Reach};
 use crate::policy::{Challenge, Grant, KeyGrant, System};

@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 use conf::AuthorisationSettings;
 use keystore_types::{AssetId, KeyId};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
 
 use super::{Hook, new_id};
 use crate::entitlement::Bearer;
+use crate::gate::Gate;
 use crate::store::digest;
 use crate::{Error, Refusal, UnixTime};
 
 /// After so many failures in a row nobody is asked for [`REST`].
-const MAX_FAILURES: u32 = 5;
+const MAX_FAILURES: usize = 5;
 
 /// How long whoever fails is left alone.
 const REST: Duration = Duration::from_secs(10);
@@ -31,17 +31,12 @@ const MAX_CACHED: usize = 100_000;
 pub struct Authoriser {
     settings: AuthorisationSettings,
     hook: Hook,
-    places: Semaphore,
-    known: Mutex<Known>,
+    gate: Gate,
+    answers: Mutex<Answers>,
 }
 
-#[derive(Debug, Default)]
-struct Known {
-    answers: HashMap<[u8; 32], (bool, Instant)>,
-    failures: u32,
-    /// Nobody is asked before.
-    rests_until: Option<Instant>,
-}
+/// By a digest of the question: what was answered, and when.
+type Answers = HashMap<[u8; 32], (bool, Instant)>;
 
 #[derive(Serialize)]
 struct Question<'a> {
@@ -69,8 +64,8 @@ impl Authoriser {
         Ok(Self {
             hook: Hook::open(&settings.hook)?,
             settings: settings.clone(),
-            places: Semaphore::new(MAX_ASKED),
-            known: Mutex::default(),
+            gate: Gate::new(MAX_ASKED, MAX_FAILURES, REST),
+            answers: Mutex::default(),
         })
     }
 
@@ -121,13 +116,7 @@ impl Authoriser {
     }
 
     async fn ask(&self, body: &str, now: UnixTime) -> Result<bool, String> {
-        let rests = self.known().rests_until;
-        if rests.is_some_and(|until| Instant::now() < until) {
-            return Err("it failed several times, and is left alone for a while".to_owned());
-        }
-        let Ok(_place) = self.places.try_acquire() else {
-            return Err(format!("{MAX_ASKED} questions wait for their answers"));
-        };
+        let turn = (self.gate.enter(Instant::now())).map_err(|shut| shut.to_string())?;
         let id = new_id().map_err(|error| error.to_string())?;
         let answer = self.hook.post(&id, now, body).await;
         let said = answer.and_then(|answer| match answer.status.is_success() {
@@ -136,26 +125,18 @@ impl Authoriser {
             }),
             false => Err(format!("it answers with {}", answer.status)),
         });
-        let mut known = self.known();
-        match said {
-            Ok(Said { allow }) => {
-                known.failures = 0;
-                known.rests_until = None;
-                Ok(allow)
-            }
-            Err(why) => {
-                known.failures = known.failures.saturating_add(1);
-                if known.failures >= MAX_FAILURES {
-                    known.rests_until = Some(Instant::now() + REST);
-                }
-                Err(why)
+        match &said {
+            Ok(_) => turn.answered(),
+            Err(_) => {
+                turn.failed(Instant::now());
             }
         }
+        said.map(|said| said.allow)
     }
 
     fn remembered(&self, asked: &[u8; 32]) -> Option<bool> {
-        let known = self.known();
-        let (allowed, at) = known.answers.get(asked)?;
+        let answers = self.answers();
+        let (allowed, at) = answers.get(asked)?;
         (at.elapsed() < self.settings.cache).then_some(*allowed)
     }
 
@@ -163,17 +144,17 @@ impl Authoriser {
         if self.settings.cache.is_zero() {
             return;
         }
-        let mut known = self.known();
-        if known.answers.len() >= MAX_CACHED {
+        let mut answers = self.answers();
+        if answers.len() >= MAX_CACHED {
             let cache = self.settings.cache;
-            known.answers.retain(|_, (_, at)| at.elapsed() < cache);
+            answers.retain(|_, (_, at)| at.elapsed() < cache);
         }
-        if known.answers.len() < MAX_CACHED {
-            known.answers.insert(asked, (allowed, Instant::now()));
+        if answers.len() < MAX_CACHED {
+            answers.insert(asked, (allowed, Instant::now()));
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn answers(&self) -> MutexGuard<'_, Answers> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! What stands before each upstream: how many requests it has at once, and whether it is left alone because it failed.
+//! What stands before each service that is asked: how many requests it has at once, and whether it is left alone because it failed.
 //! One that is slow or broken fills its own gate and nobody else's.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// A bound on concurrency, and a circuit breaker.
-pub(super) struct Gate {
+#[derive(Debug)]
+pub(crate) struct Gate {
     places: Semaphore,
     /// Failures in a row that shut it.
     most: usize,
@@ -15,7 +16,7 @@ pub(super) struct Gate {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct State {
     failures: usize,
     shut_until: Option<Instant>,
@@ -23,8 +24,8 @@ struct State {
     trial: bool,
 }
 
-/// One request's way through. Dropped without a word, it says nothing of the upstream: its player went away.
-pub(super) struct Turn<'a> {
+/// One request's way through. Dropped without a word, it says nothing of the service: its player went away.
+pub(crate) struct Turn<'a> {
     gate: &'a Gate,
     trial: bool,
     _place: SemaphorePermit<'a>,
@@ -32,7 +33,7 @@ pub(super) struct Turn<'a> {
 
 /// Why a gate lets nobody through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Shut {
+pub(crate) enum Shut {
     /// It has as many requests as it may.
     #[error("it has as many requests as it may")]
     Full,
@@ -42,7 +43,7 @@ pub(super) enum Shut {
 }
 
 impl Gate {
-    pub(super) fn new(in_flight: usize, most: usize, pause: Duration) -> Self {
+    pub(crate) fn new(in_flight: usize, most: usize, pause: Duration) -> Self {
         Self {
             places: Semaphore::new(in_flight.min(Semaphore::MAX_PERMITS)),
             most,
@@ -52,7 +53,7 @@ impl Gate {
     }
 
     /// Lets a request through, at once or not at all.
-    pub(super) fn enter(&self, now: Instant) -> Result<Turn<'_>, Shut> {
+    pub(crate) fn enter(&self, now: Instant) -> Result<Turn<'_>, Shut> {
         let place = self.places.try_acquire().map_err(|_| Shut::Full)?;
         let mut state = self.state();
         let trial = match state.shut_until {
@@ -77,14 +78,14 @@ impl Gate {
 
 impl Turn<'_> {
     /// It answered, whatever that says of the challenge.
-    pub(super) fn answered(self) {
+    pub(crate) fn answered(self) {
         let mut state = self.gate.state();
         state.failures = 0;
         state.shut_until = None;
     }
 
     /// It did not, or with what is no answer. Says whether the gate is shut by that.
-    pub(super) fn failed(self, now: Instant) -> bool {
+    pub(crate) fn failed(self, now: Instant) -> bool {
         let mut state = self.gate.state();
         state.failures = state.failures.saturating_add(1);
         let shut = self.trial || state.failures >= self.gate.most;
