@@ -4,6 +4,7 @@
 //! key leaves, nothing while sealed. What these cannot catch: what a protocol makes of a response.
 
 mod double;
+mod periods;
 mod record;
 mod sessions;
 mod upstreams;
@@ -44,6 +45,8 @@ const NOW: UnixTime = UnixTime::from_seconds(1_700_000_000);
 const AUDIO: KeyId = KeyId::new([0xa0; 16]);
 const VIDEO: KeyId = KeyId::new([0xb0; 16]);
 const VIDEO_CENC: KeyId = KeyId::new([0xc0; 16]);
+/// The key that follows `VIDEO` when it is rotated.
+const VIDEO_NEXT: KeyId = KeyId::new([0xb1; 16]);
 /// The key of `series`.
 const OTHER: KeyId = KeyId::new([0xd0; 16]);
 const UNKNOWN: KeyId = KeyId::new([0xee; 16]);
