@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::admission::Class;
 use crate::decision_log::Outcome;
 
 /// Counts a decision and the time that it took.
@@ -14,6 +15,17 @@ pub(crate) fn decided(outcome: &Outcome, took: Duration) {
     metrics::counter!("castellum_licenses_total", "result" => result, "reason" => reason)
         .increment(1);
     metrics::histogram!("castellum_license_duration_seconds").record(took.as_secs_f64());
+}
+
+/// Counts a request that was told to come again, before anything was decided.
+pub(crate) fn shed(class: Class) {
+    metrics::counter!("castellum_license_shed_total", "class" => class.as_str()).increment(1);
+}
+
+/// Counts a request that had to wait until it was worked on, and for how long.
+pub(crate) fn waited(class: Class, waited: Duration) {
+    metrics::histogram!("castellum_license_queue_seconds", "class" => class.as_str())
+        .record(waited.as_secs_f64());
 }
 
 /// Counts an answer to a partner in key exchange, and the time that it took.

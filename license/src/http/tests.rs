@@ -4,6 +4,7 @@
 //! key leaves, nothing while sealed. What these cannot catch: what a protocol makes of a response.
 
 mod double;
+mod overload;
 mod periods;
 mod record;
 mod sessions;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 
 use self::double::Double;
 use super::service::{LicenseService, Parts};
+use crate::admission::Admission;
 use crate::decision_log::DecisionLog;
 use crate::entitlement::mint::{Claims, mint};
 use crate::entitlement::{Algorithm, AssetGrant, Issuer, SigningKey, VerificationKey, Verifier};
@@ -73,6 +75,7 @@ struct Rig {
     service: LicenseService,
     keystore: Arc<Double>,
     decisions: Arc<DecisionLog>,
+    admission: Arc<Admission>,
     _folder: tempfile::TempDir,
 }
 
@@ -104,6 +107,7 @@ impl Rig {
             audit: Mutex::default(),
         });
         let decisions = Arc::new(DecisionLog::in_memory());
+        let admission = Admission::new(conf::load(None).unwrap().license.admission);
         let rule = |clear_key: bool, scheme| PolicyRule {
             systems: Some(match clear_key {
                 true => vec![conf::System::ClearKey],
@@ -158,6 +162,7 @@ impl Rig {
             clock: Arc::new(Fixed),
             token_header,
             sessions: Arc::new(sessions),
+            admission: Arc::clone(&admission),
             token_query: None,
             body_bytes: BODY_BYTES,
             upstreams,
@@ -167,6 +172,7 @@ impl Rig {
             service,
             keystore,
             decisions,
+            admission,
             _folder: folder,
         }
     }

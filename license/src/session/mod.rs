@@ -222,6 +222,11 @@ impl Sessions {
         (key_ids.iter()).try_for_each(|key_id| self.rates.take(RateOf::Key, key_id.as_bytes()))
     }
 
+    /// Whether [`Self::authorise`] asks anybody.
+    pub fn asks_outside(&self) -> bool {
+        self.authoriser.is_some()
+    }
+
     /// Asks whoever is to be asked, if anybody is.
     ///
     /// # Errors
