@@ -47,7 +47,7 @@ pub struct Entry {
     /// The asset that the URL, or the document of a partner, named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asset: Option<AssetId>,
-    /// The keys that were given, or asked for where none were.
+    /// The keys that were given or given up, or asked for where none were.
     pub kids: Vec<KeyId>,
     /// The partner in key exchange, once it was known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,6 +78,8 @@ pub struct Entry {
 pub enum Outcome {
     /// It was.
     Granted,
+    /// None was asked for: one that was kept was given up.
+    Released,
     /// It was not.
     Refused {
         /// The fixed name of the reason: [`Refusal::reason`].
@@ -195,6 +197,7 @@ impl DecisionLog {
 fn trace(entry: &Entry) {
     let (result, reason) = match &entry.outcome {
         Outcome::Granted => ("granted", None),
+        Outcome::Released => ("released", None),
         Outcome::Refused { reason, .. } => ("refused", Some(*reason)),
     };
     tracing::info!(

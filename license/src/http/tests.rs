@@ -7,6 +7,7 @@ mod double;
 mod overload;
 mod periods;
 mod record;
+mod release;
 mod sessions;
 mod upstreams;
 
@@ -139,6 +140,16 @@ impl Rig {
         };
         let policies = BTreeMap::from([
             ("premium".to_owned(), premium),
+            (
+                "kept".to_owned(),
+                PolicyRule {
+                    terms: Terms {
+                        persistent: true,
+                        ..Terms::default()
+                    },
+                    ..PolicyRule::default()
+                },
+            ),
             ("cbcs".to_owned(), rule(true, Some(Scheme::Cbcs))),
             ("cenc".to_owned(), rule(true, Some(Scheme::Cenc))),
             ("widevine".to_owned(), rule(false, Some(Scheme::Cenc))),

@@ -173,7 +173,8 @@ fn grant(case: &Case, rules: &Rules) -> Result<Grant, Refusal> {
     if terms.expires.is_some_and(|expires| case.time >= expires) {
         return Err(Refusal::NoLongerAvailable);
     }
-    if case.persistent && !terms.persistent {
+    // A licence of an open system carries no time: one that is kept would never end.
+    if case.persistent && (!terms.persistent || (case.system.is_open() && terms.ends())) {
         return Err(Refusal::PersistenceNotAllowed);
     }
     if case.covered.is_empty() || (case.strict && case.covered.len() < case.requested.len()) {

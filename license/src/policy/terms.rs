@@ -63,6 +63,15 @@ impl Terms {
         }
     }
 
+    /// Whether the licence ends: at a moment, after a time, or unless it is renewed.
+    pub const fn ends(&self) -> bool {
+        self.expires.is_some()
+            || self.license_duration.is_some()
+            || self.rental_duration.is_some()
+            || self.playback_duration.is_some()
+            || self.renewal.is_some()
+    }
+
     /// The licence's end when it is issued at `now`: the earlier of its duration's end and its expiry.
     pub fn end(&self, now: UnixTime) -> Option<UnixTime> {
         let lasts = self.license_duration.map(|duration| now.plus(duration));
