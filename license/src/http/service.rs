@@ -427,6 +427,9 @@ pub(super) fn demanded(entitlement: &Entitlement) -> Demanded {
     Demanded {
         single_use: demands.single_use,
         until: entitlement.expires().map(|end| end.plus(MAX_LEEWAY)),
+        session: demands.session.clone(),
+        device: demands.device.clone(),
+        devices: demands.devices,
         streams: streams.limit,
         lease: streams.interval,
         grace: streams.grace,
