@@ -268,6 +268,9 @@ impl LicenseService {
         let mut key_ids = grant.key_ids();
         sessions.retain(&mut key_ids)?;
         grant.keys.retain(|key| key_ids.contains(&key.key_id));
+        if matches!(form, Form::Forwarded) {
+            upstreams.are_ready(challenge.system, &grant)?;
+        }
         let (bearer, asset) = (entitlement.bearer(), &challenge.asset);
         (sessions.authorise(bearer, asset, &key_ids, draft.time)).await?;
         let url = head.uri.path_and_query().map_or("", |url| url.as_str());

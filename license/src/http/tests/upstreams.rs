@@ -25,7 +25,7 @@ const TIMEOUT: Duration = Duration::from_millis(300);
 
 /// What came to a stand-in.
 #[derive(Clone, Debug)]
-struct Seen {
+pub(super) struct Seen {
     head: String,
     body: Vec<u8>,
 }
@@ -42,13 +42,13 @@ impl Seen {
 }
 
 /// A service that answers as it is told; what it is told to say nothing to hangs.
-struct StandIn {
-    authority: String,
+pub(super) struct StandIn {
+    pub(super) authority: String,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 impl StandIn {
-    async fn new(answer: impl Fn(&Seen) -> Option<Vec<u8>> + Send + 'static) -> Self {
+    pub(super) async fn new(answer: impl Fn(&Seen) -> Option<Vec<u8>> + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let authority = listener.local_addr().unwrap().to_string();
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -77,7 +77,7 @@ impl StandIn {
         Self { authority, seen }
     }
 
-    async fn saying(bytes: impl Into<Vec<u8>>) -> Self {
+    pub(super) async fn saying(bytes: impl Into<Vec<u8>>) -> Self {
         let bytes = bytes.into();
         Self::new(move |_| Some(bytes.clone())).await
     }
@@ -90,7 +90,7 @@ impl StandIn {
         self.seen.lock().unwrap().len()
     }
 
-    fn upstream(&self, kind: UpstreamKind) -> UpstreamSettings {
+    pub(super) fn upstream(&self, kind: UpstreamKind) -> UpstreamSettings {
         use conf::System::{FairPlay, PlayReady, Widevine};
         let folder = tempfile::tempdir().unwrap().keep();
         let file = |name: &str, text: &[u8]| {
@@ -149,7 +149,7 @@ fn whole(came: &[u8]) -> Option<Seen> {
     Some(Seen { head, body })
 }
 
-fn answer(status: u16, body: impl AsRef<[u8]>) -> Vec<u8> {
+pub(super) fn answer(status: u16, body: impl AsRef<[u8]>) -> Vec<u8> {
     let body = body.as_ref();
     let head = format!(
         "HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n",
@@ -158,7 +158,7 @@ fn answer(status: u16, body: impl AsRef<[u8]>) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-fn widevine(license: &[u8]) -> Vec<u8> {
+pub(super) fn widevine(license: &[u8]) -> Vec<u8> {
     let reply = json!({
         "status": "OK",
         "license": STANDARD.encode(license),
@@ -460,7 +460,7 @@ async fn what_fails_is_left_alone_and_holds_up_no_other_system() {
 const SOAP: &str = "<?xml version=\"1.0\"?>\n<soap:Envelope xmlns:soap=\"x\"><soap:Body><AcquireLicense><WRMHEADER>\
     <DATA><KID>KID1</KID></DATA></WRMHEADER></AcquireLicense></soap:Body></soap:Envelope>\n";
 
-fn soap(key_id: KeyId) -> String {
+pub(super) fn soap(key_id: KeyId) -> String {
     SOAP.replace("KID1", &STANDARD.encode(key_id.to_guid()))
 }
 
@@ -528,11 +528,11 @@ async fn a_playready_answer_that_is_no_message_is_no_licence() {
     assert_eq!(reply.kind(), "license-service-failed");
 }
 
-fn spc() -> Vec<u8> {
+pub(super) fn spc() -> Vec<u8> {
     [&[0, 0, 0, 1][..], &[0xab; 60]].concat()
 }
 
-fn ckc() -> Vec<u8> {
+pub(super) fn ckc() -> Vec<u8> {
     [&[0, 0, 0, 1][..], &[0; 20], &[0, 0, 0, 8], &[0xcd; 8]].concat()
 }
 
