@@ -290,6 +290,9 @@ impl LicenseService {
         let mut key_ids = grant.key_ids();
         sessions.retain(&mut key_ids)?;
         grant.keys.retain(|key| key_ids.contains(&key.key_id));
+        if matches!(form, Form::Forwarded) {
+            upstreams.are_ready(challenge.system, &grant)?;
+        }
         let (bearer, asset) = (entitlement.bearer(), &challenge.asset);
         if sessions.asks_outside() {
             let asking = sessions.authorise(bearer, asset, &key_ids, draft.time);

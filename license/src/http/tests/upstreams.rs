@@ -43,12 +43,12 @@ impl Seen {
 
 /// A service that answers as it is told; what it is told to say nothing to hangs.
 pub(super) struct StandIn {
-    authority: String,
+    pub(super) authority: String,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 impl StandIn {
-    async fn new(answer: impl Fn(&Seen) -> Option<Vec<u8>> + Send + 'static) -> Self {
+    pub(super) async fn new(answer: impl Fn(&Seen) -> Option<Vec<u8>> + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let authority = listener.local_addr().unwrap().to_string();
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -460,7 +460,7 @@ async fn what_fails_is_left_alone_and_holds_up_no_other_system() {
 const SOAP: &str = "<?xml version=\"1.0\"?>\n<soap:Envelope xmlns:soap=\"x\"><soap:Body><AcquireLicense><WRMHEADER>\
     <DATA><KID>KID1</KID></DATA></WRMHEADER></AcquireLicense></soap:Body></soap:Envelope>\n";
 
-fn soap(key_id: KeyId) -> String {
+pub(super) fn soap(key_id: KeyId) -> String {
     SOAP.replace("KID1", &STANDARD.encode(key_id.to_guid()))
 }
 
@@ -528,11 +528,11 @@ async fn a_playready_answer_that_is_no_message_is_no_licence() {
     assert_eq!(reply.kind(), "license-service-failed");
 }
 
-fn spc() -> Vec<u8> {
+pub(super) fn spc() -> Vec<u8> {
     [&[0, 0, 0, 1][..], &[0xab; 60]].concat()
 }
 
-fn ckc() -> Vec<u8> {
+pub(super) fn ckc() -> Vec<u8> {
     [&[0, 0, 0, 1][..], &[0; 20], &[0, 0, 0, 8], &[0xcd; 8]].concat()
 }
 
