@@ -341,7 +341,8 @@ async fn whoever_is_asked_before_a_licence_and_hangs_or_lies_is_soon_left_alone(
                 assert!(replies.iter().all(|it| it.status == expected), "{what}");
                 assert!(took < most, "{what}: {took:?}");
             }
-            assert!(liar.asked() <= 128, "{what}: {}", liar.asked());
+            // As many as may ask at once, and who came between the failures that shut the gate.
+            assert!(liar.asked() < 128 + 5, "{what}: {}", liar.asked());
         }
     }
 }
