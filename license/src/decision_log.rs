@@ -193,7 +193,8 @@ impl DecisionLog {
     }
 }
 
-/// The same for those who read one stream of logs.
+/// That there is a record, for those who read one stream of logs. It names nobody, since logs go where they will: whose
+/// it is stands in the record of this number.
 fn trace(entry: &Entry) {
     let (result, reason) = match &entry.outcome {
         Outcome::Granted => ("granted", None),
@@ -202,6 +203,7 @@ fn trace(entry: &Entry) {
     };
     tracing::info!(
         target: "audit",
+        number = entry.number,
         result,
         reason,
         system = entry.system,
@@ -209,8 +211,6 @@ fn trace(entry: &Entry) {
         kids = ?entry.kids,
         partner = entry.partner,
         issuer = entry.issuer,
-        subject = entry.subject,
-        token_id = entry.token_id,
         "licence {result}",
     );
 }

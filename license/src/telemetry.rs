@@ -52,3 +52,9 @@ pub(crate) fn keys_fetched(issuer: &str, came: bool) {
     )
     .increment(1);
 }
+
+/// Counts a true token by whether it was remembered from before, so that its signature needed no verifying.
+pub(crate) fn token_verified(remembered: bool) {
+    let result = if remembered { "hit" } else { "miss" };
+    metrics::counter!("castellum_license_token_cache_total", "result" => result).increment(1);
+}
