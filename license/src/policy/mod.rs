@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::case::Case;
 pub use self::rules::{PolicyRule, Rules};
-use self::terms::{KeyRule, Terms, WidevineLevel, within};
+use self::terms::{KeyRule, Terms, WidevineLevel};
 use crate::Refusal;
 
 /// A licence system that this server answers for.
@@ -214,7 +214,7 @@ fn grant(case: &Case, rules: &Rules) -> Result<Grant, Refusal> {
 
 /// Which rule of a key this request cannot meet, whatever the device is.
 fn unmet(system: System, label: Label, rule: &KeyRule, max_video: Option<Label>) -> Option<Unmet> {
-    if max_video.is_some_and(|most| !within(label, most)) {
+    if max_video.is_some_and(|most| !label.within(most)) {
         return Some(Unmet::Resolution);
     }
     if !system.is_open() {

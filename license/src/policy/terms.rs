@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 pub use conf::{FairPlayHdcp, Hdcp, PlayReadyLevel, WidevineLevel};
-use keystore_types::Label;
 use serde::{Deserialize, Serialize};
 
 use crate::UnixTime;
@@ -124,11 +123,6 @@ impl KeyRule {
     }
 }
 
-/// Whether keys of this label are for pictures at most as large as those of `most`. Sound is always.
-pub fn within(label: Label, most: Label) -> bool {
-    label == Label::Audio || label <= most
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,16 +198,5 @@ mod tests {
         assert_eq!(both.fairplay_hdcp, FairPlayHdcp::Type1);
         assert!(both.protects_outputs());
         assert!(!KeyRule::default().protects_outputs());
-    }
-
-    #[test]
-    fn sound_has_no_size() {
-        for most in Label::ALL {
-            assert!(within(Label::Audio, most));
-            assert!(within(most, most));
-        }
-        assert!(within(Label::Sd, Label::Hd));
-        assert!(!within(Label::Hd, Label::Sd));
-        assert!(!within(Label::Sd, Label::Audio));
     }
 }
