@@ -32,7 +32,7 @@ enum Verb {
         after_help = "Example:\n  castellum token mint --key shop.secret --issuer https://shop.example \
                             --audience castellum --asset film --for 1h"
     )]
-    Mint(Mint),
+    Mint(Box<Mint>),
     /// Show what a token says, and whether the licence server would take it
     #[command(
         after_help = "Example:\n  castellum token inspect -c /etc/castellum/castellum.toml < token.jwt"
