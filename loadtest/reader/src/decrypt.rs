@@ -123,7 +123,9 @@ mod tests {
         let constant_iv = (scheme == Scheme::Cbcs).then_some(iv);
         Protection {
             scheme,
+            scheme_offset: 0,
             kid: [0; 16],
+            kid_offset: 0,
             per_sample_iv_size: 8,
             constant_iv,
             pattern,
