@@ -11,6 +11,11 @@ use crate::Refusal;
 /// How soon a player may come again when keys cannot be had, in seconds.
 const RETRY_AFTER: u32 = 5;
 
+/// What the DASH-IF licence request model (DASH-IF Guidelines, content protection and security, 10.2.2) calls a token that
+/// does not allow the licence: players by that model drop the token and get another.
+const INSUFFICIENT_PROOF: &str =
+    "https://dashif.org/drm-problems/insufficient-proof-of-authorization";
+
 /// What a player is told.
 pub fn rescue(refusal: &Refusal) -> Response {
     let problem = match refusal {
@@ -60,7 +65,8 @@ pub fn rescue(refusal: &Refusal) -> Response {
             StatusCode::FORBIDDEN,
             "not-entitled",
             "The token does not allow this licence.",
-        ),
+        )
+        .known_as(INSUFFICIENT_PROOF),
         Refusal::RequestMalformed(fault) => Problem::new(
             StatusCode::BAD_REQUEST,
             "request-malformed",
@@ -299,8 +305,13 @@ mod tests {
             let (head, body) = rescue(&refusal).into_parts();
             let body = body.collect().await.unwrap().to_bytes();
             let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
-            let kind = problem["type"].as_str().unwrap();
-            let kind = kind.strip_prefix("urn:castellum:problem:").unwrap();
+            let kind = problem["code"].as_str().unwrap();
+            let own = format!("urn:castellum:problem:{kind}");
+            let known_as = match kind {
+                "not-entitled" => INSUFFICIENT_PROOF,
+                _ => &own,
+            };
+            assert_eq!(problem["type"], known_as);
             assert_eq!(problem["status"], head.status.as_u16());
             let again = head.headers.contains_key(header::RETRY_AFTER);
             assert!(
@@ -318,7 +329,7 @@ mod tests {
             .collect();
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
         let readme = std::fs::read_to_string(path).unwrap();
-        let table = "| status | type | reasons |\n| --- | --- | --- |\n";
+        let table = "| status | code | reasons |\n| --- | --- | --- |\n";
         let (before, written) = readme.split_once(table).unwrap();
         if std::env::var_os("CASTELLUM_UPDATE_GOLDEN").is_some() {
             std::fs::write(path, format!("{before}{table}{rows}")).unwrap();

@@ -223,13 +223,7 @@ impl Reply {
         assert_eq!(self.headers["content-type"], "application/problem+json");
         let problem = self.json();
         assert_eq!(problem["status"], self.status.as_u16());
-        problem["type"]
-            .as_str()
-            .unwrap()
-            .rsplit(':')
-            .next()
-            .unwrap()
-            .to_owned()
+        problem["code"].as_str().unwrap().to_owned()
     }
 }
 

@@ -11,22 +11,32 @@ use crate::service::Response;
 #[derive(Clone, Debug)]
 pub struct Problem {
     status: StatusCode,
-    kind: &'static str,
+    code: &'static str,
+    known_as: Option<&'static str>,
     title: &'static str,
     detail: Option<Cow<'static, str>>,
     retry_after: Option<u32>,
 }
 
 impl Problem {
-    /// A refusal with its status, the last word of its type such as `sealed`, and one sentence for people.
-    pub fn new(status: StatusCode, kind: &'static str, title: &'static str) -> Self {
+    /// A refusal with its status, its code such as `sealed`, and one sentence for people. Its type is
+    /// `urn:castellum:problem:` and the code.
+    pub fn new(status: StatusCode, code: &'static str, title: &'static str) -> Self {
         Self {
             status,
-            kind,
+            code,
+            known_as: None,
             title,
             detail: None,
             retry_after: None,
         }
+    }
+
+    /// Gives it the type by which others know it; the code stays ours.
+    #[must_use]
+    pub fn known_as(mut self, uri: &'static str) -> Self {
+        self.known_as = Some(uri);
+        self
     }
 
     /// Says what was wrong with this very request.
@@ -50,8 +60,10 @@ impl Problem {
 
     /// The response, which no cache keeps. Add CORS headers with [`crate::cors::allow`].
     pub fn into_response(self) -> Response {
+        let own = || format!("urn:castellum:problem:{}", self.code);
         let document = serde_json::json!({
-            "type": format!("urn:castellum:problem:{}", self.kind),
+            "type": self.known_as.map_or_else(own, str::to_owned),
+            "code": self.code,
             "title": self.title,
             "status": self.status.as_u16(),
         });
@@ -105,6 +117,7 @@ mod tests {
             document,
             serde_json::json!({
                 "type": "urn:castellum:problem:sealed",
+                "code": "sealed",
                 "title": "Sealed",
                 "status": 503,
                 "detail": "a \"quoted\" word",

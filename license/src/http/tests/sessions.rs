@@ -40,11 +40,10 @@ impl Rig {
     }
 }
 
-/// Status, the last word of the type, and when to come again.
+/// Status, code, and when to come again.
 fn told(reply: &Reply) -> (u16, String, Option<&str>) {
     let document: Value = serde_json::from_slice(&reply.body).unwrap();
-    let kind = document["type"].as_str().unwrap_or_default();
-    let kind = kind.rsplit(':').next().unwrap().to_owned();
+    let kind = document["code"].as_str().unwrap_or_default().to_owned();
     let retry_after = reply.headers.get("retry-after");
     let retry_after = retry_after.map(|value| value.to_str().unwrap());
     (reply.status.as_u16(), kind, retry_after)
