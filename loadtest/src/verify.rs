@@ -94,7 +94,7 @@ pub fn compare(protected: Segment<'_>, key: &Key, clear: Segment<'_>) -> Result<
         changed |= cipher != plain;
         data.clear();
         data.extend_from_slice(cipher);
-        decrypt(protection, key, sample, &mut data).map_err(|source| {
+        decrypt(protection, &key.0, sample, &mut data).map_err(|source| {
             Difference::Undecryptable {
                 sample: number,
                 source,
