@@ -35,22 +35,22 @@ use crate::wiped::Wiped;
 
 /// What is asked, as the settings have it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Destination<'a> {
+pub struct Destination<'a> {
     /// The table in the configuration, which errors name.
-    pub(crate) table: &'a str,
+    pub table: &'a str,
     /// How it is reached.
-    pub(crate) reach: Reach<'a>,
+    pub reach: Reach<'a>,
     /// The path, and the query if there is one.
-    pub(crate) path: &'a str,
+    pub path: &'a str,
     /// How long one request may take, from the connection to the last byte.
-    pub(crate) timeout: Duration,
+    pub timeout: Duration,
     /// The longest answer, in bytes.
-    pub(crate) limit: usize,
+    pub limit: usize,
 }
 
 /// How a destination is reached.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Reach<'a> {
+pub enum Reach<'a> {
     /// By TCP, unencrypted: on this host.
     Plain {
         /// Host, and port unless that is 80.
@@ -80,7 +80,7 @@ const IDLE: Duration = Duration::from_secs(4);
 const MAX_IDLE: usize = 64;
 
 /// A place that can be asked.
-pub(crate) struct Outbound {
+pub struct Outbound {
     place: String,
     uri: Uri,
     client: Client<Connector, Full<Bytes>>,
@@ -89,16 +89,18 @@ pub(crate) struct Outbound {
 }
 
 /// What was answered.
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
+pub struct Answer {
+    /// The status, whatever it is.
+    pub status: StatusCode,
+    /// The header fields.
+    pub headers: HeaderMap,
     /// Where the status is no success (2xx), empty if it is too long or breaks off: then the status says enough.
-    pub(crate) body: Wiped,
+    pub body: Wiped,
 }
 
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// No connection, or it broke.
     #[error("it cannot be reached: {0}")]
     Unreachable(String),
@@ -115,7 +117,7 @@ impl Outbound {
     ///
     /// # Errors
     /// One that cannot be read or is not fit, by its file; an authority or a path that is none.
-    pub(crate) fn open(destination: &Destination<'_>) -> Result<Self, Error> {
+    pub fn open(destination: &Destination<'_>) -> Result<Self, Error> {
         let table = destination.table;
         let malformed =
             |what: &dyn std::fmt::Display| Error::malformed(format!("{table}.url: {what}"));
@@ -170,7 +172,7 @@ impl Outbound {
     }
 
     /// The URL without its query, for logs and errors.
-    pub(crate) fn place(&self) -> &str {
+    pub fn place(&self) -> &str {
         &self.place
     }
 
@@ -178,7 +180,7 @@ impl Outbound {
     ///
     /// # Errors
     /// [`Fault`].
-    pub(crate) async fn get(&self, headers: HeaderMap) -> Result<Answer, Fault> {
+    pub async fn get(&self, headers: HeaderMap) -> Result<Answer, Fault> {
         self.ask(Method::GET, headers, Bytes::new()).await
     }
 
@@ -186,7 +188,7 @@ impl Outbound {
     ///
     /// # Errors
     /// [`Fault`].
-    pub(crate) async fn post(&self, headers: HeaderMap, body: Bytes) -> Result<Answer, Fault> {
+    pub async fn post(&self, headers: HeaderMap, body: Bytes) -> Result<Answer, Fault> {
         self.ask(Method::POST, headers, body).await
     }
 

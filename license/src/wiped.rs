@@ -3,7 +3,7 @@ use zeroize::Zeroize as _;
 
 /// A body that may hold keys: wiped when nobody else holds a part of its memory any more.
 #[derive(Default)]
-pub(crate) struct Wiped(Option<Bytes>);
+pub struct Wiped(Option<Bytes>);
 
 impl Wiped {
     pub(crate) fn new(bytes: Bytes) -> Self {

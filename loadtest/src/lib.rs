@@ -3,8 +3,8 @@
 //! Viewers do what players do (manifest, init segments, licence, segments at the pace of film), over one protocol and
 //! for a bounded time; when they come does not depend on how they are served. Of the protected segments a sample is
 //! decrypted and compared, byte for byte, with the same samples under the title's clear policy. Nothing here is shared
-//! with what it tests: the manifest reader, the box reader and the decryption are written a second time, from the
-//! standards.
+//! with what it tests: the manifest reader, the box reader and the decryption ([`reader`]) are written a second time, from
+//! the standards.
 //!
 //! ```text
 //! scenario (arrivals, choice) -+
@@ -21,12 +21,9 @@
 pub mod bench;
 pub mod client;
 pub mod comparison;
-pub mod decrypt;
 pub mod host;
 pub mod latency;
 pub mod load;
-pub mod manifest;
-pub mod mp4;
 pub mod open_files;
 pub mod player;
 pub mod progress;
@@ -38,3 +35,5 @@ pub mod scenario;
 pub mod target;
 pub mod verify;
 pub mod viewer;
+
+pub use reader::{decrypt, manifest, mp4};

@@ -94,7 +94,7 @@ pub fn compare(protected: Segment<'_>, key: &Key, clear: Segment<'_>) -> Result<
         changed |= cipher != plain;
         data.clear();
         data.extend_from_slice(cipher);
-        decrypt(protection, key, sample, &mut data).map_err(|source| {
+        decrypt(protection, &key.0, sample, &mut data).map_err(|source| {
             Difference::Undecryptable {
                 sample: number,
                 source,
@@ -128,6 +128,8 @@ mod tests {
     fn clear_header() -> Header {
         Header {
             protection: None,
+            codec: *b"avc1",
+            pssh: Vec::new(),
             default_sample_size: 0,
         }
     }
@@ -135,13 +137,17 @@ mod tests {
     fn header() -> Header {
         let protection = Protection {
             scheme: Scheme::Cenc,
+            scheme_offset: 0,
             kid: [0; 16],
+            kid_offset: 0,
             per_sample_iv_size: 8,
             constant_iv: None,
             pattern: (0, 0),
         };
         Header {
             protection: Some(protection),
+            codec: *b"avc1",
+            pssh: Vec::new(),
             default_sample_size: 0,
         }
     }

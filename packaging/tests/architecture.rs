@@ -130,6 +130,7 @@ fn pure_packages_link_nothing_that_does_io() {
     for folder in [
         "keystore/cpix",
         "keystore/types",
+        "loadtest/reader",
         "origin/cipher",
         "origin/media",
     ] {

@@ -74,12 +74,13 @@ fn configured(folder: &Path, more: &str) -> PathBuf {
     path
 }
 
-const VERBS: [&[&str]; 35] = [
+const VERBS: [&[&str]; 36] = [
     &["demo"],
     &["serve"],
     &["ingest"],
     &["export"],
     &["inspect"],
+    &["audit"],
     &["keystore", "init"],
     &["keystore", "unseal"],
     &["keystore", "seal"],

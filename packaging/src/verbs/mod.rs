@@ -1,5 +1,6 @@
 //! The command line: one file for each verb.
 
+mod audit;
 mod check_config;
 mod completions;
 mod config;
@@ -54,6 +55,8 @@ enum Verb {
     Export(export::Args),
     /// Say what a file contains and whether it can be packaged
     Inspect(inspect::Args),
+    /// Walk a title at any origin as a player would, and name the faults in it
+    Audit(audit::Args),
     /// Initialise, unseal, seal and check the keystore
     Keystore(keystore::Args),
     /// List, show, fetch and destroy keys
@@ -108,6 +111,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Ingest(args) => ingest::run(args, output),
         Verb::Export(args) => export::run(args, output),
         Verb::Inspect(args) => inspect::run(&args, output),
+        Verb::Audit(args) => audit::run(args, output),
         Verb::Keystore(args) => keystore::run(args, output),
         Verb::Key(args) => key::run(args, output),
         Verb::Token(args) => token::run(args, output),

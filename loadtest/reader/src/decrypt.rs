@@ -1,7 +1,7 @@
 //! Undoing common encryption, one sample at a time, in place (ISO/IEC 23001-7 clauses 9 and 10).
 
 use aes::Aes128;
-use aes::cipher::{BlockModeDecrypt, KeyIvInit, StreamCipher};
+use aes::cipher::{BlockCipherEncrypt, BlockModeDecrypt, KeyInit, KeyIvInit, StreamCipher};
 
 use crate::mp4::{Protection, Sample, Scheme};
 
@@ -37,7 +37,7 @@ pub enum Undecryptable {
 /// Where the segment's own boxes make decryption impossible; a wrong key is not noticed here.
 pub fn decrypt(
     protection: &Protection,
-    key: &Key,
+    key: &[u8; 16],
     sample: &Sample,
     data: &mut [u8],
 ) -> Result<(), Undecryptable> {
@@ -49,7 +49,7 @@ pub fn decrypt(
     match protection.scheme {
         Scheme::Cenc => {
             // The counter is the low 64 bits of the block and runs on over the ranges of a sample.
-            let mut cipher = ctr::Ctr64BE::<Aes128>::new(&key.0.into(), &iv.into());
+            let mut cipher = ctr::Ctr64BE::<Aes128>::new(key.into(), &iv.into());
             for range in ranges {
                 cipher.apply_keystream(&mut data[range]);
             }
@@ -61,6 +61,16 @@ pub fn decrypt(
         }
     }
     Ok(())
+}
+
+/// The checksum of a key in a PlayReady header (PlayReady Header Specification): the first 8 bytes of its id, in GUID order,
+/// under AES-128-ECB.
+pub fn checksum(key: &[u8; 16], guid: &[u8; 16]) -> [u8; 8] {
+    let mut block = (*guid).into();
+    Aes128::new(key.into()).encrypt_block(&mut block);
+    let mut first = [0; 8];
+    first.copy_from_slice(&block[..8]);
+    first
 }
 
 /// The protected ranges of a sample of `size` bytes.
@@ -82,8 +92,8 @@ fn protected(sample: &Sample, size: usize) -> Result<Vec<std::ops::Range<usize>>
 }
 
 /// One chain over the encrypted blocks of the pattern; a block cut short stays as it is (clause 9.6).
-fn decrypt_pattern(data: &mut [u8], key: &Key, iv: &[u8; 16], (crypt, skip): (u8, u8)) {
-    let mut chain = cbc::Decryptor::<Aes128>::new(&key.0.into(), &(*iv).into());
+fn decrypt_pattern(data: &mut [u8], key: &[u8; 16], iv: &[u8; 16], (crypt, skip): (u8, u8)) {
+    let mut chain = cbc::Decryptor::<Aes128>::new(key.into(), iv.into());
     let period = usize::from(crypt) + usize::from(skip);
     for (number, block) in data.chunks_exact_mut(16).enumerate() {
         if period == 0 || number % period < usize::from(crypt) {
@@ -123,7 +133,9 @@ mod tests {
         let constant_iv = (scheme == Scheme::Cbcs).then_some(iv);
         Protection {
             scheme,
+            scheme_offset: 0,
             kid: [0; 16],
+            kid_offset: 0,
             per_sample_iv_size: 8,
             constant_iv,
             pattern,
@@ -152,7 +164,7 @@ mod tests {
     fn cenc_whole_sample() {
         let protection = protection(Scheme::Cenc, (0, 0));
         let mut data = hex(CTR);
-        decrypt(&protection, &KEY, &sample(Some(CTR_IV), None), &mut data).unwrap();
+        decrypt(&protection, &KEY.0, &sample(Some(CTR_IV), None), &mut data).unwrap();
         assert_eq!(data, counting(64));
     }
 
@@ -162,7 +174,7 @@ mod tests {
         let cipher = hex(CTR);
         let mut data = [b"clear", &cipher[..16], b"again", &cipher[16..]].concat();
         let sample = sample(Some(CTR_IV), Some(vec![(5, 16), (5, 48)]));
-        decrypt(&protection, &KEY, &sample, &mut data).unwrap();
+        decrypt(&protection, &KEY.0, &sample, &mut data).unwrap();
         let plain = counting(64);
         assert_eq!(
             data,
@@ -174,7 +186,7 @@ mod tests {
     fn cbcs_audio_is_every_whole_block_and_leaves_the_tail() {
         let protection = protection(Scheme::Cbcs, (0, 0));
         let mut data = [hex(CBC).as_slice(), b"tail"].concat();
-        decrypt(&protection, &KEY, &sample(None, None), &mut data).unwrap();
+        decrypt(&protection, &KEY.0, &sample(None, None), &mut data).unwrap();
         assert_eq!(data, [counting(64).as_slice(), b"tail"].concat());
     }
 
@@ -186,7 +198,7 @@ mod tests {
         cipher[160..].copy_from_slice(&hex("4b2e2511f510e6496e464d372bea9eaf"));
         let mut data = [b"nal", cipher.as_slice(), b"nal", cipher.as_slice()].concat();
         let sample = sample(None, Some(vec![(3, 0xb0), (3, 0xb0)]));
-        decrypt(&protection, &KEY, &sample, &mut data).unwrap();
+        decrypt(&protection, &KEY.0, &sample, &mut data).unwrap();
         let plain = counting(0xb0);
         assert_eq!(
             data,
@@ -197,10 +209,10 @@ mod tests {
     #[test]
     fn refuses_what_cannot_be_decrypted() {
         let cenc = protection(Scheme::Cenc, (0, 0));
-        let without_iv = decrypt(&cenc, &KEY, &sample(None, None), &mut [0; 16]);
+        let without_iv = decrypt(&cenc, &KEY.0, &sample(None, None), &mut [0; 16]);
         assert_eq!(without_iv, Err(Undecryptable::NoIv));
         let short = sample(Some(CTR_IV), Some(vec![(4, 16)]));
-        let coverage = decrypt(&cenc, &KEY, &short, &mut [0; 21]);
+        let coverage = decrypt(&cenc, &KEY.0, &short, &mut [0; 21]);
         assert_eq!(
             coverage,
             Err(Undecryptable::Coverage {

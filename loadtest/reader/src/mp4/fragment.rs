@@ -197,12 +197,13 @@ fn read_senc(mut senc: Fields<'_>, iv_size: u8, samples: &mut [Sample]) -> Resul
     Ok(())
 }
 
-#[cfg(test)]
-pub(crate) mod testing {
+#[cfg(any(test, feature = "testing"))]
+#[allow(clippy::unwrap_used, reason = "boxes for tests are small")]
+pub mod testing {
     use crate::mp4::testing::boxed;
 
     /// A segment whose samples have these bytes; `senc` is a whole payload, version and flags included.
-    pub(crate) fn segment(samples: &[&[u8]], senc: Option<&[u8]>) -> Vec<u8> {
+    pub fn segment(samples: &[&[u8]], senc: Option<&[u8]>) -> Vec<u8> {
         let tfhd = boxed(b"tfhd", &[&[0, 2, 0, 0], &[0, 0, 0, 1]]);
         let tfdt = boxed(b"tfdt", &[&[1, 0, 0, 0], &9000_u64.to_be_bytes()]);
         let senc = senc.map_or_else(Vec::new, |payload| boxed(b"senc", &[payload]));
@@ -246,13 +247,17 @@ mod tests {
         };
         let protection = Protection {
             scheme,
+            scheme_offset: 0,
             kid: [0; 16],
+            kid_offset: 0,
             per_sample_iv_size,
             constant_iv,
             pattern: (1, 9),
         };
         Header {
             protection: Some(protection),
+            codec: *b"avc1",
+            pssh: Vec::new(),
             default_sample_size: 0,
         }
     }

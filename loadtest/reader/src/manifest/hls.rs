@@ -158,7 +158,10 @@ fn key(base: &Url, attributes: &Attributes<'_>) -> Result<Option<Signalled>, Unp
 }
 
 /// The lines of a playlist that hold something.
-fn lines(text: &str) -> Result<impl Iterator<Item = &str>, Unplayable> {
+///
+/// # Errors
+/// Where it is no playlist.
+pub fn lines(text: &str) -> Result<impl Iterator<Item = &str>, Unplayable> {
     if !text.starts_with("#EXTM3U") {
         return Err(Unplayable::Missing("#EXTM3U"));
     }
@@ -172,10 +175,12 @@ fn add(list: &mut Vec<Playlist>, playlist: Playlist) {
 }
 
 /// An attribute list (RFC 8216 4.2).
-struct Attributes<'a>(&'a str);
+#[derive(Debug, Clone, Copy)]
+pub struct Attributes<'a>(pub &'a str);
 
 impl<'a> Attributes<'a> {
-    fn get(&self, name: &str) -> Option<&'a str> {
+    /// The value of an attribute, without its quotes.
+    pub fn get(&self, name: &str) -> Option<&'a str> {
         let mut rest = self.0;
         while let Some((key, value)) = rest.split_once('=') {
             let quoted = value

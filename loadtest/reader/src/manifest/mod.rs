@@ -8,6 +8,7 @@ use std::time::Duration;
 use url::Url;
 
 use crate::mp4::Scheme;
+use crate::xml::NotXml;
 
 /// Segments that one track may list; a 24 h title of 2 s segments has 43,200.
 const SEGMENT_LIMIT: usize = 100_000;
@@ -69,8 +70,8 @@ pub enum Licence {
 #[derive(Debug, thiserror::Error)]
 pub enum Unplayable {
     /// It is no XML.
-    #[error("the MPD is not well-formed XML: {0}")]
-    Xml(#[from] quick_xml::Error),
+    #[error("the MPD cannot be read: {0}")]
+    Xml(#[from] NotXml),
     /// Something that a player needs is not there.
     #[error("{0} is missing")]
     Missing(&'static str),
@@ -97,7 +98,10 @@ impl Unplayable {
 }
 
 /// Resolves a reference as RFC 3986 5 says.
-fn resolve(base: &Url, reference: &str) -> Result<Url, Unplayable> {
+///
+/// # Errors
+/// Where it is none.
+pub fn resolve(base: &Url, reference: &str) -> Result<Url, Unplayable> {
     base.join(reference)
         .map_err(|_| Unplayable::unreadable("URL", reference))
 }
@@ -107,7 +111,7 @@ fn number(what: &'static str, text: &str) -> Result<u64, Unplayable> {
 }
 
 /// Sixteen bytes from hexadecimal text; hyphens are skipped.
-fn key_id(text: &str) -> Option<[u8; 16]> {
+pub fn key_id(text: &str) -> Option<[u8; 16]> {
     let mut digits = text.chars().filter(|c| *c != '-').map(|c| c.to_digit(16));
     let mut kid = [0; 16];
     for byte in &mut kid {

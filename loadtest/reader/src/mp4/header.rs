@@ -1,6 +1,6 @@
 //! A CMAF header (init segment): how the track is protected and what its fragments may leave out.
 
-use super::{Fields, Malformed};
+use super::{Fields, Malformed, Pssh};
 
 /// Protection scheme of a track (ISO/IEC 23001-7 clause 10).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +27,12 @@ impl Scheme {
 pub struct Protection {
     /// Scheme of every sample.
     pub scheme: Scheme,
+    /// Offset of the scheme's four letters in the file (`schm`).
+    pub scheme_offset: usize,
     /// Key id, in the order of its hyphenated text.
     pub kid: [u8; 16],
+    /// Its offset in the file (`tenc`).
+    pub kid_offset: usize,
     /// Bytes of IV that `senc` holds for each sample: 0, 8 or 16.
     pub per_sample_iv_size: u8,
     /// The IV of all samples where `per_sample_iv_size` is 0.
@@ -37,11 +41,18 @@ pub struct Protection {
     pub pattern: (u8, u8),
 }
 
+/// Protection system headers of one file: each system has one, or one for each key.
+const PSSH_LIMIT: usize = 256;
+
 /// A CMAF header's say in how its fragments are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     /// `None` for a clear track.
     pub protection: Option<Protection>,
+    /// The four letters of the sample entry; of a protected one, those that it had before.
+    pub codec: [u8; 4],
+    /// The protection system headers, in their order.
+    pub pssh: Vec<Pssh>,
     /// Sample size that `trex` gives to fragments that state none.
     pub default_sample_size: usize,
 }
@@ -69,16 +80,32 @@ impl Header {
             b"enca" => fields.take(28)?,
             _ => &[],
         };
-        let protection = match &entry.kind {
-            b"encv" | b"enca" => Some(Protection::read(fields.child(b"sinf", "sinf")?)?),
-            _ => None,
+        let (protection, codec) = match &entry.kind {
+            b"encv" | b"enca" => {
+                let sinf = fields.child(b"sinf", "sinf")?;
+                let codec = sinf.child(b"frma", "sinf/frma")?.array()?;
+                (Some(Protection::read(sinf)?), codec)
+            }
+            clear => (None, *clear),
         };
+        let mut pssh = Vec::new();
+        let mut children = moov;
+        while let Some(atom) = children.atom()? {
+            if &atom.kind == b"pssh" {
+                if pssh.len() == PSSH_LIMIT {
+                    return Err(children.fault("more protection system headers than a title has"));
+                }
+                pssh.push(Pssh::fields(atom.body.named("moov/pssh"))?);
+            }
+        }
         let mut trex = moov
             .child(b"mvex", "moov/mvex")?
             .child(b"trex", "moov/mvex/trex")?;
         trex.take(16)?; // version and flags, track, description index, duration
         Ok(Self {
             protection,
+            codec,
+            pssh,
             default_sample_size: trex.size()?,
         })
     }
@@ -88,6 +115,7 @@ impl Protection {
     fn read(sinf: Fields<'_>) -> Result<Self, Malformed> {
         let mut schm = sinf.child(b"schm", "sinf/schm")?;
         schm.full()?;
+        let scheme_offset = schm.offset;
         let scheme = match &schm.array()? {
             b"cenc" => Scheme::Cenc,
             b"cbcs" => Scheme::Cbcs,
@@ -111,6 +139,7 @@ impl Protection {
         if !matches!(per_sample_iv_size, 0 | 8 | 16) {
             return Err(tenc.fault("IV size is not 0, 8 or 16"));
         }
+        let kid_offset = tenc.offset;
         let kid = tenc.array()?;
         let constant_iv = match per_sample_iv_size {
             0 => Some(constant_iv(&mut tenc)?),
@@ -118,7 +147,9 @@ impl Protection {
         };
         Ok(Self {
             scheme,
+            scheme_offset,
             kid,
+            kid_offset,
             per_sample_iv_size,
             constant_iv,
             pattern,
@@ -136,12 +167,13 @@ fn constant_iv(tenc: &mut Fields<'_>) -> Result<[u8; 16], Malformed> {
     Ok(iv)
 }
 
-#[cfg(test)]
-pub(crate) mod testing {
+#[cfg(any(test, feature = "testing"))]
+#[allow(clippy::unwrap_used, reason = "boxes for tests are small")]
+pub mod testing {
     use crate::mp4::testing::boxed;
 
     /// An init segment whose one sample entry is `entry`, with a `sinf` of `scheme` and `tenc` where given.
-    pub(crate) fn header(entry: &[u8; 4], protection: Option<(&[u8; 4], &[u8])>) -> Vec<u8> {
+    pub fn header(entry: &[u8; 4], protection: Option<(&[u8; 4], &[u8])>) -> Vec<u8> {
         let fixed: &[u8] = if entry == b"encv" || entry == b"avc1" {
             &[0; 78]
         } else {

@@ -2,17 +2,13 @@
 
 use std::time::Duration;
 
-use quick_xml::events::{BytesStart, Event};
-use quick_xml::{Reader, XmlVersion};
 use url::Url;
 
 use super::{
     Licence, Menu, SEGMENT_LIMIT, Segment, Signalled, Track, Unplayable, key_id, number, resolve,
 };
 use crate::mp4::Scheme;
-
-/// Depth of elements; an MPD needs eight.
-const DEPTH_LIMIT: usize = 32;
+use crate::xml::Element;
 
 /// ClearKey's system id in `schemeIdUri` (W3C EME, DASH-IF).
 const CLEARKEY: &str = "urn:uuid:e2719d58-a985-b3c9-781a-b030af78d30e";
@@ -24,15 +20,15 @@ const COMMON: &str = "urn:mpeg:dash:mp4protection:2011";
 /// # Errors
 /// Where it is not XML, or lacks what a player of static SegmentTemplate content needs.
 pub fn read(url: &Url, text: &str) -> Result<Menu<Track>, Unplayable> {
-    let mpd = Element::parse(text)?;
+    let mpd = document(text)?;
     let period = mpd.child("Period").ok_or(Unplayable::Missing("Period"))?;
-    let base = period.base(&mpd.base(url)?)?;
+    let base = base(period, &base(&mpd, url)?)?;
     let mut menu = Menu {
         main: Vec::new(),
         audio: Vec::new(),
     };
     for set in period.children("AdaptationSet") {
-        let base = set.base(&base)?;
+        let base = self::base(set, &base)?;
         for representation in set.children("Representation") {
             let track = read_track(&base, set, representation)?;
             match content_type(set, representation) {
@@ -48,8 +44,29 @@ pub fn read(url: &Url, text: &str) -> Result<Menu<Track>, Unplayable> {
     Ok(menu)
 }
 
+/// The root element of an MPD.
+///
+/// # Errors
+/// Where it is not XML, or another document.
+pub fn document(text: &str) -> Result<Element, Unplayable> {
+    let root = Element::parse(text)?;
+    (root.name == "MPD")
+        .then_some(root)
+        .ok_or(Unplayable::Missing("MPD"))
+}
+
+/// `url` with the element's own BaseURL applied.
+///
+/// # Errors
+/// Where that is no URL.
+pub fn base(element: &Element, url: &Url) -> Result<Url, Unplayable> {
+    element
+        .child("BaseURL")
+        .map_or_else(|| Ok(url.clone()), |base| resolve(url, base.text.trim()))
+}
+
 /// `video`, `audio`, or another word for what is not played here.
-fn content_type<'a>(set: &'a Element, representation: &'a Element) -> &'a str {
+pub fn content_type<'a>(set: &'a Element, representation: &'a Element) -> &'a str {
     let mime = || {
         set.attribute("mimeType")
             .or_else(|| representation.attribute("mimeType"))
@@ -65,33 +82,36 @@ fn read_track(base: &Url, set: &Element, representation: &Element) -> Result<Tra
     let id = representation
         .attribute("id")
         .ok_or(Unplayable::Missing("Representation@id"))?;
-    let base = representation.base(base)?;
+    let base = self::base(representation, base)?;
     let bandwidth = representation.attribute("bandwidth").unwrap_or_default();
     let template = Template {
-        levels: [
-            representation.child("SegmentTemplate"),
-            set.child("SegmentTemplate"),
-        ],
+        levels: [representation, set]
+            .map(|level| level.child("SegmentTemplate"))
+            .to_vec(),
         id,
         bandwidth,
+        period: None,
     };
     Ok(Track {
         name: id.to_owned(),
         bandwidth: bandwidth.parse().unwrap_or(0),
-        init: resolve(
-            &base,
-            &template.expand(template.required("initialization")?, 0, 0),
-        )?,
+        init: template.init(&base)?,
         segments: template.segments(&base)?,
         protection: protection(&[set, representation])?,
     })
 }
 
-/// A SegmentTemplate; what a Representation leaves out counts from its AdaptationSet.
-struct Template<'a> {
-    levels: [Option<&'a Element>; 2],
-    id: &'a str,
-    bandwidth: &'a str,
+/// A SegmentTemplate; what a level leaves out counts from the next one, outwards from the Representation.
+#[derive(Debug)]
+pub struct Template<'a> {
+    /// The element of each level that has one, innermost first.
+    pub levels: Vec<Option<&'a Element>>,
+    /// Representation@id.
+    pub id: &'a str,
+    /// Representation@bandwidth, as it is written.
+    pub bandwidth: &'a str,
+    /// How long the Period lasts, for templates with `@duration`; those with a SegmentTimeline need it not.
+    pub period: Option<Duration>,
 }
 
 impl<'a> Template<'a> {
@@ -109,18 +129,54 @@ impl<'a> Template<'a> {
         }))
     }
 
-    fn segments(&self, base: &Url) -> Result<Vec<Segment>, Unplayable> {
+    /// The init segment.
+    ///
+    /// # Errors
+    /// Where the template names none.
+    pub fn init(&self, base: &Url) -> Result<Url, Unplayable> {
+        resolve(base, &self.expand(self.required("initialization")?, 0, 0))
+    }
+
+    /// The media segments, in order of time.
+    ///
+    /// # Errors
+    /// Where the template lacks what numbers or times are counted from.
+    pub fn segments(&self, base: &Url) -> Result<Vec<Segment>, Unplayable> {
         let media = self.required("media")?;
         let timeline = self
             .levels
             .iter()
             .flatten()
             .find_map(|level| level.child("SegmentTimeline"));
-        let timeline = timeline.ok_or(Unplayable::Missing("SegmentTimeline"))?;
         let mut segment = number("@startNumber", self.attribute("startNumber").unwrap_or("1"))?;
         let mut time = 0_u64;
         let timescale = number("@timescale", self.attribute("timescale").unwrap_or("1"))?;
         let mut segments = Vec::new();
+        let mut push = |segment, time, duration| {
+            if segments.len() == SEGMENT_LIMIT {
+                return Err(Unplayable::TooMany);
+            }
+            segments.push(Segment {
+                url: resolve(base, &self.expand(media, segment, time))?,
+                duration: ticks(duration, timescale),
+            });
+            Ok(())
+        };
+        let Some(timeline) = timeline else {
+            let missing = Unplayable::Missing("SegmentTimeline");
+            let (Some(duration), Some(period)) = (self.attribute("duration"), self.period) else {
+                return Err(missing);
+            };
+            let duration = number("@duration", duration)?;
+            let each = ticks(duration, timescale).max(Duration::from_micros(1));
+            let count = period.as_micros().div_ceil(each.as_micros());
+            for _ in 0..count {
+                push(segment, time, duration)?;
+                segment = segment.saturating_add(1);
+                time = time.saturating_add(duration);
+            }
+            return Ok(segments);
+        };
         for entry in timeline.children("S") {
             if let Some(start) = entry.attribute("t") {
                 time = number("S@t", start)?;
@@ -129,14 +185,8 @@ impl<'a> Template<'a> {
             let duration = number("S@d", duration)?;
             let repeats = number("S@r", entry.attribute("r").unwrap_or("0"))?;
             for _ in 0..=repeats {
-                if segments.len() == SEGMENT_LIMIT {
-                    return Err(Unplayable::TooMany);
-                }
-                segments.push(Segment {
-                    url: resolve(base, &self.expand(media, segment, time))?,
-                    duration: ticks(duration, timescale),
-                });
-                segment += 1;
+                push(segment, time, duration)?;
+                segment = segment.saturating_add(1);
                 time = time.saturating_add(duration);
             }
         }
@@ -207,111 +257,6 @@ fn protection(levels: &[&Element]) -> Result<Option<Signalled>, Unplayable> {
         kid: Some(kid),
         licence: Licence::ClearKey(licence),
     }))
-}
-
-/// An element by local names: prefixes differ between packagers, the names asked for here do not clash.
-#[derive(Debug, Default)]
-struct Element {
-    name: String,
-    attributes: Vec<(String, String)>,
-    children: Vec<Element>,
-    text: String,
-}
-
-impl Element {
-    fn parse(text: &str) -> Result<Self, Unplayable> {
-        let mut reader = Reader::from_str(text);
-        let mut open = vec![Self::default()];
-        loop {
-            match reader.read_event()? {
-                Event::Start(tag) => {
-                    if open.len() == DEPTH_LIMIT {
-                        return Err(Unplayable::unreadable("MPD", "nested too deeply"));
-                    }
-                    open.push(Self::opened(&tag)?);
-                }
-                Event::Empty(tag) => {
-                    let element = Self::opened(&tag)?;
-                    if let Some(parent) = open.last_mut() {
-                        parent.children.push(element);
-                    }
-                }
-                Event::End(_) => {
-                    if let (Some(element), Some(parent)) = (open.pop(), open.last_mut()) {
-                        parent.children.push(element);
-                    }
-                }
-                Event::Text(content) => {
-                    if let Some(element) = open.last_mut() {
-                        element.text.push_str(&content.xml10_content());
-                    }
-                }
-                Event::GeneralRef(reference) => {
-                    if let Some(element) = open.last_mut() {
-                        element.text.push_str(&entity(&reference)?);
-                    }
-                }
-                Event::Eof => break,
-                Event::CData(_)
-                | Event::Comment(_)
-                | Event::Decl(_)
-                | Event::PI(_)
-                | Event::DocType(_) => {}
-            }
-        }
-        let root = open.pop().and_then(|mut document| document.children.pop());
-        root.filter(|root| root.name == "MPD")
-            .ok_or(Unplayable::Missing("MPD"))
-    }
-
-    fn opened(tag: &BytesStart<'_>) -> Result<Self, Unplayable> {
-        let mut element = Self {
-            name: local(tag.name().as_ref()),
-            ..Self::default()
-        };
-        for attribute in tag.attributes() {
-            let attribute = attribute.map_err(quick_xml::Error::from)?;
-            let value = attribute.normalized_value(XmlVersion::Explicit1_0)?;
-            element
-                .attributes
-                .push((local(attribute.key.as_ref()), value.into_owned()));
-        }
-        Ok(element)
-    }
-
-    fn attribute(&self, name: &str) -> Option<&str> {
-        self.attributes
-            .iter()
-            .find(|(n, _)| n == name)
-            .map(|(_, value)| value.as_str())
-    }
-
-    fn children<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Self> {
-        self.children.iter().filter(move |child| child.name == name)
-    }
-
-    fn child(&self, name: &str) -> Option<&Self> {
-        self.children.iter().find(|child| child.name == name)
-    }
-
-    /// `url` with this element's own BaseURL applied.
-    fn base(&self, url: &Url) -> Result<Url, Unplayable> {
-        self.child("BaseURL")
-            .map_or_else(|| Ok(url.clone()), |base| resolve(url, base.text.trim()))
-    }
-}
-
-fn local(name: &str) -> String {
-    name.rsplit(':').next().unwrap_or(name).to_owned()
-}
-
-/// The character behind `&amp;` and its like; no others are declared in an MPD.
-fn entity(name: &str) -> Result<String, Unplayable> {
-    let text = format!("&{name};");
-    let resolved = quick_xml::escape::unescape(&text);
-    resolved
-        .map(std::borrow::Cow::into_owned)
-        .map_err(|_| Unplayable::unreadable("entity", &text))
 }
 
 #[cfg(test)]
@@ -418,12 +363,32 @@ mod tests {
     }
 
     #[test]
+    fn counts_segments_of_one_duration_to_the_end_of_the_period() {
+        let element = Element::parse(
+            r#"<SegmentTemplate duration="2" initialization="i" media="$Number$" startNumber="7"/>"#,
+        )
+        .unwrap();
+        let template = |period| Template {
+            levels: vec![None, Some(&element)],
+            id: "v",
+            bandwidth: "",
+            period,
+        };
+        let five = template(Some(Duration::from_secs(5)));
+        let segments = five.segments(&url()).unwrap();
+        assert_eq!(paths(&segments).last(), Some(&"/v1/demo/cbcs/9"));
+        assert!(template(None).segments(&url()).is_err());
+        let endless = template(Some(Duration::MAX)).segments(&url());
+        assert!(matches!(endless, Err(Unplayable::TooMany)));
+    }
+
+    #[test]
     fn refuses_an_endless_timeline_and_deep_nesting() {
         let endless = MPD.replace("r=\"1\"", "r=\"99999999999\"");
         assert!(matches!(read(&url(), &endless), Err(Unplayable::TooMany)));
         assert!(matches!(
             read(&url(), &"<a>".repeat(64)),
-            Err(Unplayable::Unreadable { .. })
+            Err(Unplayable::Xml(_))
         ));
     }
 }

@@ -5,9 +5,11 @@
 
 mod fragment;
 mod header;
+mod pssh;
 
 pub use fragment::{Fragment, Sample};
 pub use header::{Header, Protection, Scheme};
+pub use pssh::Pssh;
 
 /// Why bytes are not the CMAF they claim to be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -151,13 +153,16 @@ impl<'a> Fields<'a> {
     }
 }
 
-#[cfg(test)]
-pub(crate) mod testing {
-    pub(crate) use super::fragment::testing::segment;
-    pub(crate) use super::header::testing::header;
+#[cfg(any(test, feature = "testing"))]
+#[allow(clippy::unwrap_used, reason = "boxes for tests are small")]
+pub mod testing {
+    //! Boxes written by hand.
+
+    pub use super::fragment::testing::segment;
+    pub use super::header::testing::header;
 
     /// Writes one box around its payload, for samples in tests.
-    pub(crate) fn boxed(kind: &[u8; 4], parts: &[&[u8]]) -> Vec<u8> {
+    pub fn boxed(kind: &[u8; 4], parts: &[&[u8]]) -> Vec<u8> {
         let body = parts.concat();
         let size = u32::try_from(body.len() + 8).unwrap();
         [&size.to_be_bytes(), kind, body.as_slice()].concat()
