@@ -16,7 +16,7 @@ use super::upstreams::StandIn;
 use super::*;
 
 /// How long anyone is waited for in these tests.
-const TIMEOUT: Duration = Duration::from_millis(400);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How somebody who is asked misbehaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -265,7 +265,7 @@ async fn an_issuer_that_hangs_or_lies_costs_its_own_tokens_alone() {
         }
         assert!(took < TIMEOUT * 4, "{what}: {took:?}");
         // It was asked once, and is not asked again so soon.
-        let (_, took) = at_once(&rig, 200, FILM, &theirs).await;
+        let (_, took) = at_once(&rig, 20, FILM, &theirs).await;
         assert!(took < TIMEOUT, "{what}: {took:?}");
         assert!(liar.asked() <= 1, "{what}: {}", liar.asked());
         refresher.abort();
@@ -336,8 +336,8 @@ async fn whoever_is_asked_before_a_licence_and_hangs_or_lies_is_soon_left_alone(
                 true => StatusCode::OK,
                 false => StatusCode::SERVICE_UNAVAILABLE,
             };
-            for most in [TIMEOUT * 4, TIMEOUT] {
-                let (replies, took) = at_once(&rig, 200, FILM, &token(|_| ())).await;
+            for (count, most) in [(200, TIMEOUT * 4), (20, TIMEOUT)] {
+                let (replies, took) = at_once(&rig, count, FILM, &token(|_| ())).await;
                 assert!(replies.iter().all(|it| it.status == expected), "{what}");
                 assert!(took < most, "{what}: {took:?}");
             }
