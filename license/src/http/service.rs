@@ -15,6 +15,7 @@ use super::challenge;
 use super::rescue::{method_not_allowed, not_found, rescue};
 use super::route::{LicensedSystem, Route, SessionAct};
 use super::stack;
+use crate::admission::{Admission, Class};
 use crate::decision_log::{DecisionLog, Draft, Outcome};
 use crate::entitlement::{Entitlement, Verifier};
 use crate::exchange::Exchange;
@@ -50,6 +51,8 @@ pub struct Parts {
     pub token_header: HeaderName,
     /// Who may have a licence now, from where and how often.
     pub sessions: Arc<Sessions>,
+    /// Who is worked for first where all cannot be.
+    pub admission: Arc<Admission>,
     /// The query parameter that may; none: the URL carries none.
     pub token_query: Option<String>,
     /// The longest body of a request, in bytes.
@@ -185,6 +188,10 @@ impl LicenseService {
         let mut draft = Draft::new(now, system, Some(ask.asset.clone()));
         draft.key_ids.extend(ask.named_key());
         let result = self.license(ask, head, body, &mut draft).await;
+        // Counted by itself: nothing was decided, and a record of each would be a load of its own.
+        if let Err(refusal @ Refusal::Overloaded { .. }) = &result {
+            return rescue(refusal);
+        }
         let outcome = match &result {
             Ok(_) => Outcome::Granted,
             Err(refusal) => Outcome::from(refusal),
@@ -223,6 +230,7 @@ impl LicenseService {
             keystore,
             keys,
             sessions,
+            admission,
             upstreams,
             ..
         } = &*self.parts;
@@ -232,6 +240,11 @@ impl LicenseService {
             _ => None,
         };
         let token = self.sources().token(head, custom_data.as_deref())?;
+        let class = || match admission.has_answered(token) {
+            true => Class::Renewal,
+            false => Class::Start,
+        };
+        let mut place = admission.enter(class).await?;
         let verdict = verifier.admit(token, draft.time).await;
         let entitlement = verdict.map_err(|rejection| {
             draft.bearer = rejection.bearer;
@@ -250,7 +263,9 @@ impl LicenseService {
         if let (System::FairPlay, [], Ok(body)) = (challenge.system, &*challenge.key_ids, &body)
             && entitlement.covers_asset(&challenge.asset)
         {
-            challenge.key_ids.extend(upstreams.identify(body).await?);
+            let identified;
+            (place, identified) = admission.outside(place, upstreams.identify(body)).await?;
+            challenge.key_ids.extend(identified?);
             draft.key_ids.clone_from(&challenge.key_ids);
         }
 
@@ -268,8 +283,16 @@ impl LicenseService {
         let mut key_ids = grant.key_ids();
         sessions.retain(&mut key_ids)?;
         grant.keys.retain(|key| key_ids.contains(&key.key_id));
+        if matches!(form, Form::Forwarded) {
+            upstreams.are_ready(challenge.system, &grant)?;
+        }
         let (bearer, asset) = (entitlement.bearer(), &challenge.asset);
-        (sessions.authorise(bearer, asset, &key_ids, draft.time)).await?;
+        if sessions.asks_outside() {
+            let asking = sessions.authorise(bearer, asset, &key_ids, draft.time);
+            let verdict;
+            (place, verdict) = admission.outside(place, asking).await?;
+            verdict?;
+        }
         let url = head.uri.path_and_query().map_or("", |url| url.as_str());
         sessions
             .admit(session::Ask {
@@ -283,30 +306,36 @@ impl LicenseService {
             .await?;
         if matches!(form, Form::Forwarded) && !upstreams.take_keys(challenge.system) {
             draft.key_ids = grant.key_ids();
-            return forward(
+            drop(place);
+            let reply = forward(
                 upstreams, &challenge, &grant, None, head, &body?, draft.time,
             )
-            .await;
+            .await?;
+            admission.answered(token);
+            return Ok(reply);
         }
         let license = issue(&**keystore, &challenge, &grant, entitlement.bearer()).await?;
         draft.key_ids = license.key_ids();
-        match form {
-            Form::JwkSet(session) => Ok(Reply::Secret {
+        drop(place);
+        let reply = match form {
+            Form::JwkSet(session) => Reply::Secret {
                 content_type: "application/json",
                 bytes: clearkey::write(license.keys(), session),
-            }),
-            Form::RawKey => Ok(Reply::Secret {
+            },
+            Form::RawKey => Reply::Secret {
                 content_type: OCTETS,
                 bytes: hls_key::write(license.first()),
-            }),
+            },
             Form::Forwarded => {
                 let license = Some(&license);
                 forward(
                     upstreams, &challenge, &grant, license, head, &body?, draft.time,
                 )
-                .await
+                .await?
             }
-        }
+        };
+        admission.answered(token);
+        Ok(reply)
     }
 }
 
@@ -344,11 +373,14 @@ impl LicenseService {
         let Parts {
             verifier,
             sessions,
+            admission,
             clock,
             ..
         } = &*self.parts;
         let address = sessions.enter(peer(head), &head.headers)?;
         let token = self.sources().token(head, None)?;
+        // Whatever it says, no key leaves for it.
+        let _place = admission.enter(|| Class::Renewal).await?;
         let now = clock.now();
         let verdict = verifier.admit(token, now).await;
         let entitlement = verdict.map_err(|rejection| rejection.refusal)?;
@@ -391,6 +423,9 @@ pub(super) fn demanded(entitlement: &Entitlement) -> Demanded {
     Demanded {
         single_use: demands.single_use,
         until: entitlement.expires().map(|end| end.plus(MAX_LEEWAY)),
+        session: demands.session.clone(),
+        device: demands.device.clone(),
+        devices: demands.devices,
         streams: streams.limit,
         lease: streams.interval,
         grace: streams.grace,

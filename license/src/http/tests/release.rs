@@ -126,7 +126,7 @@ async fn the_stream_of_a_licence_ends_with_it() {
     let mut settings = no_rules();
     settings.streams = Some(1);
     let upstreams = Upstreams::open(&[], &CertificateSettings::default()).unwrap();
-    let rig = Rig::of(true, header::AUTHORIZATION, upstreams, &settings);
+    let rig = Rig::of(true, header::AUTHORIZATION, upstreams, &settings, |_| ());
     let first = token(kept);
     let second = token(|claims| {
         kept(claims);
