@@ -99,16 +99,9 @@ mod tests {
     async fn the_latest_decisions_newest_first() {
         let log = Arc::new(DecisionLog::in_memory());
         for time in 1..=3 {
-            let draft = Draft {
-                time: UnixTime::from_seconds(time),
-                system: System::Hls.as_str(),
-                asset: Some("film".parse().unwrap()),
-                key_ids: Vec::new(),
-                bearer: None,
-                partner: None,
-                case: None,
-                left_out: Vec::new(),
-            };
+            let asset = "film".parse().unwrap();
+            let system = System::Hls.as_str();
+            let draft = Draft::new(UnixTime::from_seconds(time), system, Some(asset));
             log.record(draft, Outcome::from(&Refusal::NoToken));
         }
         for (uri, status, numbers) in [

@@ -115,6 +115,22 @@ pub(crate) struct Draft {
     pub(crate) left_out: Vec<LeftOut>,
 }
 
+impl Draft {
+    /// What is known of a request as it comes.
+    pub(crate) fn new(time: UnixTime, system: &'static str, asset: Option<AssetId>) -> Self {
+        Self {
+            time,
+            system,
+            asset,
+            key_ids: Vec::new(),
+            bearer: None,
+            partner: None,
+            case: None,
+            left_out: Vec::new(),
+        }
+    }
+}
+
 /// The log. Entries are visible to [`DecisionLog::latest`] before the response leaves.
 #[derive(Debug)]
 pub struct DecisionLog {

@@ -27,6 +27,16 @@ fn refusals() {
 }
 
 #[test]
+fn tokens() {
+    run("tokens.test.mjs");
+}
+
+#[test]
+fn limits() {
+    run("limits.test.mjs");
+}
+
+#[test]
 fn player_page() {
     run("page.test.mjs");
 }

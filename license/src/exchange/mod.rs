@@ -126,16 +126,8 @@ impl Exchange {
                 _ => "POST",
             });
         };
-        let mut draft = Draft {
-            time: self.clock.now(),
-            system: ask.protocol(),
-            asset: ask.named_asset().cloned(),
-            key_ids: Vec::new(),
-            bearer: None,
-            partner: None,
-            case: None,
-            left_out: Vec::new(),
-        };
+        let asset = ask.named_asset().cloned();
+        let mut draft = Draft::new(self.clock.now(), ask.protocol(), asset);
         let result = self.exchange(&ask, head, body, &mut draft).await;
         let outcome = match &result {
             Ok(_) => Outcome::Granted,

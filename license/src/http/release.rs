@@ -27,16 +27,8 @@ impl LicenseService {
         body: Result<Bytes, BodyError>,
     ) -> Response {
         let begun = Instant::now();
-        let mut draft = Draft {
-            time: self.parts.clock.now(),
-            system: System::ClearKey.as_str(),
-            asset: Some(asset.clone()),
-            key_ids: Vec::new(),
-            bearer: None,
-            partner: None,
-            case: None,
-            left_out: Vec::new(),
-        };
+        let (now, system) = (self.parts.clock.now(), System::ClearKey.as_str());
+        let mut draft = Draft::new(now, system, Some(asset.clone()));
         let result = self.give_up(&asset, head, body, &mut draft).await;
         let outcome = match &result {
             Ok(()) => Outcome::Released,

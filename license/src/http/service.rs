@@ -184,16 +184,9 @@ impl LicenseService {
         body: Result<Bytes, BodyError>,
     ) -> Response {
         let begun = Instant::now();
-        let mut draft = Draft {
-            time: self.parts.clock.now(),
-            system: ask.system().as_str(),
-            asset: Some(ask.asset.clone()),
-            key_ids: ask.named_key().into_iter().collect(),
-            bearer: None,
-            partner: None,
-            case: None,
-            left_out: Vec::new(),
-        };
+        let (now, system) = (self.parts.clock.now(), ask.system().as_str());
+        let mut draft = Draft::new(now, system, Some(ask.asset.clone()));
+        draft.key_ids.extend(ask.named_key());
         let result = self.license(ask, head, body, &mut draft).await;
         // Counted by itself: nothing was decided, and a record of each would be a load of its own.
         if let Err(refusal @ Refusal::Overloaded { .. }) = &result {

@@ -32,12 +32,14 @@ const PROTOCOLS = {
 export class Browser {
   /**
    * @param {"h1" | "h2" | "h3" | "upgrade"} protocol what to speak with `origin`; `upgrade` follows Alt-Svc
-   * @param {{ origin_tls: string, ca: string }} said the origin, and the CA to trust for it
+   * @param {{ origin_tls: string, ca?: string }} said the origin, and the CA to trust for it, if it needs one
    */
   static async open(protocol, said) {
     const home = await mkdtemp(path.join(tmpdir(), "castellum-chromium-"));
     try {
-      await trust(home, said.ca);
+      if (said.ca) {
+        await trust(home, said.ca);
+      }
       const { hostname, port } = new URL(said.origin_tls);
       const context = await chromium.launchPersistentContext(path.join(home, "profile"), {
         executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",

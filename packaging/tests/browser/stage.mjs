@@ -53,7 +53,8 @@ export class Theatre {
    * Loads a stream on a new tab.
    *
    * @param {"shaka" | "dashjs" | "hlsjs"} player
-   * @param {{ url: string, license: string | null, token: string | null }} film
+   * @param {{ url: string, license: string | null, token: string | null, place?: object, headers?: object }} film
+   *   `place` says where the token stands (stage/stage.js), `headers` what else goes along with requests for licences
    */
   async perform(browser, player, film, { prepare = async () => {} } = {}) {
     const { page, journal } = await browser.tab();

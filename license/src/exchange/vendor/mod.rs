@@ -123,16 +123,7 @@ impl Vendors {
     pub async fn fetch(&self, asset: &AssetId, renew: bool) -> Result<Fetched, FetchError> {
         let _turn = self.under_way.lock().await;
         let begun = Instant::now();
-        let mut draft = Draft {
-            time: self.clock.now(),
-            system: PROTOCOL,
-            asset: Some(asset.clone()),
-            key_ids: Vec::new(),
-            bearer: None,
-            partner: None,
-            case: None,
-            left_out: Vec::new(),
-        };
+        let mut draft = Draft::new(self.clock.now(), PROTOCOL, Some(asset.clone()));
         let result = self.order(asset, renew, &mut draft).await;
         let outcome = match &result {
             Ok(_) => Outcome::Granted,

@@ -1,6 +1,7 @@
 const player = new shaka.Player();
 
-stage.load = async ({ url, license, token }) => {
+stage.load = async (film) => {
+  const { url, license } = film;
   shaka.polyfill.installAll();
   await player.attach(video);
   player.addEventListener("error", ({ detail }) => blame(detail));
@@ -9,8 +10,10 @@ stage.load = async ({ url, license, token }) => {
   }
   const { RequestType } = shaka.net.NetworkingEngine;
   player.getNetworkingEngine().registerRequestFilter((type, request) => {
-    if (token && (type === RequestType.LICENSE || type === RequestType.KEY)) {
-      request.headers.Authorization = `Bearer ${token}`;
+    if (type === RequestType.LICENSE || type === RequestType.KEY) {
+      const asked = request.uris.map((uri) => stage.request(uri, film));
+      request.uris = asked.map((one) => one.url);
+      Object.assign(request.headers, asked[0].headers);
     }
   });
   // Not awaited: a refused licence is a fault to be waited for, not a failed call.
@@ -26,8 +29,9 @@ function blame(error) {
   const { Code } = shaka.util.Error;
   // LICENSE_REQUEST_FAILED holds the network error, whose data begins with URL and status.
   const network = error.code === Code.LICENSE_REQUEST_FAILED ? error.data[0] : error;
-  const status = network.code === Code.BAD_HTTP_STATUS ? network.data[1] : null;
+  // Then URL, status, body and headers.
+  const [, status, body, headers] = network.code === Code.BAD_HTTP_STATUS ? network.data : [];
   if (error.code !== Code.LOAD_INTERRUPTED) {
-    stage.fault("shaka", `${error.category}.${error.code}`, status);
+    stage.fault("shaka", `${error.category}.${error.code}`, status, stage.problem(body), headers?.["retry-after"]);
   }
 }

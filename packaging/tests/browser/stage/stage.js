@@ -5,9 +5,41 @@ const video = document.querySelector("video");
 window.stage = {
   faults: [],
 
-  /** Records an error that a viewer would suffer from; `status` is the HTTP status that the player saw. */
-  fault(source, what, status) {
-    this.faults.push({ source, what: String(what), status: status ?? null });
+  /**
+   * Records an error that a viewer would suffer from; `status` is the HTTP status that the player saw, `problem` the
+   * document that came with it and `retryAfter` its header, as far as the player hands them to the page.
+   */
+  fault(source, what, status, problem, retryAfter) {
+    const code = problem?.code ?? null;
+    this.faults.push({ source, what: String(what), status: status ?? null, code, retryAfter: retryAfter ?? null });
+  },
+
+  /** The problem in a body, if it is one. */
+  problem(body) {
+    try {
+      return JSON.parse(typeof body === "string" ? body : new TextDecoder().decode(body));
+    } catch {
+      return null;
+    }
+  },
+
+  /**
+   * Where a licence is asked for, and with which headers: `place` says where the token stands, in the query or a header
+   * of its own; else it is the bearer's.
+   */
+  request(url, { token, place = {}, headers = {} }) {
+    const sent = { ...headers };
+    if (token && place.query) {
+      const target = new URL(url);
+      target.searchParams.set(place.query, token);
+      return { url: target.href, headers: sent };
+    }
+    if (token && place.header) {
+      sent[place.header] = token;
+    } else if (token) {
+      sent.Authorization = `Bearer ${token}`;
+    }
+    return { url, headers: sent };
   },
 
   seek(time) {
