@@ -51,7 +51,7 @@ pub struct Entry {
     /// The asset that the URL, or the document of a partner, named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asset: Option<AssetId>,
-    /// The keys that were given, or asked for where none were.
+    /// The keys that were given or given up, or asked for where none were.
     pub kids: Vec<KeyId>,
     /// The partner in key exchange, once it was known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,6 +82,8 @@ pub struct Entry {
 pub enum Outcome {
     /// It was.
     Granted,
+    /// None was asked for: one that was kept was given up.
+    Released,
     /// It was not.
     Refused {
         /// The fixed name of the reason: [`Refusal::reason`].
@@ -195,14 +197,17 @@ impl DecisionLog {
     }
 }
 
-/// The same for those who read one stream of logs.
+/// That there is a record, for those who read one stream of logs. It names nobody, since logs go where they will: whose
+/// it is stands in the record of this number.
 fn trace(entry: &Entry) {
     let (result, reason) = match &entry.outcome {
         Outcome::Granted => ("granted", None),
+        Outcome::Released => ("released", None),
         Outcome::Refused { reason, .. } => ("refused", Some(*reason)),
     };
     tracing::info!(
         target: "audit",
+        number = entry.number,
         result,
         reason,
         system = entry.system,
@@ -210,8 +215,6 @@ fn trace(entry: &Entry) {
         kids = ?entry.kids,
         partner = entry.partner,
         issuer = entry.issuer,
-        subject = entry.subject,
-        token_id = entry.token_id,
         "licence {result}",
     );
 }

@@ -216,7 +216,7 @@ pub(super) fn method_not_allowed(allow: &'static str) -> Response {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use http_body_util::BodyExt as _;
@@ -228,7 +228,7 @@ mod tests {
     use crate::session::RateOf;
 
     /// One of each kind, and all reasons. A new kind does not compile until it has a place here.
-    fn every() -> Vec<Refusal> {
+    pub(in crate::http) fn every() -> Vec<Refusal> {
         use Refusal::*;
         let listed = |refusal: &Refusal| match refusal {
             NoToken | TokenAmbiguous | TokenMalformed(_) | IssuerUnknown(_) => (),
@@ -257,7 +257,12 @@ mod tests {
             SignatureInvalid,
             ClaimMissing("exp"),
             ClaimMalformed("exp"),
+            Message(MessageFault::Malformed(String::new())),
             Message(MessageFault::FirstVersion),
+            Message(MessageFault::NotOneSource),
+            Message(MessageFault::KeyEncrypted(String::new())),
+            Message(MessageFault::PolicyMissing(String::new())),
+            Message(MessageFault::Unsupported(String::new())),
             IdToken,
             LifetimeExceeded,
             AudienceMismatch,

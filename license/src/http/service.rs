@@ -30,7 +30,7 @@ use crate::{Clock, KeyBook, Refusal, UnixTime, telemetry};
 /// Answers licence requests.
 #[derive(Clone)]
 pub struct LicenseService {
-    parts: Arc<Parts>,
+    pub(super) parts: Arc<Parts>,
 }
 
 /// What a [`LicenseService`] works with.
@@ -81,6 +81,7 @@ impl LicenseService {
         match route {
             Route::Speke { .. } | Route::Cpix { .. } => self.parts.exchange.as_deref(),
             Route::ClearKey { .. }
+            | Route::ClearKeyRelease { .. }
             | Route::HlsKey { .. }
             | Route::Challenge { .. }
             | Route::Certificate { .. }
@@ -105,6 +106,12 @@ impl LicenseService {
         if let Route::Session { act, asset } = route {
             return match head.method {
                 Method::POST => self.session(act, &asset, head).await,
+                _ => method_not_allowed("POST, OPTIONS"),
+            };
+        }
+        if let Route::ClearKeyRelease { asset } = route {
+            return match head.method {
+                Method::POST => self.release(asset, head, body).await,
                 _ => method_not_allowed("POST, OPTIONS"),
             };
         }
@@ -209,7 +216,7 @@ impl LicenseService {
     }
 
     /// Where a request may carry its token.
-    fn sources(&self) -> Sources<'_> {
+    pub(super) fn sources(&self) -> Sources<'_> {
         Sources {
             header: &self.parts.token_header,
             query: self.parts.token_query.as_deref(),
@@ -283,6 +290,9 @@ impl LicenseService {
         let mut key_ids = grant.key_ids();
         sessions.retain(&mut key_ids)?;
         grant.keys.retain(|key| key_ids.contains(&key.key_id));
+        if matches!(form, Form::Forwarded) {
+            upstreams.are_ready(challenge.system, &grant)?;
+        }
         let (bearer, asset) = (entitlement.bearer(), &challenge.asset);
         if sessions.asks_outside() {
             let asking = sessions.authorise(bearer, asset, &key_ids, draft.time);
@@ -405,7 +415,7 @@ impl LicenseService {
 }
 
 /// The address of the connection.
-fn peer(head: &request::Parts) -> Option<IpAddr> {
+pub(super) fn peer(head: &request::Parts) -> Option<IpAddr> {
     let connection = head.extensions.get::<ConnectionInfo>();
     connection.map(|connection| connection.peer.ip())
 }
@@ -420,12 +430,15 @@ fn queued(head: &request::Parts) -> Duration {
 const MAX_LEEWAY: Duration = Duration::from_secs(600);
 
 /// What the token asks for besides keys.
-fn demanded(entitlement: &Entitlement) -> Demanded {
+pub(super) fn demanded(entitlement: &Entitlement) -> Demanded {
     let demands = entitlement.demands();
     let streams = demands.streams.unwrap_or_default();
     Demanded {
         single_use: demands.single_use,
         until: entitlement.expires().map(|end| end.plus(MAX_LEEWAY)),
+        session: demands.session.clone(),
+        device: demands.device.clone(),
+        devices: demands.devices,
         streams: streams.limit,
         lease: streams.interval,
         grace: streams.grace,
@@ -433,7 +446,10 @@ fn demanded(entitlement: &Entitlement) -> Demanded {
 }
 
 /// Whether the token may be used at this address.
-fn from_where(entitlement: &Entitlement, address: Option<IpAddr>) -> Result<(), Refusal> {
+pub(super) fn from_where(
+    entitlement: &Entitlement,
+    address: Option<IpAddr>,
+) -> Result<(), Refusal> {
     let Some(blocks) = &entitlement.demands().addresses else {
         return Ok(());
     };
@@ -479,7 +495,8 @@ impl Ask {
                     kind: Kind::Licensed(system),
                 })
             }
-            Route::Certificate { .. }
+            Route::ClearKeyRelease { .. }
+            | Route::Certificate { .. }
             | Route::Session { .. }
             | Route::Speke { .. }
             | Route::Cpix { .. } => None,
@@ -541,7 +558,7 @@ impl Ask {
     }
 }
 
-fn unread(error: BodyError) -> Refusal {
+pub(super) fn unread(error: BodyError) -> Refusal {
     match error {
         BodyError::TooLarge { .. } => Refusal::RequestTooLong,
         BodyError::Broken | BodyError::Slow => Refusal::RequestIncomplete,
@@ -613,7 +630,7 @@ impl Reply {
     }
 }
 
-fn respond(content_type: &'static str, body: Bytes) -> Response {
+pub(super) fn respond(content_type: &'static str, body: Bytes) -> Response {
     let mut response = Response::new(Body::full(body));
     let content_type = HeaderValue::from_static(content_type);
     (response.headers_mut()).insert(header::CONTENT_TYPE, content_type);

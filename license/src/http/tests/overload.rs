@@ -5,7 +5,7 @@ use crate::admission::{Class, Place};
 
 impl Rig {
     /// Takes every place: the keystore of this test is never slow.
-    async fn fill(&self) -> Vec<Place> {
+    pub(super) async fn fill(&self) -> Vec<Place> {
         let mut places = Vec::new();
         for _ in 0..conf::load(None).unwrap().license.admission.at_once {
             places.push(
