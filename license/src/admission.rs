@@ -75,12 +75,20 @@ impl Admission {
         })
     }
 
-    /// A place, at once or when it is the request's turn. Whose turn it is decides `class`, which is asked only where all
-    /// places are taken.
+    /// A place, at once or when it is the request's turn. `waited` is how long its connection waited before, which counts.
+    /// Whose turn it is decides `class`, which is asked only where that matters.
     ///
     /// # Errors
     /// [`Refusal::Overloaded`], for a start that has waited too long, or where no more may wait.
-    pub async fn enter(self: &Arc<Self>, class: impl FnOnce() -> Class) -> Result<Place, Refusal> {
+    pub async fn enter(
+        self: &Arc<Self>,
+        waited: Duration,
+        class: impl Fn() -> Class,
+    ) -> Result<Place, Refusal> {
+        let left = self.settings.queue_time.saturating_sub(waited);
+        if left.is_zero() && class() == Class::Start {
+            return Err(self.state().shed(Class::Start));
+        }
         let (class, place) = {
             let mut state = self.state();
             if state.taken < self.settings.at_once {
@@ -107,7 +115,7 @@ impl Admission {
         let place = match class {
             Class::Renewal => place.await.ok(),
             Class::Start => {
-                let waited = tokio::time::timeout(self.settings.queue_time, place).await;
+                let waited = tokio::time::timeout(left, place).await;
                 waited.ok().and_then(Result::ok)
             }
         };
@@ -131,7 +139,7 @@ impl Admission {
     ) -> Result<(Place, T), Refusal> {
         drop(place);
         let told = asking.await;
-        let place = self.enter(|| Class::Renewal).await?;
+        let place = self.enter(Duration::ZERO, || Class::Renewal).await?;
         Ok((place, told))
     }
 
@@ -261,7 +269,7 @@ mod tests {
     /// Asks for a place in a task of its own, which has asked when this returns.
     async fn ask(admission: &Arc<Admission>, class: Class) -> JoinHandle<Result<Place, Refusal>> {
         let admission = Arc::clone(admission);
-        let asking = tokio::spawn(async move { admission.enter(|| class).await });
+        let asking = tokio::spawn(async move { admission.enter(Duration::ZERO, || class).await });
         tokio::task::yield_now().await;
         asking
     }
@@ -273,7 +281,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn renewals_go_before_starts_that_came_earlier() {
         let admission = admission(1);
-        let first = admission.enter(|| Class::Start).await.unwrap();
+        let first = admission
+            .enter(Duration::ZERO, || Class::Start)
+            .await
+            .unwrap();
         let start = ask(&admission, Class::Start).await;
         let renewal = ask(&admission, Class::Renewal).await;
         let later = ask(&admission, Class::Renewal).await;
@@ -291,7 +302,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn starts_are_shed_in_time_and_renewals_wait_on() {
         let admission = admission(1);
-        let held = admission.enter(|| Class::Start).await.unwrap();
+        let held = admission
+            .enter(Duration::ZERO, || Class::Start)
+            .await
+            .unwrap();
         let renewal = ask(&admission, Class::Renewal).await;
         let begun = Instant::now();
         let start = ask(&admission, Class::Start).await;
@@ -311,7 +325,7 @@ mod tests {
         let ask = |class| {
             let admission = Arc::clone(&admission);
             tokio::spawn(async move {
-                let place = admission.enter(|| class).await;
+                let place = admission.enter(Duration::ZERO, || class).await;
                 if place.is_ok() {
                     tokio::time::sleep(TOOK).await;
                 }
@@ -342,16 +356,35 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_start_whose_connection_waited_has_waited() {
+        let admission = admission(1);
+        let late = admission.enter(QUEUE_TIME, || Class::Start).await;
+        assert!(is_shed(&late));
+        let held = admission
+            .enter(QUEUE_TIME, || Class::Renewal)
+            .await
+            .unwrap();
+        let begun = Instant::now();
+        let shed = admission.enter(QUEUE_TIME / 2, || Class::Start).await;
+        assert!(is_shed(&shed));
+        assert_eq!(begun.elapsed(), QUEUE_TIME / 2);
+        drop(held);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_full_row_sheds_at_once_and_tells_them_apart() {
         let admission = admission(1);
-        let _held = admission.enter(|| Class::Renewal).await.unwrap();
+        let _held = admission
+            .enter(Duration::ZERO, || Class::Renewal)
+            .await
+            .unwrap();
         for _ in 0..3 {
             ask(&admission, Class::Start).await;
         }
         let again: Vec<_> = {
             let mut again = Vec::new();
             for _ in 0..6 {
-                match admission.enter(|| Class::Start).await {
+                match admission.enter(Duration::ZERO, || Class::Start).await {
                     Err(Refusal::Overloaded { retry_after }) => again.push(retry_after),
                     other => panic!("{other:?}"),
                 }
@@ -364,7 +397,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_goes_away_leaves_his_turn_to_the_next() {
         let admission = admission(1);
-        let held = admission.enter(|| Class::Start).await.unwrap();
+        let held = admission
+            .enter(Duration::ZERO, || Class::Start)
+            .await
+            .unwrap();
         for _ in 0..3 {
             ask(&admission, Class::Start).await.abort();
         }
@@ -376,7 +412,12 @@ mod tests {
         next.abort();
         tokio::task::yield_now().await;
         assert_eq!(admission.state().taken, 0);
-        assert!(admission.enter(|| Class::Start).await.is_ok());
+        assert!(
+            admission
+                .enter(Duration::ZERO, || Class::Start)
+                .await
+                .is_ok()
+        );
     }
 
     #[test]

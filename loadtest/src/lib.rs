@@ -33,6 +33,7 @@ pub mod report;
 pub mod saturate;
 pub mod scenario;
 pub mod target;
+pub mod token;
 pub mod verify;
 pub mod viewer;
 

@@ -50,6 +50,13 @@ pub enum Errand {
         /// The body of the request, where it has one (W3C EME 9.1.3).
         body: Option<String>,
     },
+    /// The key of another period.
+    Renewal {
+        /// Where it is asked for.
+        licence: Licence,
+        /// The body of the request, likewise.
+        body: Option<String>,
+    },
     /// A media segment.
     Segment {
         /// The rendition.
@@ -59,6 +66,27 @@ pub enum Errand {
         /// Where it is.
         url: Url,
     },
+}
+
+impl Errand {
+    /// What a player of this licence asks for when the keys have changed so many times. The title's keys stand for those of
+    /// the periods, one after the other.
+    pub fn renewal(&self, period: usize) -> Option<Self> {
+        let Self::Licence { licence, body, .. } = self else {
+            return None;
+        };
+        let one = |body: &String| {
+            let mut request: serde_json::Value = serde_json::from_str(body).ok()?;
+            let kids = request["kids"].as_array()?;
+            let kid = kids.get(period.checked_rem(kids.len())?)?.clone();
+            request["kids"] = vec![kid].into();
+            Some(request.to_string())
+        };
+        Some(Self::Renewal {
+            licence: licence.clone(),
+            body: body.as_ref().and_then(one),
+        })
+    }
 }
 
 /// Why a title cannot be played on.
@@ -272,7 +300,7 @@ impl Player {
                     });
                 }
             }
-            (Errand::Segment { .. }, _)
+            (Errand::Segment { .. } | Errand::Renewal { .. }, _)
             | (Errand::Playlist(..) | Errand::Init(..) | Errand::Licence { .. }, None) => {}
         }
         Ok(())

@@ -27,6 +27,8 @@ pub enum Route {
     Segment,
     /// A licence or key.
     Licence,
+    /// The licence of a period after the first.
+    Renewal,
     /// What no viewer asked for: preparations, and the clear segments that others are compared with.
     Aside,
 }
@@ -41,6 +43,7 @@ impl Route {
             Self::Init => "init",
             Self::Segment => "segment",
             Self::Licence => "licence",
+            Self::Renewal => "renewal",
             Self::Aside => "aside",
         }
     }
@@ -48,7 +51,12 @@ impl Route {
     /// Whether these are requests of viewers.
     pub fn is_viewers(self) -> bool {
         match self {
-            Self::Manifest | Self::Playlist | Self::Init | Self::Segment | Self::Licence => true,
+            Self::Manifest
+            | Self::Playlist
+            | Self::Init
+            | Self::Segment
+            | Self::Licence
+            | Self::Renewal => true,
             Self::Connect | Self::Aside => false,
         }
     }
@@ -89,6 +97,8 @@ pub struct Answers {
     pub closed: Latencies,
     /// Requests that failed.
     pub errors: u64,
+    /// Requests that were told to come again: 503 with `Retry-After`.
+    pub shed: u64,
     /// Bytes of bodies.
     pub bytes: u64,
 }
@@ -119,6 +129,11 @@ impl Recorder {
                 Took::SinceAsked(took) => answers.closed.record(took),
             }
         });
+    }
+
+    /// A request that was told to come again.
+    pub fn shed(&self, route: Route) {
+        self.with(|records| records.routes.entry(route).or_default().shed += 1);
     }
 
     /// A request that failed.
@@ -202,9 +217,14 @@ impl Records {
 }
 
 impl Answers {
-    /// How many.
+    /// How many were answered.
     pub fn count(&self) -> u64 {
         self.open.len() + self.closed.len()
+    }
+
+    /// How many were asked.
+    pub fn asked(&self) -> u64 {
+        self.count() + self.shed + self.errors
     }
 
     /// How long they took, as it was seen.

@@ -154,7 +154,10 @@ pub struct GroupRow {
 #[derive(Debug, Serialize)]
 struct RouteRow {
     route: Route,
+    /// How many were asked a second: answered, shed and failed.
+    offered_per_s: f64,
     count: u64,
+    shed: u64,
     errors: u64,
     #[serde(flatten)]
     seen: Quantiles,
@@ -216,7 +219,9 @@ impl RouteRow {
         let per_second = |count: u64| per(count, elapsed);
         Self {
             route,
+            offered_per_s: per_second(answers.asked()),
             count: answers.count(),
+            shed: answers.shed,
             errors: answers.errors,
             seen: Quantiles::of(&answers.seen()),
             corrected: answers.corrected().as_ref().map(Quantiles::of),
@@ -254,13 +259,16 @@ impl Report {
             Some(_) => records.faults == 0,
             None => totals.errors == 0,
         };
+        let not_shed = (records.routes.iter()).all(|(route, answers)| {
+            answers.shed == 0 || scenario.thresholds.max_shed_share.contains_key(route)
+        });
         // A run that was to compare and compared nothing has proved nothing.
         let compared_enough = !comparable || records.compared.segments > 0;
         let all_met = thresholds.iter().all(|verdict| verdict.met);
         let of_server = |count: u64| server.as_ref().map(|usage| per(count, usage.cpu));
         Self {
             schema: SCHEMA,
-            passed: only_allowed && compared_enough && all_met && totals.requests > 0,
+            passed: only_allowed && not_shed && compared_enough && all_met && totals.requests > 0,
             scenario: scenario.name.clone(),
             protocol: scenario.protocol,
             tls: scenario.tls,
@@ -321,6 +329,14 @@ fn judge(thresholds: &Thresholds, records: &Records, mb_per_s: f64) -> Vec<Verdi
         let found = (count + errors > 0).then(|| real(errors) / real(count + errors));
         let met = found.is_some_and(|found| found <= wanted);
         verdicts.push(verdict("max_error_share".to_owned(), wanted, found, met));
+    }
+    for (route, wanted) in &thresholds.max_shed_share {
+        let answers = records.routes.get(route);
+        let answers = answers.filter(|answers| answers.asked() > 0);
+        let found = answers.map(|answers| real(answers.shed) / real(answers.asked()));
+        let met = found.is_some_and(|found| found <= *wanted);
+        let name = format!("max_shed_share.{}", route.name());
+        verdicts.push(verdict(name, *wanted, found, met));
     }
     for (route, wanted) in &thresholds.max_p99_ms {
         let answers = records
@@ -474,9 +490,11 @@ impl Report {
     fn write_routes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:<12}{:>9}{:>8}{:>12}{}{:>10}",
+            "{:<12}{:>11}{:>9}{:>8}{:>8}{:>12}{}{:>10}",
             "route",
+            "offered/s",
             "count",
+            "shed",
             "errors",
             "requests/s",
             Quantiles::HEADING,
@@ -485,16 +503,18 @@ impl Report {
         for row in &self.routes {
             writeln!(
                 f,
-                "{:<12}{:>9}{:>8}{:>12.1}{}{:>10.2}",
+                "{:<12}{:>11.1}{:>9}{:>8}{:>8}{:>12.1}{}{:>10.2}",
                 row.route.name(),
+                row.offered_per_s,
                 row.count,
+                row.shed,
                 row.errors,
                 row.requests_per_s,
                 row.seen,
                 row.mb_per_s
             )?;
             if let Some(corrected) = &row.corrected {
-                writeln!(f, "{:<41}{corrected}", "  corrected")?;
+                writeln!(f, "{:<60}{corrected}", "  corrected")?;
             }
         }
         Ok(())
@@ -598,6 +618,27 @@ mod tests {
     }
 
     #[test]
+    fn nothing_may_be_shed_that_is_not_allowed_to() {
+        let recorder = answered();
+        recorder.answered(Route::Renewal, Took::SinceDue(MS), 1);
+        recorder.answered(Route::Licence, Took::SinceDue(MS), 1);
+        let allowed = "max_shed_share = { licence = 0.75, renewal = 0 }";
+        assert!(report(&recorder, false, allowed).passed());
+        (0..3).for_each(|_| recorder.shed(Route::Licence));
+        assert!(!report(&recorder, false, "").passed());
+        let passing = report(&recorder, false, allowed);
+        assert!(passing.passed(), "{passing}");
+        let row = serde_json::to_value(&passing).unwrap()["routes"][1].clone();
+        assert_eq!(
+            (&row["route"], &row["shed"]),
+            (&"licence".into(), &3.into())
+        );
+        assert_eq!(row["offered_per_s"], 2.0);
+        recorder.shed(Route::Renewal);
+        assert!(!report(&recorder, false, allowed).passed());
+    }
+
+    #[test]
     fn a_threshold_counts_what_a_closed_loop_did_not_ask_for() {
         let recorder = Recorder::default();
         for _ in 0..999 {
@@ -624,7 +665,7 @@ mod tests {
         let text = report.to_string();
         assert!(text.starts_with("evening: HTTP/2 (TLS), 2.0 s\n"), "{text}");
         assert!(
-            text.contains("segment           100       0        50.0"),
+            text.contains("segment            50.0      100       0       0        50.0"),
             "{text}"
         );
         assert!(

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use url::Url;
 
+use crate::token::{Algorithm, BadKey, Minter};
+
 /// Bytes of that line; a library of thousands of titles stays far below.
 const LINE_LIMIT: u64 = 16 << 20;
 
@@ -27,8 +29,45 @@ pub struct Target {
     pub ca: PathBuf,
     /// Bearer token for licences.
     pub token: String,
+    /// Who may sign others.
+    issuer: Option<Issuer>,
     /// The titles.
     pub assets: Vec<Asset>,
+}
+
+/// Whose tokens are taken for the titles, and the key that signs them.
+#[derive(Deserialize)]
+struct Issuer {
+    iss: String,
+    aud: String,
+    algorithm: Algorithm,
+    key_file: PathBuf,
+}
+
+/// Why no tokens can be signed for a target.
+#[derive(Debug, thiserror::Error)]
+pub enum NoMinter {
+    /// It says nothing of that.
+    #[error(
+        "viewers are to have tokens of their own (`tokens = \"own\"`), but the target names no `issuer`"
+    )]
+    Unnamed,
+    /// The key cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It is no key.
+    #[error("{path}: {source}")]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: BadKey,
+    },
 }
 
 /// One title.
@@ -117,6 +156,24 @@ impl Target {
             return Err(Unusable::Empty);
         }
         Ok(target)
+    }
+
+    /// What mints tokens that are good for the titles.
+    ///
+    /// # Errors
+    /// Where the target has no issuer, or a key that cannot be used.
+    pub fn minter(&self) -> Result<Minter, NoMinter> {
+        let issuer = self.issuer.as_ref().ok_or(NoMinter::Unnamed)?;
+        let path = || issuer.key_file.clone();
+        let key = std::fs::read(&issuer.key_file).map_err(|source| NoMinter::Read {
+            path: path(),
+            source,
+        })?;
+        let minter = Minter::new(issuer.algorithm, &issuer.iss, &issuer.aud, &key);
+        minter.map_err(|source| NoMinter::Key {
+            path: path(),
+            source,
+        })
     }
 
     /// The listeners of both roles, with or without TLS.
@@ -233,6 +290,18 @@ mod tests {
             Err(Unusable::Empty)
         ));
         assert!(matches!(Target::parse(b"{}"), Err(Unusable::Json { .. })));
+    }
+
+    #[test]
+    fn tokens_are_minted_where_an_issuer_is_named() {
+        let unnamed = testing::target().minter();
+        assert!(matches!(unnamed, Err(NoMinter::Unnamed)));
+        let named = LINE.replace(
+            "\"token\"",
+            r#""issuer": {"iss": "a", "aud": "b", "algorithm": "ES256", "key_file": "/nowhere"}, "token""#,
+        );
+        let minter = Target::parse(named.as_bytes()).unwrap().minter();
+        assert!(matches!(minter, Err(NoMinter::Read { .. })));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header, request};
 use keystore_client::Keystore;
 use keystore_types::{AssetId, KeyId};
-use origin_front::{Body, BodyError, ConnectionInfo, Request, Response, Service, cors};
+use origin_front::{Body, BodyError, ConnectionInfo, Queued, Request, Response, Service, cors};
 
 use super::bearer::Sources;
 use super::challenge;
@@ -244,7 +244,7 @@ impl LicenseService {
             true => Class::Renewal,
             false => Class::Start,
         };
-        let mut place = admission.enter(class).await?;
+        let mut place = admission.enter(queued(head), class).await?;
         let verdict = verifier.admit(token, draft.time).await;
         let entitlement = verdict.map_err(|rejection| {
             draft.bearer = rejection.bearer;
@@ -380,7 +380,7 @@ impl LicenseService {
         let address = sessions.enter(peer(head), &head.headers)?;
         let token = self.sources().token(head, None)?;
         // Whatever it says, no key leaves for it.
-        let _place = admission.enter(|| Class::Renewal).await?;
+        let _place = (admission.enter(queued(head), || Class::Renewal)).await?;
         let now = clock.now();
         let verdict = verifier.admit(token, now).await;
         let entitlement = verdict.map_err(|rejection| rejection.refusal)?;
@@ -411,6 +411,12 @@ impl LicenseService {
 pub(super) fn peer(head: &request::Parts) -> Option<IpAddr> {
     let connection = head.extensions.get::<ConnectionInfo>();
     connection.map(|connection| connection.peer.ip())
+}
+
+/// How long its connection waited to be taken up, if it is the first request of it.
+fn queued(head: &request::Parts) -> Duration {
+    let queued = head.extensions.get::<Queued>();
+    queued.map_or(Duration::ZERO, |Queued(waited)| *waited)
 }
 
 /// The most that any issuer's clock may stand apart (`license.issuers[].leeway`).

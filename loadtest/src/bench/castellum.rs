@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use url::Url;
 
 use super::Failure;
@@ -15,6 +17,7 @@ use super::probe;
 use super::process::{Process, free_port};
 use crate::host::Processes;
 use crate::manifest::{Track, dash};
+use crate::token::{Algorithm, Minter};
 
 /// How the origin is set up.
 pub(super) struct Setup<'a> {
@@ -28,6 +31,8 @@ pub(super) struct Setup<'a> {
     pub(super) folder: &'a Path,
     /// What `origin.cache.manifests` says.
     pub(super) manifests: &'a str,
+    /// Whether it gives licences, too.
+    pub(super) licences: bool,
 }
 
 /// A running origin, with a keystore in its process.
@@ -40,8 +45,15 @@ pub(super) struct Castellum {
     pub(super) plain: u16,
     /// The port of its TLS and QUIC listeners.
     pub(super) tls: u16,
+    /// The port of the licence server's TLS and QUIC listeners, where it has one.
+    pub(super) license: u16,
     admin: u16,
+    es256: Minter,
+    hs256: Minter,
 }
+
+/// For whom its tokens are; each algorithm has an issuer of its own.
+const AUDIENCE: &str = "castellum";
 
 /// A server is idle when it uses less than this share of a core over this long.
 const IDLE_SHARE: f64 = 0.02;
@@ -60,16 +72,21 @@ impl Castellum {
         fs::create_dir_all(folder).map_err(here)?;
         let passphrase = folder.join("passphrase");
         write_secret(&passphrase, "what is measured is no secret\n").map_err(here)?;
-        let ports = (|| Ok([free_port()?, free_port()?, free_port()?]))();
-        let [plain, tls, admin] = ports.map_err(here)?;
+        let ports = (|| Ok([free_port()?, free_port()?, free_port()?, free_port()?]))();
+        let ports @ [plain, tls, license, admin] = ports.map_err(here)?;
+        let (es256, hs256) = issuers(folder)?;
         let config = folder.join("castellum.toml");
         let user = user().map_err(here)?;
-        let text = config_text(setup, [plain, tls, admin], &user);
+        let text = config_text(setup, ports, &user);
         fs::write(&config, text).map_err(here)?;
 
+        let roles = match setup.licences {
+            true => "keystore,origin,license",
+            false => "keystore,origin",
+        };
         let mut command = setup.cores.server_command(setup.program);
         command
-            .args(["serve", "--role", "keystore,origin", "--config"])
+            .args(["serve", "--role", roles, "--config"])
             .arg(&config);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("CASTELLUM") {
@@ -85,8 +102,35 @@ impl Castellum {
             certificate: folder.join("origin/self-signed.pem"),
             plain,
             tls,
+            license,
             admin,
+            es256,
+            hs256,
         })
+    }
+
+    /// Mints tokens that its licence server takes.
+    pub(super) fn minter(&self, algorithm: Algorithm) -> &Minter {
+        match algorithm {
+            Algorithm::Es256 => &self.es256,
+            Algorithm::Hs256 => &self.hs256,
+        }
+    }
+
+    /// The key of the first picture of an asset under a policy, in base64url, as its MPD names it.
+    pub(super) fn key_id(&self, asset: &str, policy: &str) -> Result<String, Failure> {
+        let path = format!("/v1/{asset}/{policy}/main.mpd");
+        let failed = |error: &dyn std::fmt::Display| Failure::asking(&path, error);
+        let answer = probe::get(self.plain, &path).map_err(|error| failed(&error))?;
+        let text = String::from_utf8_lossy(&answer.body);
+        let named = text.split("default_KID=\"").nth(1);
+        let named = named.and_then(|rest| rest.split('"').next());
+        let digits: String = named.unwrap_or_default().replace('-', "");
+        let bytes: Result<Vec<u8>, _> = (0..16)
+            .map(|at| u8::from_str_radix(digits.get(2 * at..2 * at + 2).unwrap_or(""), 16))
+            .collect();
+        let bytes = bytes.map_err(|_| failed(&"it names no key"))?;
+        Ok(BASE64_URL_SAFE_NO_PAD.encode(bytes))
     }
 
     /// Its process.
@@ -186,6 +230,23 @@ impl Castellum {
     }
 }
 
+/// Whose tokens the licence server takes. The keys lie in the folder.
+fn issuers(folder: &Path) -> Result<(Minter, Minter), Failure> {
+    let here = |error| Failure::at(folder, error);
+    let unfit = |error| Failure::at(folder, io::Error::other(error));
+    let secret = "what is measured is no secret, and has 256 bits or more";
+    write_secret(&folder.join("hs256.key"), secret).map_err(here)?;
+    let pem = Minter::key_for_es256().map_err(unfit)?;
+    let minter = |algorithm: Algorithm, key: &str| {
+        let issuer = format!("bench-{}", algorithm.name());
+        Minter::new(algorithm, &issuer, AUDIENCE, key.as_bytes())
+    };
+    let es256 = minter(Algorithm::Es256, &pem).map_err(unfit)?;
+    let jwk = es256.public_key().unwrap_or_default();
+    fs::write(folder.join("es256.jwk"), jwk).map_err(here)?;
+    Ok((es256, minter(Algorithm::Hs256, secret).map_err(unfit)?))
+}
+
 fn write_secret(path: &Path, text: &str) -> io::Result<()> {
     let mut options = OpenOptions::new();
     let file = options.write(true).create(true).truncate(true).mode(0o600);
@@ -199,7 +260,11 @@ fn user() -> io::Result<String> {
 }
 
 /// One worker, no access log, every default else.
-fn config_text(setup: &Setup<'_>, [plain, tls, admin]: [u16; 3], user: &str) -> String {
+fn config_text(
+    setup: &Setup<'_>,
+    [plain, tls, license_tls, admin]: [u16; 4],
+    user: &str,
+) -> String {
     let at = |name: &str| setup.folder.join(name);
     format!(
         r#"runtime_dir = {runtime:?}
@@ -227,10 +292,27 @@ manifests = "{manifests}"
 [license]
 public_url = "http://license.invalid"
 state_dir = {license:?}
+workers = 1
+[license.tls]
+listen = "127.0.0.1:{license_tls}"
+[[license.issuers]]
+name = "es256"
+issuer = "bench-ES256"
+audience = "{AUDIENCE}"
+algorithm = "ES256"
+key_file = {es256:?}
+[[license.issuers]]
+name = "hs256"
+issuer = "bench-HS256"
+audience = "{AUDIENCE}"
+algorithm = "HS256"
+key_file = {hs256:?}
 [keystore]
 state_dir = {keystore:?}
 passphrase_file = {passphrase:?}
 init_at_start = true
+[keystore.budget]
+uses = 100000000
 [keystore.argon2]
 memory = "19MiB"
 passes = 1
@@ -254,6 +336,8 @@ allow_clear_key = true
         cache = at("cache"),
         manifests = setup.manifests,
         license = at("license"),
+        es256 = at("es256.jwk"),
+        hs256 = at("hs256.key"),
         keystore = at("keystore"),
         passphrase = at("passphrase"),
     )

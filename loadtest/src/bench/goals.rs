@@ -7,6 +7,11 @@ use std::fmt;
 
 use serde::Serialize;
 
+mod licences;
+
+use self::licences::LICENCES;
+pub(super) use self::licences::{Connections, Licences, Tokens};
+
 /// A row of the table.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Goal {
@@ -68,6 +73,8 @@ pub(super) enum Kind {
         /// What is asked of others, or of us in another way.
         beside: &'static [(Against, Peer)],
     },
+    /// A licence server saturated, and by turns with it what it cannot do without.
+    Licences(Licences),
     /// The time that a manifest takes to be made, where none is kept.
     Made(Files),
     /// First byte of encrypted segments that nobody asked for before, one after the other.
@@ -202,6 +209,10 @@ pub enum Against {
     OwnShort,
     /// Ourselves with nobody beside.
     Calm,
+    /// Signatures verified on the same core, and nothing else.
+    Verification,
+    /// Connections opened and closed.
+    Handshake,
     /// `fio` on the same file, within the same limit of memory.
     Fio,
 }
@@ -217,6 +228,8 @@ impl fmt::Display for Against {
             Self::OwnTls => "own clear h1 + TLS",
             Self::OwnShort => "own short title",
             Self::Calm => "calm",
+            Self::Verification => "verification alone",
+            Self::Handshake => "handshakes alone",
             Self::Fio => "fio",
         })
     }
@@ -417,7 +430,11 @@ macro_rules! bytes {
 }
 
 /// Every row, in the order in which it is measured and printed.
-pub(super) const GOALS: &[Goal] = &[
+pub(super) fn goals() -> impl Iterator<Item = &'static Goal> {
+    FILES.iter().chain(LICENCES)
+}
+
+const FILES: &[Goal] = &[
     bytes!(
         "cenc-h1",
         "cenc, h1, 3 MB segments",
@@ -646,9 +663,9 @@ mod tests {
 
     #[test]
     fn rows_have_names_of_their_own_and_targets_that_are_measured() {
-        let ids: BTreeSet<_> = GOALS.iter().map(|goal| goal.id).collect();
-        assert_eq!(ids.len(), GOALS.len());
-        for goal in GOALS {
+        let ids: BTreeSet<_> = goals().map(|goal| goal.id).collect();
+        assert_eq!(ids.len(), goals().count());
+        for goal in goals() {
             assert!(!goal.targets.is_empty(), "{}", goal.id);
             for target in goal.targets {
                 let measured = match goal.kind {
@@ -657,6 +674,11 @@ mod tests {
                     }
                     Kind::HotBesideCold | Kind::HotWithinLimit => target.against == Against::Calm,
                     Kind::ColdWithinLimit => target.against == Against::Fio,
+                    Kind::Licences(Licences { connections, .. }) => match target.against {
+                        Against::Verification => true,
+                        Against::Handshake => connections == Connections::New,
+                        _ => false,
+                    },
                     _ => false,
                 };
                 assert!(

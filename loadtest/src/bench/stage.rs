@@ -14,6 +14,7 @@ use super::{Failure, Plan};
 pub(super) struct Stage {
     plan: Plan,
     pair: Option<Pair>,
+    licences: Option<Castellum>,
     alone: u32,
 }
 
@@ -35,6 +36,7 @@ impl Stage {
         let stage = Self {
             plan,
             pair: None,
+            licences: None,
             alone: 0,
         };
         stage.clear();
@@ -58,6 +60,17 @@ impl Stage {
             self.pair = Some(self.open_pair()?);
         }
         Ok(self.pair.as_ref().expect("it was just put there"))
+    }
+
+    /// All roles in one process, started and idle.
+    pub(super) fn licences(&mut self) -> Result<&Castellum, Failure> {
+        if self.licences.is_none() {
+            let folder = self.plan.work.join("licences");
+            let castellum = self.open(&self.plan.media, &folder, MANIFESTS, true)?;
+            castellum.settle()?;
+            self.licences = Some(castellum);
+        }
+        Ok(self.licences.as_ref().expect("it was just put there"))
     }
 
     fn open_pair(&self) -> Result<Pair, Failure> {
@@ -111,12 +124,23 @@ impl Stage {
         folder: &Path,
         manifests: &str,
     ) -> Result<Castellum, Failure> {
+        self.open(media, folder, manifests, false)
+    }
+
+    fn open(
+        &self,
+        media: &Path,
+        folder: &Path,
+        manifests: &str,
+        licences: bool,
+    ) -> Result<Castellum, Failure> {
         Castellum::start(&castellum::Setup {
             program: &self.plan.castellum,
             cores: self.plan.cores,
             media,
             folder,
             manifests,
+            licences,
         })
     }
 
@@ -129,6 +153,7 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         self.pair = None;
+        self.licences = None;
         self.clear();
     }
 }

@@ -248,12 +248,12 @@ fn number(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::goals::GOALS;
+    use super::super::goals::goals;
     use super::super::series::Series;
     use super::*;
 
     fn goal(id: &str) -> &'static Goal {
-        GOALS.iter().find(|goal| goal.id == id).unwrap()
+        goals().find(|goal| goal.id == id).unwrap()
     }
 
     fn series(figures: &[f64]) -> Series {

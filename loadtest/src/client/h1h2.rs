@@ -146,7 +146,7 @@ async fn receive(
     response: http::Response<Incoming>,
     mut body: BodySink,
 ) -> Result<BodySink, FetchError> {
-    require_ok(response.status())?;
+    require_ok(&response)?;
     let (head, mut incoming) = response.into_parts();
     while let Some(frame) = incoming.frame().await {
         if let Ok(data) = frame.map_err(FetchError::broken)?.into_data() {

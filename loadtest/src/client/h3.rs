@@ -105,7 +105,7 @@ impl Connection {
             sent => sent.map_err(FetchError::broken)?,
         }
         let response = stream.recv_response().await.map_err(FetchError::broken)?;
-        require_ok(response.status())?;
+        require_ok(&response)?;
         while let Some(chunk) = stream.recv_data().await.map_err(FetchError::broken)? {
             body.push(chunk)?;
         }

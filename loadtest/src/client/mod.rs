@@ -86,6 +86,9 @@ pub enum FetchError {
     /// An answer, but not 200.
     #[error("status {0}")]
     Status(StatusCode),
+    /// 503 with `Retry-After` (RFC 9110 10.2.3), in seconds.
+    #[error("status 503, to come again after {} s", .0.as_secs())]
+    Later(Duration),
     /// Fewer or more bytes than `Content-Length` said.
     #[error("{received} bytes came of {promised} promised")]
     Length {
@@ -167,6 +170,22 @@ impl Client {
     /// Where no connection, no answer, no 200 or not the whole body comes in time.
     pub async fn fetch(&self, request: &Request) -> Result<Reply, FetchError> {
         tokio::time::timeout(REQUEST_TIMEOUT, self.exchange(request))
+            .await
+            .unwrap_or(Err(FetchError::Timeout))
+    }
+
+    /// Opens a connection to the listener of `url` that nothing has been asked on.
+    ///
+    /// # Errors
+    /// Where that cannot be had in time.
+    pub async fn connect(&self, url: &Url) -> Result<(), FetchError> {
+        let connecting = async {
+            if let Connection::H1(pool) = self.connection(url).await? {
+                self.timed(pool.connect(&self.connector.tls)).await?;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(REQUEST_TIMEOUT, connecting)
             .await
             .unwrap_or(Err(FetchError::Timeout))
     }
@@ -357,11 +376,15 @@ impl BodySink {
     }
 }
 
-fn require_ok(status: StatusCode) -> Result<(), FetchError> {
-    if status == StatusCode::OK {
-        Ok(())
-    } else {
-        Err(FetchError::Status(status))
+fn require_ok<T>(answer: &http::Response<T>) -> Result<(), FetchError> {
+    let again = answer.headers().get(header::RETRY_AFTER);
+    let again = again.and_then(|value| value.to_str().ok()?.parse().ok());
+    match (answer.status(), again) {
+        (StatusCode::OK, _) => Ok(()),
+        (StatusCode::SERVICE_UNAVAILABLE, Some(seconds)) => {
+            Err(FetchError::Later(Duration::from_secs(seconds)))
+        }
+        (status, _) => Err(FetchError::Status(status)),
     }
 }
 
@@ -416,6 +439,9 @@ mod tests {
             reply,
             Err(FetchError::Status(StatusCode::SERVICE_UNAVAILABLE))
         ));
+        let later = b"HTTP/1.1 503 Overloaded\r\nretry-after: 3\r\ncontent-length: 0\r\n\r\n";
+        let (reply, _) = answer(later).await;
+        assert!(matches!(reply, Err(FetchError::Later(after)) if after.as_secs() == 3));
         let (reply, _) = answer(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\ncut").await;
         assert!(matches!(reply, Err(FetchError::Broken(_))));
     }

@@ -53,7 +53,7 @@ impl Group {
 
     /// Reads, for those who only want licences, what the titles say of their keys.
     pub(super) async fn prepare(&mut self, world: &World) {
-        if self.rule.behaviour != Behaviour::Licence {
+        if !matches!(self.rule.behaviour, Behaviour::Licence(_)) {
             return;
         }
         let client = world.connector.client();

@@ -29,7 +29,9 @@ use crate::open_files;
 use crate::recorder::{Recorder, Totals};
 use crate::report::{Report, Run};
 use crate::scenario::Scenario;
-use crate::target::Target;
+use crate::target::{NoMinter, Target};
+use crate::token::Minter;
+use crate::viewer::Behaviour;
 use group::Group;
 use reference::Reference;
 
@@ -50,6 +52,9 @@ pub enum Refused {
     /// The token cannot stand in a header.
     #[error("the target's token has characters that no header may hold")]
     Token,
+    /// Viewers are to have tokens of their own, and nothing signs them.
+    #[error(transparent)]
+    Minter(#[from] NoMinter),
     /// QUIC knows no other way.
     #[error("HTTP/3 runs over TLS only")]
     PlainH3,
@@ -76,6 +81,8 @@ pub struct Load {
 struct World {
     target: Target,
     authorization: HeaderValue,
+    /// Of tokens that each viewer has for himself.
+    minter: Option<Minter>,
     connector: Connector,
     reference: Reference,
     recorder: Arc<Recorder>,
@@ -106,6 +113,10 @@ impl Load {
         let authorization = HeaderValue::try_from(format!("Bearer {}", target.token));
         let mut authorization = authorization.map_err(|_| Refused::Token)?;
         authorization.set_sensitive(true);
+        let minter = match scenario.wants_own_tokens() {
+            true => Some(target.minter()?),
+            false => None,
+        };
         let recorder = Arc::new(Recorder::default());
         let connector = Connector::new(scenario.protocol, &trust, Arc::clone(&recorder))?;
         let tls = scenario.tls;
@@ -125,6 +136,7 @@ impl Load {
             reference: Reference::new(&target, tls, connector.client(), Arc::clone(&recorder)),
             target,
             authorization,
+            minter,
             connector,
             recorder,
             tls,
@@ -212,6 +224,21 @@ impl World {
     /// Time since the run began.
     fn now(&self) -> Duration {
         self.start.get().map_or(Duration::ZERO, Instant::elapsed)
+    }
+
+    /// The token of a viewer who comes; none where none can be made, which is recorded.
+    fn authorization(&self, behaviour: Behaviour) -> Option<HeaderValue> {
+        let minter = self
+            .minter
+            .as_ref()
+            .filter(|_| matches!(behaviour, Behaviour::Licence(licences) if licences.own_tokens));
+        let Some(minter) = minter else {
+            return Some(self.authorization.clone());
+        };
+        let minted = minter.authorization();
+        minted
+            .map_err(|error| self.recorder.fault(error.to_string()))
+            .ok()
     }
 
     fn is_over(&self) -> bool {

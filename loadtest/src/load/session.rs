@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use http::HeaderValue;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 
@@ -12,7 +13,7 @@ use super::World;
 use super::group::Group;
 use super::library::{Stream, Title};
 use super::reference::Sample;
-use crate::client::{Client, Reply, Request};
+use crate::client::{Client, FetchError, Reply, Request};
 use crate::manifest::Licence;
 use crate::player::Errand;
 use crate::recorder::{Route, Took};
@@ -44,6 +45,14 @@ pub(super) enum Ending {
     Failed,
 }
 
+/// Why a turn brought nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Missed {
+    Failed,
+    /// The server asks for so much time.
+    Later(Duration),
+}
+
 /// A whole visit: one title, or for one in a hurry title after title.
 pub(super) async fn attend(
     group: &Group,
@@ -59,6 +68,9 @@ pub(super) async fn attend(
     let mut random = group.random(number);
     let mut seat = usize::try_from(number).unwrap_or(usize::MAX);
     let mut due = due;
+    let Some(authorization) = world.authorization(group.behaviour()) else {
+        return Ending::Failed; // which has been recorded
+    };
     loop {
         let (title, stream) = group.title(chosen);
         let player = stream.player.clone().seated(seat);
@@ -70,11 +82,12 @@ pub(super) async fn attend(
             title,
             stream,
             viewer,
+            authorization: authorization.clone(),
             comparing: JoinSet::new(),
         };
         let ending = session.run().await;
         match group.behaviour() {
-            Behaviour::Watch(_) | Behaviour::Licence => return ending,
+            Behaviour::Watch(_) | Behaviour::Licence(_) => return ending,
             Behaviour::Hurry { .. } if world.is_over() => return Ending::Cut,
             Behaviour::Hurry { .. } => {}
         }
@@ -98,6 +111,7 @@ struct Session<'a> {
     title: &'a Title,
     stream: &'a Stream,
     viewer: Viewer,
+    authorization: HeaderValue,
     comparing: JoinSet<()>,
 }
 
@@ -111,11 +125,13 @@ impl Session<'_> {
             match self.viewer.step(now) {
                 Step::End => break Ending::Finished,
                 Step::Wait(until) => self.world.sleep_until(until).await,
-                Step::Fetch { due, errands } => {
-                    if !self.turn(due, &errands).await {
-                        break Ending::Failed;
+                Step::Fetch { due, errands } => match self.turn(due, &errands).await {
+                    Ok(()) => {}
+                    Err(Missed::Failed) => break Ending::Failed,
+                    Err(Missed::Later(after)) => {
+                        self.viewer.told_to_wait(self.world.now() + after);
                     }
-                }
+                },
             }
         };
         self.group.experienced(self.viewer.experience());
@@ -127,21 +143,20 @@ impl Session<'_> {
         ending
     }
 
-    /// Runs the errands of one step, all at once; says whether all went well.
-    async fn turn(&mut self, due: Option<Duration>, errands: &[Errand]) -> bool {
+    /// Runs the errands of one step, all at once.
+    async fn turn(&mut self, due: Option<Duration>, errands: &[Errand]) -> Result<(), Missed> {
         let place = self.place(errands);
         let asked = self.world.now();
         let fetches = errands
             .iter()
             .map(|errand| self.fetch(errand, due, place.is_some()));
-        let replies: Option<Vec<Reply>> = join_all(fetches).await.into_iter().collect();
-        let Some(replies) = replies else {
-            return false; // which has been recorded
-        };
+        // What went wrong has been recorded.
+        let replies: Result<Vec<Reply>, Missed> = join_all(fetches).await.into_iter().collect();
+        let replies = replies?;
         for (errand, reply) in errands.iter().zip(&replies) {
             if let Err(fault) = self.viewer.take(errand, &reply.body) {
                 self.fault(fault);
-                return false;
+                return Err(Missed::Failed);
             }
         }
         let now = self.world.now();
@@ -150,7 +165,7 @@ impl Session<'_> {
         if let Some(place) = place {
             self.compare(errands, replies, place);
         }
-        true
+        Ok(())
     }
 
     /// A place to compare these segments at, where they are to be: protected ones, of a title with a clear policy.
@@ -163,7 +178,8 @@ impl Session<'_> {
             Errand::Manifest(_)
             | Errand::Playlist(..)
             | Errand::Init(..)
-            | Errand::Licence { .. } => false,
+            | Errand::Licence { .. }
+            | Errand::Renewal { .. } => false,
         };
         let is_comparable = self.title.is_comparable && errands.iter().any(is_protected);
         (is_comparable && self.group.compares_next()).then(|| self.world.reference.place())?
@@ -196,9 +212,15 @@ impl Session<'_> {
         });
     }
 
-    async fn fetch(&self, errand: &Errand, due: Option<Duration>, compared: bool) -> Option<Reply> {
+    async fn fetch(
+        &self,
+        errand: &Errand,
+        due: Option<Duration>,
+        compared: bool,
+    ) -> Result<Reply, Missed> {
         let route = route(errand);
-        let request = request(self.world, errand, compared || route != Route::Segment);
+        let keep = compared || route != Route::Segment;
+        let request = request(self.world, errand, &self.authorization, keep);
         match self.client.fetch(&request).await {
             Ok(reply) => {
                 let took = match due {
@@ -206,13 +228,20 @@ impl Session<'_> {
                     None => Took::SinceAsked(reply.elapsed),
                 };
                 self.world.recorder.answered(route, took, reply.len);
-                Some(reply)
+                Ok(reply)
+            }
+            // Nothing is lost of what he has; whoever watches has no picture meanwhile.
+            Err(FetchError::Later(after))
+                if matches!(self.group.behaviour(), Behaviour::Licence(_)) =>
+            {
+                self.world.recorder.shed(route);
+                Err(Missed::Later(after))
             }
             Err(error) => {
                 // The path alone: a query may hold what is not for the eyes of a log.
                 let what = format!("{}: {error}", request.url.path());
                 self.world.recorder.failed(route, what);
-                None
+                Err(Missed::Failed)
             }
         }
     }
@@ -230,7 +259,7 @@ impl Session<'_> {
 
 /// Runs an errand that is no viewer's; `None` where it failed, which is then recorded.
 pub(super) async fn aside(world: &World, client: &Client, errand: &Errand) -> Option<Bytes> {
-    let request = request(world, errand, true);
+    let request = request(world, errand, &world.authorization, true);
     match client.fetch(&request).await {
         Ok(reply) => {
             world
@@ -252,11 +281,12 @@ fn route(errand: &Errand) -> Route {
         Errand::Playlist(..) => Route::Playlist,
         Errand::Init(..) => Route::Init,
         Errand::Licence { .. } => Route::Licence,
+        Errand::Renewal { .. } => Route::Renewal,
         Errand::Segment { .. } => Route::Segment,
     }
 }
 
-fn request(world: &World, errand: &Errand, keep: bool) -> Request {
+fn request(world: &World, errand: &Errand, authorization: &HeaderValue, keep: bool) -> Request {
     let (url, json, authorization) = match errand {
         Errand::Manifest(url)
         | Errand::Playlist(_, url)
@@ -266,7 +296,11 @@ fn request(world: &World, errand: &Errand, keep: bool) -> Request {
             licence: Licence::ClearKey(url) | Licence::Identity(url),
             body,
             ..
-        } => (url, body.clone(), Some(world.authorization.clone())),
+        }
+        | Errand::Renewal {
+            licence: Licence::ClearKey(url) | Licence::Identity(url),
+            body,
+        } => (url, body.clone(), Some(authorization.clone())),
     };
     Request {
         url: world.target.on_listener(url, world.tls),

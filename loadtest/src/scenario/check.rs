@@ -10,7 +10,7 @@ use super::{
 };
 use crate::client::Protocol;
 use crate::report::Route;
-use crate::viewer::{Behaviour, Start, Watch};
+use crate::viewer::{Behaviour, Licences, Start, Watch};
 
 /// Groups of a scenario; each has a task that waits for its arrivals.
 const GROUPS_LIMIT: usize = 32;
@@ -29,6 +29,9 @@ pub(super) const PACE_LIMIT: f64 = 1000.0;
 
 /// Seconds of film that a viewer keeps ahead; players keep 10 to 60.
 const BUFFER_LIMIT: f64 = 600.0;
+
+/// Periods of keys that a viewer stays for.
+const PERIODS_LIMIT: u32 = 100_000;
 
 const EXPONENT_LIMIT: f64 = 10.0;
 
@@ -132,7 +135,7 @@ impl Check {
         let verify = group.verify.unwrap_or(0.0);
         self.zero_or_more(&at("verify"), verify, 1.0);
         let behaviour = self.behaviour(&at("behaviour"), &group.behaviour);
-        if behaviour == Behaviour::Licence && verify > 0.0 {
+        if matches!(behaviour, Behaviour::Licence(_)) && verify > 0.0 {
             self.fault(&at("verify"), "has no meaning for kind = \"licence\"");
         }
         Group {
@@ -249,11 +252,16 @@ impl Check {
                 behaviour.seek_every_seconds.is_some(),
             ),
         ];
+        let of_licences = [
+            (at("periods"), behaviour.periods.is_some()),
+            (at("period_seconds"), behaviour.period_seconds.is_some()),
+            (at("tokens"), behaviour.tokens.is_some()),
+        ];
         let start = behaviour.start.unwrap_or(Start::Beginning);
         match behaviour.kind {
             None => {
                 self.missing(&at("kind"));
-                Behaviour::Licence
+                Behaviour::Licence(Licences::default())
             }
             Some(Kind::Licence) => {
                 self.useless(&of_watching, "kind = \"licence\"");
@@ -261,13 +269,15 @@ impl Check {
                     &[(at("start"), behaviour.start.is_some())],
                     "kind = \"licence\"",
                 );
-                Behaviour::Licence
+                self.licences(key, behaviour)
             }
             Some(Kind::Hurry) => {
                 self.useless(&of_watching, "kind = \"hurry\"");
+                self.useless(&of_licences, "kind = \"hurry\"");
                 Behaviour::Hurry { start }
             }
             Some(Kind::Watch) => {
+                self.useless(&of_licences, "kind = \"watch\"");
                 let watch = Watch {
                     session: behaviour.session_seconds,
                     start_rung: behaviour.start_rung.unwrap_or(0).into(),
@@ -291,9 +301,40 @@ impl Check {
         }
     }
 
+    fn licences(&mut self, key: &str, behaviour: &document::Behaviour) -> Behaviour {
+        let at = |name: &str| format!("{key}.{name}");
+        let default = Licences::default();
+        let licences = Licences {
+            periods: behaviour.periods.unwrap_or(default.periods),
+            period: behaviour.period_seconds.unwrap_or(default.period),
+            own_tokens: behaviour.tokens == Some(document::Tokens::Own),
+        };
+        if !(1..=PERIODS_LIMIT).contains(&licences.periods) {
+            self.fault(
+                &at("periods"),
+                format!("a number from 1 to {PERIODS_LIMIT} is wanted"),
+            );
+        }
+        self.above_zero(&at("period_seconds"), licences.period, SECONDS_LIMIT);
+        Behaviour::Licence(licences)
+    }
+
     fn thresholds(&mut self, thresholds: document::Thresholds) -> Thresholds {
         if let Some(share) = thresholds.max_error_share {
             self.zero_or_more("thresholds.max_error_share", share, 1.0);
+        }
+        let shed = thresholds.max_shed_share;
+        let shed = [
+            (Route::Licence, shed.licence),
+            (Route::Renewal, shed.renewal),
+        ];
+        let written = shed.into_iter();
+        let max_shed_share: BTreeMap<Route, f64> = written
+            .filter_map(|(route, share)| Some((route, share?)))
+            .collect();
+        for (route, share) in &max_shed_share {
+            let key = format!("thresholds.max_shed_share.{}", route.name());
+            self.zero_or_more(&key, *share, 1.0);
         }
         let routes = thresholds.max_p99_ms;
         let routes = [
@@ -303,6 +344,7 @@ impl Check {
             (Route::Init, routes.init),
             (Route::Segment, routes.segment),
             (Route::Licence, routes.licence),
+            (Route::Renewal, routes.renewal),
         ];
         let written = routes
             .into_iter()
@@ -317,6 +359,7 @@ impl Check {
         }
         Thresholds {
             max_error_share: thresholds.max_error_share,
+            max_shed_share,
             max_p99_ms,
             min_mb_per_s: thresholds.min_mb_per_s,
         }
@@ -356,10 +399,11 @@ start = "anywhere"
 name = "keys"
 at_most = 10
 arrivals = { shape = "constant", rate = 2 }
-behaviour = { kind = "licence" }
+behaviour = { kind = "licence", periods = 6, period_seconds = 5, tokens = "own" }
 
 [thresholds]
 max_error_share = 0.01
+max_shed_share = { licence = 0.5, renewal = 0 }
 max_p99_ms = { segment = 200, licence = 50.5 }
 min_mb_per_s = 3
 "#;
@@ -411,15 +455,22 @@ min_mb_per_s = 3
             start: Start::Anywhere,
         };
         assert_eq!(films.behaviour, Behaviour::Watch(watch));
+        let licences = Licences {
+            periods: 6,
+            period: 5.0,
+            own_tokens: true,
+        };
         assert_eq!(
             (keys.connection, keys.verify, keys.behaviour),
-            (ConnectionRule::New, 0.0, Behaviour::Licence)
+            (ConnectionRule::New, 0.0, Behaviour::Licence(licences))
         );
+        assert!(scenario.wants_own_tokens());
         assert_eq!(
             (keys.arrivals.spacing, keys.titles.rule),
             (Spacing::Poisson, Rule::RoundRobin)
         );
         assert_eq!(scenario.thresholds.max_p99_ms[&Route::Licence], 50.5);
+        assert_eq!(scenario.thresholds.max_shed_share[&Route::Renewal], 0.0);
     }
 
     #[test]
@@ -498,9 +549,20 @@ min_mb_per_s = 3
                 "groups[1].behaviour.pace",
             ),
             (
-                "kind = \"licence\"",
+                "kind = \"licence\", periods = 6, period_seconds = 5, tokens = \"own\"",
                 "kind = \"hurry\", buffer_seconds = 2",
                 "groups[1].behaviour.buffer_seconds",
+            ),
+            (
+                "kind = \"watch\"",
+                "kind = \"watch\"\nperiods = 2",
+                "groups[0].behaviour.periods",
+            ),
+            ("periods = 6", "periods = 0", "groups[1].behaviour.periods"),
+            (
+                "licence = 0.5",
+                "licence = 1.5",
+                "thresholds.max_shed_share.licence",
             ),
             ("seed = 3", "seed = -3", "groups[0].arrivals.seed"),
             (

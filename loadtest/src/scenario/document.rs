@@ -98,6 +98,16 @@ pub(super) struct Behaviour {
     pub(super) pace: Option<f64>,
     pub(super) seek_every_seconds: Option<f64>,
     pub(super) start: Option<Start>,
+    pub(super) periods: Option<u32>,
+    pub(super) period_seconds: Option<f64>,
+    pub(super) tokens: Option<Tokens>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Tokens {
+    Shared,
+    Own,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -113,8 +123,17 @@ pub(super) enum Kind {
 pub(super) struct Thresholds {
     pub(super) max_error_share: Option<f64>,
     #[serde(default)]
+    pub(super) max_shed_share: MaxShedShare,
+    #[serde(default)]
     pub(super) max_p99_ms: MaxP99Ms,
     pub(super) min_mb_per_s: Option<f64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MaxShedShare {
+    pub(super) licence: Option<f64>,
+    pub(super) renewal: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -126,6 +145,7 @@ pub(super) struct MaxP99Ms {
     pub(super) init: Option<f64>,
     pub(super) segment: Option<f64>,
     pub(super) licence: Option<f64>,
+    pub(super) renewal: Option<f64>,
 }
 
 /// Reads what can be understood, and says what cannot.

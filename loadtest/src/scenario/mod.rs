@@ -109,6 +109,8 @@ pub struct TitleRule {
 pub struct Thresholds {
     /// The share of requests that may fail. Without it none may.
     pub max_error_share: Option<f64>,
+    /// The share of a route's requests that may be told to come again. Without it none may.
+    pub max_shed_share: BTreeMap<Route, f64>,
     /// Milliseconds that 99 of 100 requests of a route may take.
     pub max_p99_ms: BTreeMap<Route, f64>,
     /// Megabytes per second, of all routes together.
@@ -210,13 +212,23 @@ impl Scenario {
         }
     }
 
-    /// Lets all who watch film do so at this multiple of its speed.
+    /// Lets all who watch film do so at this multiple of its speed; keys change as much sooner.
     pub fn set_pace(&mut self, pace: f64) {
         for group in &mut self.groups {
-            if let Behaviour::Watch(watch) = &mut group.behaviour {
-                watch.pace = pace;
+            match &mut group.behaviour {
+                Behaviour::Watch(watch) => watch.pace = pace,
+                Behaviour::Licence(licences) => licences.period /= pace,
+                Behaviour::Hurry { .. } => {}
             }
         }
+    }
+
+    /// Whether viewers are to have tokens of their own.
+    pub fn wants_own_tokens(&self) -> bool {
+        let mut groups = self.groups.iter();
+        groups.any(
+            |group| matches!(group.behaviour, Behaviour::Licence(licences) if licences.own_tokens),
+        )
     }
 
     /// Sockets that may be open at once: of viewers, and of what this program asks beside them.
@@ -294,7 +306,10 @@ mod tests {
         assert!(
             matches!(scenario.groups[0].behaviour, Behaviour::Watch(watch) if watch.pace == 7.0)
         );
-        assert_eq!(scenario.groups[1].behaviour, Behaviour::Licence);
+        let Behaviour::Licence(licences) = scenario.groups[1].behaviour else {
+            panic!("he wants a licence")
+        };
+        assert_eq!(licences.period, 10.0 / 7.0);
     }
 
     #[test]

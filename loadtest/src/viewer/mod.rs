@@ -31,8 +31,30 @@ pub enum Behaviour {
         /// Where in the title.
         start: Start,
     },
-    /// Asks for the keys of a title and leaves.
-    Licence,
+    /// Asks for the keys of a title, again for each period of them, and leaves.
+    Licence(Licences),
+}
+
+/// What is asked of a licence server.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Licences {
+    /// How many periods of the keys a viewer stays for, at least one.
+    pub periods: u32,
+    /// Seconds of a period.
+    pub period: f64,
+    /// Whether each viewer has a token of his own, or all have the target's.
+    pub own_tokens: bool,
+}
+
+impl Default for Licences {
+    /// One period, and the target's token.
+    fn default() -> Self {
+        Self {
+            periods: 1,
+            period: 10.0,
+            own_tokens: false,
+        }
+    }
 }
 
 /// How a title is watched.
@@ -113,6 +135,13 @@ pub struct Viewer {
     /// Seconds of film after which he seeks.
     next_seek: Option<f64>,
     turn: Turn,
+    /// Where keys were asked for, and since when each period is counted.
+    licences: Vec<Errand>,
+    came: Duration,
+    /// Periods whose keys he has had, once he has the first.
+    renewed: u32,
+    /// He was told not to ask before.
+    not_before: Duration,
     experience: Experience,
 }
 
@@ -121,6 +150,7 @@ pub struct Viewer {
 enum Turn {
     Missing,
     Segments,
+    Renewal,
 }
 
 impl Viewer {
@@ -140,7 +170,7 @@ impl Viewer {
             ),
             // Together they ask for every rung.
             Behaviour::Hurry { .. } => (Buffer::new(0.0, 1.0, now), seat, None),
-            Behaviour::Licence => (Buffer::new(0.0, 1.0, now), 0, None),
+            Behaviour::Licence(_) => (Buffer::new(0.0, 1.0, now), 0, None),
         };
         Self {
             player,
@@ -154,12 +184,19 @@ impl Viewer {
             throughput: Throughput::default(),
             next_seek,
             turn: Turn::Missing,
+            licences: Vec::new(),
+            came: now,
+            renewed: 0,
+            not_before: Duration::ZERO,
             experience: Experience::default(),
         }
     }
 
     /// What to do at `now`.
     pub fn step(&mut self, now: Duration) -> Step {
+        if now < self.not_before {
+            return Step::Wait(self.not_before);
+        }
         let ladder = self.player.ladder();
         if let Behaviour::Hurry { .. } = self.behaviour
             && self.index.is_none()
@@ -172,7 +209,7 @@ impl Viewer {
                 return step;
             }
             let start = match self.behaviour {
-                Behaviour::Licence => return Step::End,
+                Behaviour::Licence(rule) => return self.renew(rule, now),
                 Behaviour::Watch(Watch { start, .. }) | Behaviour::Hurry { start } => start,
             };
             self.rung = self.rung.min(ladder.len().saturating_sub(1));
@@ -184,7 +221,7 @@ impl Viewer {
         }
         let index = self.index.unwrap_or(0);
         match self.behaviour {
-            Behaviour::Licence => Step::End,
+            Behaviour::Licence(_) => Step::End,
             Behaviour::Hurry { .. } => self.segments(index, now),
             Behaviour::Watch(watch) => self.watch(&watch, &ladder, index, now),
         }
@@ -235,9 +272,30 @@ impl Viewer {
         self.segments(index, next)
     }
 
+    /// The keys of the next period, when it begins.
+    fn renew(&mut self, rule: Licences, now: Duration) -> Step {
+        let period = self.renewed + 1;
+        if period >= rule.periods || self.licences.is_empty() {
+            return Step::End;
+        }
+        let begins = Duration::try_from_secs_f64(rule.period * f64::from(period));
+        let due = self.came.saturating_add(begins.unwrap_or(Duration::MAX));
+        if now < due {
+            return Step::Wait(due);
+        }
+        self.turn = Turn::Renewal;
+        let number = usize::try_from(period).unwrap_or(usize::MAX);
+        let errands = self.licences.iter();
+        let errands = errands.filter_map(|licence| licence.renewal(number));
+        self.fetch(due, errands.collect())
+    }
+
     fn missing(&mut self, due: Duration) -> Option<Step> {
         let errands = self.player.missing(self.rung);
         self.turn = Turn::Missing;
+        if let [Errand::Licence { .. }, ..] = errands[..] {
+            self.licences.clone_from(&errands);
+        }
         (!errands.is_empty()).then(|| self.fetch(due, errands))
     }
 
@@ -254,7 +312,7 @@ impl Viewer {
     fn fetch(&self, due: Duration, errands: Vec<Errand>) -> Step {
         let due = match self.behaviour {
             Behaviour::Hurry { .. } => None,
-            Behaviour::Watch(_) | Behaviour::Licence => Some(due),
+            Behaviour::Watch(_) | Behaviour::Licence(_) => Some(due.max(self.not_before)),
         };
         Step::Fetch { due, errands }
     }
@@ -265,6 +323,11 @@ impl Viewer {
     /// Where it cannot be read, or contradicts what came before.
     pub fn take(&mut self, errand: &Errand, body: &[u8]) -> Result<(), Fault> {
         self.player.take(errand, body)
+    }
+
+    /// The server has no time before then: he asks again.
+    pub fn told_to_wait(&mut self, until: Duration) {
+        self.not_before = until;
     }
 
     /// All errands of a step have come: so many bytes, in the time that they `took` since they were asked for.
@@ -278,6 +341,9 @@ impl Viewer {
             self.experience.segments += 1;
             self.experience.rungs += self.rung as u64;
         }
+        if self.turn == Turn::Renewal {
+            self.renewed += 1;
+        }
         self.wanted = now;
     }
 
@@ -290,7 +356,7 @@ impl Viewer {
     pub fn experience(&self) -> Experience {
         let (stalls, stalled) = match self.behaviour {
             Behaviour::Watch(_) => (self.buffer.stalls(), self.buffer.stalled()),
-            Behaviour::Hurry { .. } | Behaviour::Licence => (0, Duration::ZERO),
+            Behaviour::Hurry { .. } | Behaviour::Licence(_) => (0, Duration::ZERO),
         };
         Experience {
             stalls,
@@ -339,7 +405,7 @@ mod tests {
                 format!("#EXTM3U\n#EXT-X-MAP:URI=\"i\"\n{segments}").into_bytes()
             }
             Errand::Init(..) => header(b"avc1", None),
-            Errand::Licence { .. } | Errand::Segment { .. } => Vec::new(),
+            Errand::Licence { .. } | Errand::Renewal { .. } | Errand::Segment { .. } => Vec::new(),
         }
     }
 
@@ -367,6 +433,7 @@ mod tests {
                             | Errand::Init(_, url) => url.path(),
                             Errand::Segment { url, .. } => url.path(),
                             Errand::Licence { .. } => "licence",
+                            Errand::Renewal { .. } => "renewal",
                         };
                         asked.push((due, name.trim_start_matches('/').to_owned()));
                         viewer.take(errand, &body(errand)).unwrap();
@@ -566,12 +633,44 @@ mod tests {
 
     #[test]
     fn one_who_wants_a_licence_leaves_with_it() {
-        let mut viewer = viewer(Behaviour::Licence, 0);
+        let mut viewer = viewer(Behaviour::Licence(Licences::default()), 0);
         let (asked, _) = life(&mut viewer, at(0.1), 10);
         assert_eq!(
             names(&asked),
             ["main.m3u8", "1.m3u8", "i"],
             "this title is clear"
         );
+    }
+
+    #[test]
+    fn keys_are_asked_for_again_in_each_period_and_later_where_told_so() {
+        let licences = Licences {
+            periods: 3,
+            period: 5.0,
+            own_tokens: false,
+        };
+        let mut viewer = viewer(Behaviour::Licence(licences), 0);
+        let url = Url::parse("http://l/").unwrap();
+        viewer.licences = vec![Errand::Licence {
+            licence: crate::manifest::Licence::ClearKey(url.clone()),
+            renditions: vec![0],
+            body: Some(r#"{"kids":["a","b"],"type":"temporary"}"#.to_owned()),
+        }];
+        let (asked, left) = life(&mut viewer, at(0.1), 10);
+        assert_eq!(names(&asked)[3..], ["renewal", "renewal"]);
+        let due: Vec<_> = asked[3..].iter().map(|(due, _)| due.unwrap()).collect();
+        assert_eq!((due, left), (vec![at(6.0), at(11.0)], at(11.1)));
+
+        viewer.renewed = 0;
+        viewer.told_to_wait(at(9.0));
+        assert_eq!(viewer.step(at(6.0)), Step::Wait(at(9.0)));
+        let Step::Fetch { due, errands } = viewer.step(at(9.0)) else {
+            panic!("it is time")
+        };
+        let renewal = Errand::Renewal {
+            licence: crate::manifest::Licence::ClearKey(url),
+            body: Some(r#"{"kids":["b"],"type":"temporary"}"#.to_owned()),
+        };
+        assert_eq!((due, errands), (Some(at(9.0)), vec![renewal]));
     }
 }

@@ -17,8 +17,9 @@ use crate::access_log::Record;
 use crate::admission::{Limits, Permit};
 use crate::body::{Body, Cut};
 use crate::drain::Drain;
+use crate::handshakes::Handshakes;
 use crate::problem::Problem;
-use crate::service::{ConnectionInfo, Protocol, Request, Response, RouteName, Service};
+use crate::service::{ConnectionInfo, Protocol, Queued, Request, Response, RouteName, Service};
 
 /// A service with all that stands in front of it.
 #[derive(Clone)]
@@ -28,6 +29,7 @@ pub(crate) struct Front<S> {
     pub(crate) drain: Drain,
     pub(crate) listener: &'static str,
     pub(crate) alt_svc: Option<HeaderValue>,
+    pub(crate) handshakes: Handshakes,
 }
 
 /// Seconds after which a client turned away may come again.
@@ -82,6 +84,9 @@ impl<S: Service> Front<S> {
         let is_last = version <= Version::HTTP_11
             && request.headers().contains_key(header::TRANSFER_ENCODING);
         request.extensions_mut().insert(connection);
+        if let Some(waited) = activity.first_waited() {
+            request.extensions_mut().insert(Queued(waited));
+        }
 
         let permit = self.limits.admit_request();
         let mut response = match &permit {
@@ -199,16 +204,19 @@ struct Shared {
     moved: AtomicU64,
     requests: AtomicUsize,
     bodies: AtomicUsize,
+    /// How long it waited to be taken up, in milliseconds, until its first request is told.
+    waited: AtomicU64,
 }
 
 impl Activity {
-    /// Of a connection that has just been opened.
-    pub(crate) fn new() -> Self {
+    /// Of a connection that has just been opened, and waited for that.
+    pub(crate) fn new(waited: Duration) -> Self {
         Self(Arc::new(Shared {
             opened: Instant::now(),
             moved: AtomicU64::new(0),
             requests: AtomicUsize::new(0),
             bodies: AtomicUsize::new(0),
+            waited: AtomicU64::new(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX)),
         }))
     }
 
@@ -219,6 +227,14 @@ impl Activity {
         Ongoing {
             activity: self.clone(),
             is_sending: false,
+        }
+    }
+
+    /// How long the connection waited, once: later requests did not.
+    fn first_waited(&self) -> Option<Duration> {
+        match self.0.waited.swap(0, Ordering::Relaxed) {
+            0 => None,
+            waited => Some(Duration::from_millis(waited)),
         }
     }
 

@@ -58,15 +58,23 @@ pub(crate) async fn serve<S: Service>(
                 replay,
                 front.connection(peer, protocol, false),
                 None,
+                Duration::ZERO,
                 front,
             )
             .await;
         }
         return;
     };
-    let handshake = tokio::time::timeout(opening, acceptor.accept(stream)).await;
-    let mut stream = match handshake {
-        Ok(Ok(stream)) => stream,
+    let handshake = async {
+        // Who has said nothing has no turn yet.
+        stream.readable().await?;
+        let (waited, accepted) = (front.handshakes)
+            .turn_of(pin!(acceptor.accept(stream)))
+            .await;
+        std::io::Result::Ok((waited, accepted?))
+    };
+    let (waited, mut stream) = match tokio::time::timeout(opening, handshake).await {
+        Ok(Ok(accepted)) => accepted,
         Ok(Err(fault)) => {
             tracing::debug!(listener = front.listener, %peer, %fault, "TLS handshake");
             return;
@@ -77,14 +85,14 @@ pub(crate) async fn serve<S: Service>(
     let certificate = ClientCertificate::of(stream.get_ref().1);
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         let connection = front.connection(peer, Protocol::H2, true);
-        speak(stream, Bytes::new(), connection, certificate, front).await;
+        speak(stream, Bytes::new(), connection, certificate, waited, front).await;
         return;
     }
     // The first byte has a deadline here too; what was not negotiated is not spoken (RFC 9113 3.2).
     let begin = tokio::time::timeout(opening, begins_as_h2(&mut stream)).await;
     if let Ok(Ok(Some((false, replay)))) = begin {
         let connection = front.connection(peer, Protocol::H1, true);
-        speak(stream, replay, connection, certificate, front).await;
+        speak(stream, replay, connection, certificate, waited, front).await;
     }
 }
 
@@ -93,6 +101,7 @@ async fn speak<S: Service>(
     replay: Bytes,
     connection: ConnectionInfo,
     certificate: Option<ClientCertificate>,
+    waited: Duration,
     front: Front<S>,
 ) {
     let _open = front.open(connection.protocol);
@@ -100,7 +109,7 @@ async fn speak<S: Service>(
     let limits = Arc::clone(&front.limits);
     let settings = limits.settings();
     let drain = front.drain.clone();
-    let activity = Activity::new();
+    let activity = Activity::new(waited);
     let service = {
         let activity = activity.clone();
         hyper::service::service_fn(move |request: http::Request<Incoming>| {

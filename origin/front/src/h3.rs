@@ -89,11 +89,13 @@ async fn serve<S: Service>(
     let settings = front.limits.settings().clone();
     let peer = incoming.remote_address();
     let open = async {
-        let quic = incoming.await.map_err(|fault| Broken(fault.into()))?;
-        Http3::open(quic, settings.header_bytes).await
+        let (waited, accepted) = front.handshakes.turn(|| incoming.accept()).await;
+        let connecting = accepted.map_err(|fault| Broken(fault.into()))?;
+        let quic = connecting.await.map_err(|fault| Broken(fault.into()))?;
+        Ok::<_, Broken>((waited, Http3::open(quic, settings.header_bytes).await?))
     };
-    let http3 = match tokio::time::timeout(settings.header_timeout, open).await {
-        Ok(Ok(http3)) => http3,
+    let (waited, http3) = match tokio::time::timeout(settings.header_timeout, open).await {
+        Ok(Ok(opened)) => opened,
         Ok(Err(fault)) => {
             tracing::debug!(listener = front.listener, %peer, %fault, "QUIC handshake");
             return;
@@ -103,7 +105,7 @@ async fn serve<S: Service>(
     drop(opening);
     let _open = front.open(Protocol::H3);
     let connection = front.connection(peer, Protocol::H3, true);
-    converse(http3, Arc::new(front), connection).await;
+    converse(http3, Arc::new(front), connection, waited).await;
 }
 
 /// Serves the requests of one connection until it ends, is drained, lies idle or stalls.
@@ -111,8 +113,9 @@ async fn converse<C: Connection, S: Service>(
     mut http3: C,
     front: Arc<Front<S>>,
     connection: ConnectionInfo,
+    waited: Duration,
 ) {
-    let activity = Activity::new();
+    let activity = Activity::new(waited);
     let mut requests = JoinSet::new();
     let mut closing = pin!(front.drain.reached(Phase::Closing));
     let mut is_leaving = false;

@@ -16,6 +16,7 @@ use crate::error::{Error, ErrorKind};
 use crate::exchange::Front;
 use crate::h1h2;
 use crate::h3;
+use crate::handshakes::Handshakes;
 use crate::quic;
 use crate::service::Service;
 use crate::socket::{self, Sockets};
@@ -120,6 +121,7 @@ impl WorkerListener {
             drain,
             listener: self.name,
             alt_svc: self.alt_svc,
+            handshakes: Handshakes::new(),
         };
         let tcp = TcpListener::from_std(self.sockets.tcp).map_err(taking_up)?;
         let quic = match (self.sockets.udp, &self.tls) {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::body::{Body, RequestBody};
 
@@ -38,6 +39,10 @@ pub struct ConnectionInfo {
     /// The name that the listener was opened with: see [`crate::Bound::open`].
     pub listener: &'static str,
 }
+
+/// How long a connection waited until it was taken up, because others were before it: an extension of its first request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queued(pub Duration);
 
 /// An HTTP version, as labels and logs spell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

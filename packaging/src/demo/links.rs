@@ -18,7 +18,18 @@ pub(crate) struct Links {
     license_tls: String,
     ca: PathBuf,
     token: String,
+    issuer: Issuer,
     assets: Vec<AssetLinks>,
+}
+
+/// By whose signature further tokens are taken, for whoever wants many.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Issuer {
+    pub(crate) iss: &'static str,
+    pub(crate) aud: &'static str,
+    pub(crate) algorithm: &'static str,
+    /// The private key, in PEM.
+    pub(crate) key_file: PathBuf,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -56,6 +67,7 @@ impl Links {
         settings: &OriginSettings,
         assets: &[AssetId],
         token: String,
+        issuer: Issuer,
     ) -> Self {
         let admin = format!("http://{}", bases.admin);
         let origin = format!("http://{}", bases.origin);
@@ -74,6 +86,7 @@ impl Links {
             license_tls: format!("https://{}", bases.license_tls),
             ca,
             token,
+            issuer,
         }
     }
 
@@ -148,6 +161,12 @@ mod tests {
             &settings.origin,
             &["film".parse().unwrap()],
             "t".to_owned(),
+            Issuer {
+                iss: "a",
+                aud: "b",
+                algorithm: "ES256",
+                key_file: "/key.pem".into(),
+            },
         );
         let json = serde_json::to_value(&links).unwrap();
         let members: Vec<&str> = json
@@ -160,6 +179,7 @@ mod tests {
             "admin",
             "assets",
             "ca",
+            "issuer",
             "license",
             "license_tls",
             "origin",

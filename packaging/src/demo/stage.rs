@@ -15,10 +15,12 @@ use license::entitlement::mint::{Claims, mint};
 use license::entitlement::{Algorithm, AssetGrant, SigningKey};
 use license::{Clock as _, SystemClock};
 use origin_front::tls::DevCa;
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use zeroize::Zeroizing;
 
 use super::folder::Folder;
+use super::links::Issuer;
 use super::title;
 use crate::failure::Failure;
 
@@ -34,6 +36,9 @@ pub(crate) struct Stage {
 /// What the demo's tokens say of their issuer and of whom they are for.
 const ISSUER: &str = "castellum-demo";
 const AUDIENCE: &str = "castellum";
+/// What signs tokens that are not the demo's own, such as those of a load test's players, and what verifies them.
+const SIGNING_KEY: &str = "issuer-es256.pem";
+const PUBLIC_KEY: &str = "issuer-es256-public.pem";
 /// A token is good for an hour.
 const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 
@@ -65,6 +70,9 @@ impl Stage {
                 .secret(secret)
                 .map_err(|error| stage.cannot_write(error))?;
         }
+        stage
+            .signing_key()
+            .map_err(|error| stage.cannot_write(error))?;
         stage
             .ca
             .write_pem(&stage.ca_path())
@@ -130,13 +138,14 @@ impl Stage {
         license.listeners = listeners(ports.license_tls, ports.license_plain, false);
         license.tenant = settings.origin.tenant.clone();
         license.drain = drain;
-        license.issuers = vec![IssuerSettings::of_key(
-            "demo",
-            ISSUER,
-            AUDIENCE,
-            TokenAlgorithm::Hs256,
-            SecretSource::file(self.folder.path().join("issuer.key")),
-        )];
+        let issuer = |name, algorithm, key| {
+            let key = SecretSource::file(self.folder.path().join(key));
+            IssuerSettings::of_key(name, ISSUER, AUDIENCE, algorithm, key)
+        };
+        license.issuers = vec![
+            issuer("demo", TokenAlgorithm::Hs256, "issuer.key"),
+            issuer("demo-es256", TokenAlgorithm::Es256, PUBLIC_KEY),
+        ];
 
         let keystore = &mut settings.keystore;
         keystore.state_dir = state("keystore");
@@ -172,6 +181,30 @@ impl Stage {
             ..Claims::new(ISSUER, AUDIENCE, now.plus(TOKEN_LIFE))
         };
         mint(&claims, None, &key).map_err(Failure::failed)
+    }
+
+    /// Who else may sign tokens: whoever has this key.
+    pub(crate) fn issuer(&self) -> Issuer {
+        Issuer {
+            iss: ISSUER,
+            aud: AUDIENCE,
+            algorithm: "ES256",
+            key_file: self.folder.path().join(SIGNING_KEY),
+        }
+    }
+
+    /// Makes a pair of keys for ES256 where there is none.
+    fn signing_key(&self) -> io::Result<()> {
+        let at = |name: &str| self.folder.path().join(name);
+        if at(SIGNING_KEY).exists() && at(PUBLIC_KEY).exists() {
+            return Ok(());
+        }
+        let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(io::Error::other)?;
+        fs::write(at(PUBLIC_KEY), pair.public_key_pem())?;
+        let pem = Zeroizing::new(pair.serialize_pem());
+        let mut options = fs::OpenOptions::new();
+        let file = options.write(true).create(true).truncate(true).mode(0o600);
+        file.open(at(SIGNING_KEY))?.write_all(pem.as_bytes())
     }
 
     /// Makes a secret of 256 random bits where there is none: hexadecimal, so that no byte of it is a line feed.

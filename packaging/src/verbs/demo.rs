@@ -170,6 +170,7 @@ impl Describe {
             &self.settings,
             &self.assets,
             token,
+            self.stage.issuer(),
         ))
     }
 }

@@ -8,7 +8,12 @@ impl Rig {
     pub(super) async fn fill(&self) -> Vec<Place> {
         let mut places = Vec::new();
         for _ in 0..conf::load(None).unwrap().license.admission.at_once {
-            places.push(self.admission.enter(|| Class::Start).await.unwrap());
+            places.push(
+                (self.admission)
+                    .enter(Duration::ZERO, || Class::Start)
+                    .await
+                    .unwrap(),
+            );
         }
         places
     }

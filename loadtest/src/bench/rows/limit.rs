@@ -82,12 +82,13 @@ fn copy_and_write(mut socket: TcpStream, duration: Duration) -> io::Result<f64> 
         socket.write_all(&out)?;
         bytes += out.len() as u64;
     }
-    Ok(rate(bytes, own_cpu()?.saturating_sub(before)))
+    Ok(rate(bytes, own_cpu()?.saturating_sub(before)) / 1e6)
 }
 
+/// How many for each second.
 #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-fn rate(bytes: u64, used: Duration) -> f64 {
-    bytes as f64 / 1e6 / used.as_secs_f64().max(f64::EPSILON)
+pub(super) fn rate(count: u64, used: Duration) -> f64 {
+    count as f64 / used.as_secs_f64().max(f64::EPSILON)
 }
 
 fn seal_and_write(mut socket: TcpStream, duration: Duration) -> io::Result<f64> {
@@ -121,7 +122,7 @@ fn seal_and_write(mut socket: TcpStream, duration: Duration) -> io::Result<f64> 
         }
         socket.write_all(&out)?;
     }
-    Ok(rate(bytes, own_cpu()?.saturating_sub(before)))
+    Ok(rate(bytes, own_cpu()?.saturating_sub(before)) / 1e6)
 }
 
 fn refused(_: ring::error::Unspecified) -> io::Error {
@@ -141,7 +142,7 @@ fn drain(socket: &TcpStream) -> io::Result<()> {
 }
 
 /// Processor time of this thread.
-fn own_cpu() -> io::Result<Duration> {
+pub(super) fn own_cpu() -> io::Result<Duration> {
     let text = std::fs::read_to_string(Path::new("/proc/thread-self/schedstat"))?;
     let nanos = text.split(' ').next().and_then(|nanos| nanos.parse().ok());
     nanos

@@ -2,6 +2,7 @@
 
 mod catalogue;
 mod first_byte;
+mod licences;
 mod limit;
 mod made;
 mod memory;
@@ -40,6 +41,7 @@ impl From<Series> for Measured {
 pub(super) fn measure(goal: &Goal, stage: &mut Stage) -> Result<Measured, Failure> {
     match goal.kind {
         Kind::Saturated { ours, beside } => saturated::measure(goal.unit, &ours, beside, stage),
+        Kind::Licences(licences) => licences::measure(&licences, stage),
         Kind::Made(files) => made::measure(&files, stage),
         Kind::FirstByte { policy } => first_byte::of_segments(policy, stage),
         Kind::Unseen { indexed } => first_byte::of_an_unseen_title(indexed, stage),

@@ -161,6 +161,7 @@ impl Library {
             media: &self.media,
             folder: &self.folder,
             manifests: MANIFESTS,
+            licences: false,
         })?;
         castellum.settle()?;
         Ok(castellum)
