@@ -24,6 +24,17 @@ struct State {
     trial: bool,
 }
 
+impl State {
+    /// Whether the next request is the trial.
+    fn admits(&self, now: Instant) -> Result<bool, Shut> {
+        match self.shut_until {
+            None => Ok(false),
+            Some(until) if now < until || self.trial => Err(Shut::Broken),
+            Some(_) => Ok(true),
+        }
+    }
+}
+
 /// One request's way through. Dropped without a word, it says nothing of the service: its player went away.
 pub(crate) struct Turn<'a> {
     gate: &'a Gate,
@@ -56,11 +67,7 @@ impl Gate {
     pub(crate) fn enter(&self, now: Instant) -> Result<Turn<'_>, Shut> {
         let place = self.places.try_acquire().map_err(|_| Shut::Full)?;
         let mut state = self.state();
-        let trial = match state.shut_until {
-            None => false,
-            Some(until) if now < until || state.trial => return Err(Shut::Broken),
-            Some(_) => true,
-        };
+        let trial = state.admits(now)?;
         state.trial |= trial;
         drop(state);
         Ok(Turn {
@@ -68,6 +75,14 @@ impl Gate {
             trial,
             _place: place,
         })
+    }
+
+    /// Whether a request would be let through.
+    pub(crate) fn look(&self, now: Instant) -> Result<(), Shut> {
+        match self.places.available_permits() {
+            0 => Err(Shut::Full),
+            _ => self.state().admits(now).map(|_| ()),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -119,9 +134,12 @@ mod tests {
         let gate = gate();
         let now = Instant::now();
         let one = gate.enter(now).unwrap();
+        assert_eq!(gate.look(now), Ok(()));
         let _two = gate.enter(now).unwrap();
+        assert_eq!(gate.look(now), Err(Shut::Full));
         assert_eq!(gate.enter(now).err(), Some(Shut::Full));
         drop(one);
+        assert_eq!(gate.look(now), Ok(()));
         assert!(gate.enter(now).is_ok());
     }
 
@@ -137,7 +155,9 @@ mod tests {
             assert_eq!(gate.enter(now).unwrap().failed(now), last);
         }
         assert_eq!(gate.enter(now).err(), Some(Shut::Broken));
+        assert_eq!(gate.look(now), Err(Shut::Broken));
         let later = now + PAUSE;
+        assert_eq!(gate.look(later), Ok(()));
         let trial = gate.enter(later).unwrap();
         assert_eq!(gate.enter(later).err(), Some(Shut::Broken));
         // The player of the trial went away: the next request is the trial.

@@ -440,7 +440,7 @@ async fn an_event_is_there_until_it_was_told(nodes: Nodes) {
     let post = Change::Post(vec![event("a"), event("b")]);
     assert_eq!(nodes.first().change(post).await.unwrap(), 2);
     let take = async |node: &dyn Store, now, again| {
-        let taken = node.take_events(now, again, 10).await.unwrap();
+        let taken = node.take_events("crm", now, again, 10).await.unwrap();
         let mut ids: Vec<_> = taken
             .into_iter()
             .map(|event| (event.id, event.attempts))
@@ -451,6 +451,8 @@ async fn an_event_is_there_until_it_was_told(nodes: Nodes) {
     let a = |attempts| ("a".to_owned(), attempts);
     let b = |attempts| ("b".to_owned(), attempts);
     let (first, last) = (nodes.first(), nodes.last());
+    let others = last.take_events("other", at(1), at(30), 10);
+    assert_eq!(others.await.unwrap(), [], "another hook has none");
     assert_eq!(take(last, at(1), at(30)).await, [a(1), b(1)]);
     assert_eq!(take(first, at(29), at(60)).await, [], "another has them");
     let told = Change::Told("a".to_owned());

@@ -22,17 +22,19 @@
 #![allow(dead_code, reason = "each test binary uses a part of the harness")]
 
 mod appliance;
+mod search;
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use appliance::{Node, Running, curl, free_port, project, representations, signal, within};
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use search::{Found, Search, Secret};
 use serde_json::{Value, json};
 
 const PASSPHRASE: &str = "a passphrase of the tests";
@@ -44,97 +46,7 @@ const IDENTITY: &str = "AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZ
 /// A Unix user who is not root, and operates the keystore as well.
 const BERTA: &str = "65534";
 
-/// A secret, and the texts in which it might stand.
-struct Secret {
-    name: String,
-    /// As it is, first.
-    spellings: Vec<Vec<u8>>,
-}
-
-impl Secret {
-    fn bytes(name: impl Into<String>, key: &[u8]) -> Self {
-        let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-        let mut spellings = vec![key.to_vec()];
-        for text in [
-            hex.to_uppercase(),
-            hex,
-            STANDARD_NO_PAD.encode(key),
-            URL_SAFE_NO_PAD.encode(key),
-        ] {
-            if !spellings.contains(&text.clone().into_bytes()) {
-                spellings.push(text.into_bytes());
-            }
-        }
-        let name = name.into();
-        Self { name, spellings }
-    }
-
-    fn text(name: &str, text: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            spellings: vec![text.as_bytes().to_vec()],
-        }
-    }
-}
-
-/// What was found: which secret, whether as it is, and where.
-#[derive(Debug)]
-struct Found {
-    secret: String,
-    as_it_is: bool,
-    place: String,
-    /// In pages that are left out of dumps.
-    guarded: bool,
-}
-
-/// The secrets, by how their spellings begin.
-struct Search<'a> {
-    begins: Vec<Vec<(&'a Secret, usize)>>,
-    longest: usize,
-}
-
-impl<'a> Search<'a> {
-    fn new(secrets: &'a [Secret]) -> Self {
-        let mut begins = vec![Vec::new(); 1 << 16];
-        let mut longest = 0;
-        for secret in secrets {
-            for (at, spelling) in secret.spellings.iter().enumerate() {
-                let begin = usize::from(u16::from_be_bytes([spelling[0], spelling[1]]));
-                begins[begin].push((secret, at));
-                longest = longest.max(spelling.len());
-            }
-        }
-        Self { begins, longest }
-    }
-
-    fn bytes(&self, bytes: &[u8], place: impl Fn(usize) -> String, found: &mut Vec<Found>) {
-        for (offset, pair) in bytes.windows(2).enumerate() {
-            let begin = usize::from(u16::from_be_bytes([pair[0], pair[1]]));
-            for (secret, spelling) in &self.begins[begin] {
-                if bytes[offset..].starts_with(&secret.spellings[*spelling]) {
-                    found.push(Found {
-                        secret: secret.name.clone(),
-                        as_it_is: *spelling == 0,
-                        place: place(offset),
-                        guarded: false,
-                    });
-                }
-            }
-        }
-    }
-
-    /// Every file under `folder` but those that are named.
-    fn files(&self, folder: &Path, but: &[&Path]) -> Vec<Found> {
-        let mut paths = Vec::new();
-        files(folder, &mut paths);
-        let mut found = Vec::new();
-        for path in paths.iter().filter(|path| !but.contains(&path.as_path())) {
-            let place = |offset| format!("{} at {offset}", path.display());
-            self.bytes(&fs::read(path).unwrap(), place, &mut found);
-        }
-        found
-    }
-
+impl Search<'_> {
     /// Every readable mapping of the process, which stands still meanwhile.
     fn memory(&self, process: &Running) -> Vec<Found> {
         const STEP: usize = 1 << 20;
@@ -194,17 +106,6 @@ fn undumped(process_id: u32) -> Vec<Range<u64>> {
         }
     }
     undumped
-}
-
-fn files(folder: &Path, found: &mut Vec<PathBuf>) {
-    for file in fs::read_dir(folder).unwrap() {
-        let file = file.unwrap();
-        match file.file_type().unwrap() {
-            kind if kind.is_dir() => files(&file.path(), found),
-            kind if kind.is_file() => found.push(file.path()),
-            _ => {}
-        }
-    }
 }
 
 /// Three roles, each a process.

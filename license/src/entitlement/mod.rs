@@ -35,7 +35,7 @@ use self::claims::Claims as ReadClaims;
 pub use self::claims::{AssetGrant, AudienceRule};
 pub use self::demands::{
     Demands, DrmSystem, KeyDemand, KeyDemands, LicenseDemand, PlayReadyDemand, StreamDemand,
-    WidevineDemand,
+    WidevineDemand, is_name,
 };
 pub use self::inspect::{Inspection, Verdict, inspect};
 pub use self::issuer::{Issuer, Keys, KidRule, Shape};
@@ -45,7 +45,7 @@ pub use self::mint::{Claims, mint};
 pub use self::refresh::{FetchedKeys, Refresher};
 pub use self::token::{Malformation, Part, Token};
 use crate::refusal::IssuerMismatch;
-use crate::{Error, Refusal, UnixTime};
+use crate::{Error, Refusal, UnixTime, telemetry};
 
 /// How far the clocks of an issuer and of this machine may stand apart, where nothing else is configured.
 pub const LEEWAY: Duration = Duration::from_secs(30);
@@ -131,6 +131,7 @@ impl Verifier {
             let issuer = &self.issuers[proven.issuer];
             let keys = issuer.keys.current();
             if keys.generation == proven.generation && keys.lasts(now) {
+                telemetry::token_verified(true);
                 return match issuer.judge_times(&proven.claims, now) {
                     Ok(()) => Ok(Entitlement(proven)),
                     Err(refusal) => Err(Rejection {
@@ -141,6 +142,7 @@ impl Verifier {
             }
         }
         let proven = self.prove(text, now)?;
+        telemetry::token_verified(false);
         let leeway = self.issuers[proven.issuer].leeway;
         let end = proven.claims.expires.map(|expires| expires.plus(leeway));
         cache.keep(digest, text.len(), Arc::clone(&proven), end, now);

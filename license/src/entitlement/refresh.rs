@@ -20,7 +20,7 @@ use conf::{IssuerSettings, KeyPlace};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use ring::digest;
 use serde_json::{Map, Value, json};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::key::Algorithm;
@@ -41,6 +41,10 @@ const AGE_BOUNDS: (u64, u64) = (60, 12 * 3600);
 /// How long a request waits for keys that it misses.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// The most requests that wait at once for the keys of one issuer. Others are answered by the keys at hand: whoever makes up
+/// key ids of an issuer that hangs must not fill the server with those who wait for it.
+const MAX_WAITING: usize = 64;
+
 /// The longest discovery document, in bytes, is that of a set of keys.
 const LIMIT: usize = KeySet::MAX_LEN;
 
@@ -50,6 +54,7 @@ pub struct FetchedKeys {
     published: watch::Receiver<KeySet>,
     progress: watch::Receiver<Progress>,
     wish: Arc<Notify>,
+    places: Arc<Semaphore>,
 }
 
 /// How many fetches have begun and ended, and when the last one did.
@@ -72,7 +77,8 @@ impl FetchedKeys {
         self.published.borrow().clone()
     }
 
-    /// Waits for the fetch that is under way, or wishes for one and waits for that, but not long. Whether one ended.
+    /// Waits for the fetch that is under way, or wishes for one and waits for that, but not long, and not where many wait.
+    /// Whether one ended.
     pub(super) async fn refreshed(&self) -> bool {
         let seen = *self.progress.borrow();
         if seen.begun == seen.ended {
@@ -81,6 +87,9 @@ impl FetchedKeys {
             }
             self.wish.notify_one();
         }
+        let Ok(_place) = self.places.try_acquire() else {
+            return false;
+        };
         let mut progress = self.progress.clone();
         let ended = progress.wait_for(|now| now.ended > seen.ended);
         matches!(tokio::time::timeout(PATIENCE, ended).await, Ok(Ok(_)))
@@ -165,6 +174,7 @@ impl Refresher {
             published: refresher.published.subscribe(),
             progress: refresher.progress.subscribe(),
             wish,
+            places: Arc::new(Semaphore::new(MAX_WAITING)),
         };
         Ok((fetched, refresher))
     }

@@ -155,6 +155,13 @@ pub fn rescue(refusal: &Refusal) -> Response {
             "The licence service does not answer at the moment.",
         )
         .retry_after(RETRY_AFTER),
+        // As the server itself says where its requests in flight are too many.
+        Refusal::Overloaded { retry_after } => Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "overloaded",
+            "More licences are asked for than can be given in time.",
+        )
+        .retry_after(*retry_after),
         Refusal::Sealed => Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "sealed",
@@ -209,7 +216,7 @@ pub(super) fn method_not_allowed(allow: &'static str) -> Response {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use http_body_util::BodyExt as _;
@@ -221,7 +228,7 @@ mod tests {
     use crate::session::RateOf;
 
     /// One of each kind, and all reasons. A new kind does not compile until it has a place here.
-    fn every() -> Vec<Refusal> {
+    pub(in crate::http) fn every() -> Vec<Refusal> {
         use Refusal::*;
         let listed = |refusal: &Refusal| match refusal {
             NoToken | TokenAmbiguous | TokenMalformed(_) | IssuerUnknown(_) => (),
@@ -235,7 +242,8 @@ mod tests {
             TokenReplayed | Unnamed(_) | StreamLimit { .. } | DeviceLimit | NotAuthorised => (),
             AuthoriserUnavailable | SessionsFull | SessionsUnavailable => (),
             ChallengeMalformed(_) | UpstreamRefused(_) | UpstreamUnavailable(_) => (),
-            UpstreamUnfit(_) | Sealed | AuditUnavailable | KeystoreUnavailable => (),
+            UpstreamUnfit(_) | Overloaded { .. } => (),
+            Sealed | AuditUnavailable | KeystoreUnavailable => (),
         };
         let rate = |of| RateExceeded { of, retry_after: 1 };
         let every = vec![
@@ -249,7 +257,12 @@ mod tests {
             SignatureInvalid,
             ClaimMissing("exp"),
             ClaimMalformed("exp"),
+            Message(MessageFault::Malformed(String::new())),
             Message(MessageFault::FirstVersion),
+            Message(MessageFault::NotOneSource),
+            Message(MessageFault::KeyEncrypted(String::new())),
+            Message(MessageFault::PolicyMissing(String::new())),
+            Message(MessageFault::Unsupported(String::new())),
             IdToken,
             LifetimeExceeded,
             AudienceMismatch,
@@ -289,6 +302,7 @@ mod tests {
             UpstreamRefused(String::new()),
             UpstreamUnavailable(String::new()),
             UpstreamUnfit(String::new()),
+            Overloaded { retry_after: 1 },
             Sealed,
             AuditUnavailable,
             KeystoreUnavailable,

@@ -4,11 +4,17 @@
 //! key leaves, nothing while sealed. What these cannot catch: what a protocol makes of a response.
 
 mod double;
+mod hanging;
+mod overload;
+mod periods;
 mod record;
+mod refusals;
+mod release;
 mod sessions;
 mod upstreams;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,6 +33,7 @@ use tokio::sync::watch;
 
 use self::double::Double;
 use super::service::{LicenseService, Parts};
+use crate::admission::Admission;
 use crate::decision_log::DecisionLog;
 use crate::entitlement::mint::{Claims, mint};
 use crate::entitlement::{Algorithm, AssetGrant, Issuer, SigningKey, VerificationKey, Verifier};
@@ -44,6 +51,8 @@ const NOW: UnixTime = UnixTime::from_seconds(1_700_000_000);
 const AUDIO: KeyId = KeyId::new([0xa0; 16]);
 const VIDEO: KeyId = KeyId::new([0xb0; 16]);
 const VIDEO_CENC: KeyId = KeyId::new([0xc0; 16]);
+/// The key that follows `VIDEO` when it is rotated.
+const VIDEO_NEXT: KeyId = KeyId::new([0xb1; 16]);
 /// The key of `series`.
 const OTHER: KeyId = KeyId::new([0xd0; 16]);
 const UNKNOWN: KeyId = KeyId::new([0xee; 16]);
@@ -70,6 +79,7 @@ struct Rig {
     service: LicenseService,
     keystore: Arc<Double>,
     decisions: Arc<DecisionLog>,
+    admission: Arc<Admission>,
     _folder: tempfile::TempDir,
 }
 
@@ -80,12 +90,18 @@ impl Rig {
 
     fn with(allow_clear_key: bool, token_header: HeaderName) -> Self {
         let upstreams = Upstreams::open(&[], &CertificateSettings::default()).unwrap();
-        Self::of(allow_clear_key, token_header, upstreams, &no_rules())
+        Self::of(
+            allow_clear_key,
+            token_header,
+            upstreams,
+            &no_rules(),
+            |_| (),
+        )
     }
 
     fn with_upstreams(upstreams: &[UpstreamSettings], certificates: &CertificateSettings) -> Self {
         let upstreams = Upstreams::open(upstreams, certificates).unwrap();
-        Self::of(true, header::AUTHORIZATION, upstreams, &no_rules())
+        Self::of(true, header::AUTHORIZATION, upstreams, &no_rules(), |_| ())
     }
 
     fn of(
@@ -93,14 +109,17 @@ impl Rig {
         token_header: HeaderName,
         upstreams: Upstreams,
         sessions: &conf::SessionSettings,
+        change: impl FnOnce(&mut Parts),
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let sessions = Sessions::open(sessions, folder.path(), Arc::new(Fixed)).unwrap();
         let keystore = Arc::new(Double {
             seal: watch::Sender::new(SealState::Unsealed),
             audit: Mutex::default(),
+            audit_full: AtomicBool::new(false),
         });
         let decisions = Arc::new(DecisionLog::in_memory());
+        let admission = Admission::new(conf::load(None).unwrap().license.admission);
         let rule = |clear_key: bool, scheme| PolicyRule {
             systems: Some(match clear_key {
                 true => vec![conf::System::ClearKey],
@@ -132,12 +151,22 @@ impl Rig {
         };
         let policies = BTreeMap::from([
             ("premium".to_owned(), premium),
+            (
+                "kept".to_owned(),
+                PolicyRule {
+                    terms: Terms {
+                        persistent: true,
+                        ..Terms::default()
+                    },
+                    ..PolicyRule::default()
+                },
+            ),
             ("cbcs".to_owned(), rule(true, Some(Scheme::Cbcs))),
             ("cenc".to_owned(), rule(true, Some(Scheme::Cenc))),
             ("widevine".to_owned(), rule(false, Some(Scheme::Cenc))),
             ("clear".to_owned(), rule(false, None)),
         ]);
-        let service = LicenseService::new(Parts {
+        let mut parts = Parts {
             keys: KeyBook::new(keystore.clone()),
             verifier: Verifier::new(vec![Issuer::new(
                 "test",
@@ -155,15 +184,18 @@ impl Rig {
             clock: Arc::new(Fixed),
             token_header,
             sessions: Arc::new(sessions),
+            admission: Arc::clone(&admission),
             token_query: None,
             body_bytes: BODY_BYTES,
             upstreams,
             exchange: None,
-        });
+        };
+        change(&mut parts);
         Self {
-            service,
+            service: LicenseService::new(parts),
             keystore,
             decisions,
+            admission,
             _folder: folder,
         }
     }
@@ -327,250 +359,6 @@ async fn an_hls_key_is_sixteen_bytes() {
         (word.subject.as_deref(), word.token_id.as_deref()),
         (Some("viewer-1"), Some("t1"))
     );
-}
-
-#[tokio::test]
-async fn every_refusal_has_its_status_and_its_record() {
-    let rig = Rig::new();
-    let film = token(|_| ());
-    let expired = token(|claims| claims.exp = UnixTime::from_seconds(NOW.as_seconds() - 31));
-    let early = token(|claims| claims.nbf = Some(UnixTime::from_seconds(NOW.as_seconds() + 31)));
-    let forged = format!("{}AAAA", &film[..film.len() - 4]);
-    let stranger = token(|claims| claims.iss = Some("stranger".to_owned()));
-    let elsewhere = token(|claims| claims.aud = Some("elsewhere".to_owned()));
-    let series = token(|claims| claims.assets = Some(assets(&["series"])));
-    let no_keys = token(|claims| claims.kids = Some(vec![]));
-    let private = token(|claims| claims.assets = Some(AssetGrant::All));
-    let widevine = token(|claims| claims.policy = Some("widevine".to_owned()));
-    let clear = token(|claims| claims.policy = Some("clear".to_owned()));
-    let nameless = token(|claims| claims.policy = Some("no such policy".to_owned()));
-    let cenc = token(|claims| claims.policy = Some("cenc".to_owned()));
-
-    let post = "/license/clearkey/film";
-    let get = format!("/license/hls/film/{VIDEO}");
-    let get_unknown = format!("/license/hls/film/{UNKNOWN}");
-    let get_other = format!("/license/hls/film/{OTHER}");
-    let asked = asking(&[VIDEO]);
-    let long = format!("{{\"kids\":[]{}}}", " ".repeat(BODY_BYTES));
-    for (path, token, body, status, kind, reason) in [
-        (post, None, asked.as_str(), 401, "token-missing", "no_token"),
-        (
-            post,
-            None,
-            "not a request",
-            401,
-            "token-missing",
-            "no_token",
-        ),
-        (&get, None, "", 401, "token-missing", "no_token"),
-        (
-            post,
-            Some("nonsense"),
-            &asked,
-            403,
-            "token-refused",
-            "token_malformed",
-        ),
-        (
-            post,
-            Some("nonsense"),
-            "not a request",
-            403,
-            "token-refused",
-            "token_malformed",
-        ),
-        (
-            post,
-            Some(&expired),
-            &asked,
-            403,
-            "token-expired",
-            "token_expired",
-        ),
-        (
-            post,
-            Some(&early),
-            &asked,
-            403,
-            "token-refused",
-            "token_not_yet_valid",
-        ),
-        (
-            post,
-            Some(&forged),
-            &asked,
-            403,
-            "token-refused",
-            "signature_invalid",
-        ),
-        (
-            post,
-            Some(&stranger),
-            &asked,
-            403,
-            "token-refused",
-            "issuer_unknown",
-        ),
-        (
-            post,
-            Some(&elsewhere),
-            &asked,
-            403,
-            "token-refused",
-            "audience_mismatch",
-        ),
-        (
-            &get,
-            Some(&expired),
-            "",
-            403,
-            "token-expired",
-            "token_expired",
-        ),
-        (
-            post,
-            Some(&series),
-            &asked,
-            403,
-            "not-entitled",
-            "asset_not_entitled",
-        ),
-        (
-            &get,
-            Some(&series),
-            "",
-            403,
-            "not-entitled",
-            "asset_not_entitled",
-        ),
-        (
-            post,
-            Some(&no_keys),
-            &asked,
-            403,
-            "not-entitled",
-            "keys_not_entitled",
-        ),
-        (
-            &get_unknown,
-            Some(&film),
-            "",
-            403,
-            "not-entitled",
-            "keys_unknown",
-        ),
-        (
-            &get_other,
-            Some(&film),
-            "",
-            403,
-            "not-entitled",
-            "keys_unknown",
-        ),
-        (
-            "/license/clearkey/nowhere",
-            Some(&private),
-            &asked,
-            403,
-            "not-entitled",
-            "keys_unknown",
-        ),
-        (
-            "/license/clearkey/private",
-            Some(&private),
-            &asked,
-            403,
-            "not-entitled",
-            "keystore_denied",
-        ),
-        (
-            post,
-            Some(&widevine),
-            &asked,
-            403,
-            "not-entitled",
-            "policy_unmet",
-        ),
-        (
-            post,
-            Some(&clear),
-            &asked,
-            403,
-            "not-entitled",
-            "policy_unmet",
-        ),
-        (
-            post,
-            Some(&nameless),
-            &asked,
-            403,
-            "not-entitled",
-            "policy_unmet",
-        ),
-        (
-            post,
-            Some(&cenc),
-            &asked,
-            403,
-            "not-entitled",
-            "keys_unknown",
-        ),
-        (
-            post,
-            Some(&film),
-            "",
-            400,
-            "request-malformed",
-            "request_malformed",
-        ),
-        (
-            post,
-            Some(&film),
-            "{}",
-            400,
-            "request-malformed",
-            "request_malformed",
-        ),
-        (
-            post,
-            Some(&film),
-            "{\"kids\":[\"AAAA\"]}",
-            400,
-            "request-malformed",
-            "request_malformed",
-        ),
-        (
-            post,
-            Some(&series),
-            "{}",
-            400,
-            "request-malformed",
-            "request_malformed",
-        ),
-        (
-            post,
-            Some(&film),
-            &long,
-            413,
-            "request-too-long",
-            "request_too_long",
-        ),
-    ] {
-        let method = if path.starts_with("/license/hls") {
-            Method::GET
-        } else {
-            Method::POST
-        };
-        let reply = rig.call(method, path, token, body.to_owned()).await;
-        assert_eq!(reply.status.as_u16(), status, "{reason}");
-        assert_eq!(reply.kind(), kind, "{reason}");
-        assert_eq!(rig.last_reason(), reason);
-        let challenge = reply
-            .headers
-            .get("www-authenticate")
-            .map(|value| value.to_str().unwrap());
-        assert_eq!(challenge, (status == 401).then_some("Bearer"));
-    }
 }
 
 #[tokio::test]

@@ -40,9 +40,15 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Everything that is revoked at this moment.
     fn revocations(&self, now: UnixTime) -> Stored<'_, Vec<Revocation>>;
 
-    /// At most `limit` events that are due. Each is due again at `again`, unless [`Change::Told`] comes before: so no two
+    /// At most `limit` events that are due to be told to this hook. Each is due again at `again`, unless [`Change::Told`] comes before: so no two
     /// nodes tell the same one at once.
-    fn take_events(&self, now: UnixTime, again: UnixTime, limit: u32) -> Stored<'_, Vec<Event>>;
+    fn take_events(
+        &self,
+        hook: &str,
+        now: UnixTime,
+        again: UnixTime,
+        limit: u32,
+    ) -> Stored<'_, Vec<Event>>;
 }
 
 /// A subject of an issuer, as a digest: a store need not know who watches.

@@ -194,11 +194,18 @@ impl Store for Postgres {
         }))
     }
 
-    fn take_events(&self, now: UnixTime, again: UnixTime, limit: u32) -> Stored<'_, Vec<Event>> {
+    fn take_events(
+        &self,
+        hook: &str,
+        now: UnixTime,
+        again: UnixTime,
+        limit: u32,
+    ) -> Stored<'_, Vec<Event>> {
         let attempted = "take events";
+        let hook = hook.to_owned();
         Box::pin(self.call(attempted, async move |link: Arc<Link>| {
             let mut lent = link.lent().await?;
-            let taken = take_events(&mut lent, now, again, limit).await;
+            let taken = take_events(&mut lent, &hook, [now, again], limit).await;
             let taken = taken.map_err(failed(attempted))?;
             link.done(lent);
             Ok(taken)

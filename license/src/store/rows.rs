@@ -44,7 +44,7 @@ pub(super) const REVOCATIONS: &str =
 
 /// Due is asked twice: where two take at once, the second sees what the first has done only in the outer condition.
 pub(super) const TAKE_EVENTS: &str = "UPDATE event SET due = $2, attempts = attempts + 1 WHERE due <= $1 AND id IN \
-    (SELECT id FROM event WHERE due <= $1 ORDER BY due, id LIMIT $3) RETURNING id, hook, body, made, attempts";
+    (SELECT id FROM event WHERE hook = $4 AND due <= $1 ORDER BY due, id LIMIT $3) RETURNING id, hook, body, made, attempts";
 
 pub(super) const COUNTS: &str = "SELECT (SELECT COUNT(*) FROM used_token) AS tokens, \
     (SELECT COUNT(*) FROM device) AS devices, (SELECT COUNT(*) FROM stream) AS streams, \
@@ -414,14 +414,15 @@ macro_rules! rows {
 
         async fn take_events(
             connection: &mut $connection,
-            now: UnixTime,
-            again: UnixTime,
+            hook: &str,
+            [now, again]: [UnixTime; 2],
             limit: u32,
         ) -> Result<Vec<Event>, sqlx::Error> {
             let rows = sqlx::query(rows::TAKE_EVENTS)
                 .bind(seconds(now))
                 .bind(seconds(again))
                 .bind(i64::from(limit))
+                .bind(hook)
                 .fetch_all(connection)
                 .await?;
             rows.iter().map(rows::event).collect()

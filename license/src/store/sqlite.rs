@@ -52,7 +52,7 @@ pub struct Sqlite {
 enum Write {
     Admit(Claim, Reply<Verdict>),
     Change(Change, Reply<u64>),
-    Take([UnixTime; 2], u32, Reply<Vec<Event>>),
+    Take(String, [UnixTime; 2], u32, Reply<Vec<Event>>),
 }
 
 type Reply<T> = oneshot::Sender<Result<T, Error>>;
@@ -152,8 +152,16 @@ impl Store for Sqlite {
         })
     }
 
-    fn take_events(&self, now: UnixTime, again: UnixTime, limit: u32) -> Stored<'_, Vec<Event>> {
-        Box::pin(self.send(move |reply| Write::Take([now, again], limit, reply), TAKE))
+    fn take_events(
+        &self,
+        hook: &str,
+        now: UnixTime,
+        again: UnixTime,
+        limit: u32,
+    ) -> Stored<'_, Vec<Event>> {
+        let hook = hook.to_owned();
+        let take = move |reply| Write::Take(hook, [now, again], limit, reply);
+        Box::pin(self.send(take, TAKE))
     }
 }
 
@@ -186,8 +194,8 @@ impl Writer {
                     Write::Change(change_, reply) => {
                         answer(change(&mut transaction, &change_, &self.room).await, reply)?
                     }
-                    Write::Take([now, again], limit, reply) => answer(
-                        take_events(&mut transaction, now, again, limit).await,
+                    Write::Take(hook, times, limit, reply) => answer(
+                        take_events(&mut transaction, &hook, times, limit).await,
                         reply,
                     )?,
                 });

@@ -25,6 +25,9 @@ const REFUSING: [StatusCode; 3] = [
     StatusCode::UNPROCESSABLE_ENTITY,
 ];
 
+/// Why a licence with another number of keys is not asked for.
+pub(super) const ONE_KEY: &str = "an SPC is for one key";
+
 impl Service {
     pub(super) fn new(outbound: Outbound) -> Self {
         Self { outbound }
@@ -49,7 +52,7 @@ impl Service {
         let spc = spc(call.body)?;
         let mut keys = call.keys();
         let (Some(key), None) = (keys.next(), keys.next()) else {
-            return Err(Miss::Refused("an SPC is for one key".to_owned()));
+            return Err(Miss::Refused(ONE_KEY.to_owned()));
         };
         let head = json!({
             "version": 1,

@@ -27,7 +27,7 @@ use keystore_types::{AssetId, KeyId};
 
 use self::certificate::Certificates;
 use crate::format::widevine::Certificate;
-use crate::gate::{Gate, Turn};
+use crate::gate::{Gate, Shut, Turn};
 use crate::issue::License;
 use crate::outbound::{Answer, Destination, Fault, Outbound, Reach};
 use crate::policy::{Challenge, Grant, KeyGrant, System};
@@ -191,6 +191,27 @@ impl Upstreams {
         }
     }
 
+    /// Whether any upstream of the system can be asked for these keys at this moment, so that none leaves the keystore, and
+    /// nothing of a viewer's is used up, for an answer that cannot come.
+    ///
+    /// # Errors
+    /// [`Refusal::UpstreamRefused`] where the system has one key to a licence and these are more;
+    /// [`Refusal::UpstreamUnavailable`] where all are busy or left alone.
+    pub fn are_ready(&self, system: System, grant: &Grant) -> Result<(), Refusal> {
+        let mut round = Round::default();
+        for upstream in self.of(system) {
+            if matches!(upstream.service, Service::FairPlay(_)) && grant.keys.len() != 1 {
+                let what = format!("the upstream {}: {}", upstream.name, fairplay::ONE_KEY);
+                return Err(Refusal::UpstreamRefused(what));
+            }
+            match upstream.gate.look(Instant::now()) {
+                Ok(()) => return Ok(()),
+                Err(shut) => round.turned_away(upstream, shut),
+            }
+        }
+        Err(round.over())
+    }
+
     /// Has the challenge answered by the first upstream of its system that can.
     ///
     /// # Errors
@@ -270,11 +291,15 @@ impl Round {
         match upstream.gate.enter(Instant::now()) {
             Ok(turn) => Some(turn),
             Err(shut) => {
-                let what = format!("the upstream {}: {shut}", upstream.name);
-                self.last.get_or_insert(Refusal::UpstreamUnavailable(what));
+                self.turned_away(upstream, shut);
                 None
             }
         }
+    }
+
+    fn turned_away(&mut self, upstream: &Upstream, shut: Shut) {
+        let what = format!("the upstream {}: {shut}", upstream.name);
+        self.last.get_or_insert(Refusal::UpstreamUnavailable(what));
     }
 
     /// The end of the round; none where the next upstream is to be asked.

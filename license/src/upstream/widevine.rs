@@ -102,13 +102,14 @@ impl Service {
             content_key_specs: keys.collect(),
             policy_overrides: Some(overrides(&call.grant.terms, call.now)),
         };
-        let mut reply = self.send(&request).await?;
+        let reply = self.send(&request).await?;
         let license = decoded(&reply, "license")?;
-        reply.remove("license");
-        // What else it says of device and request is advice: nothing is decided by it, and none of it must be there.
-        let metadata = Value::Object(reply);
+        // What else it says of device and request is advice: nothing is decided by it, and none of it must be there. Much of
+        // it tells one device from all others, so little of it is logged.
+        let number = |name: &str| reply.get(name).and_then(Value::as_i64);
         tracing::debug!(
-            %metadata,
+            security_level = number("security_level"),
+            internal_status = number("internal_status"),
             "what the Widevine service says of the request"
         );
         Ok(Reply {
@@ -151,8 +152,13 @@ impl Service {
                 Err(Miss::Unavailable(format!("its status is {status}")))
             }
             Some(Value::String(status)) => {
-                let status: String = status.chars().take(64).collect();
-                Err(Miss::Refused(format!("its status is {status:?}")))
+                // A name of its protocol; what is none may be anything that it was sent.
+                let is_name = status.len() <= 64
+                    && (status.bytes()).all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+                Err(Miss::Refused(match is_name {
+                    true => format!("its status is {status}"),
+                    false => "its status is no name".to_owned(),
+                }))
             }
             _ => Err(Miss::Unfit("its answer has no status".to_owned())),
         }

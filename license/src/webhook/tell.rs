@@ -7,7 +7,7 @@ use std::time::Duration;
 use conf::{WebhookEvent, WebhookSettings};
 use keystore_types::{AssetId, KeyId};
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::{Hook, new_id};
 use crate::entitlement::Bearer;
@@ -129,33 +129,43 @@ impl Teller {
 }
 
 impl Telling {
-    /// Tells until the server ends.
-    pub(crate) async fn run(mut self) {
-        let mut waiting = Vec::new();
-        loop {
-            let limit = MAX_BATCH as usize;
-            tokio::select! {
-                came = self.queue.recv_many(&mut waiting, limit) => match came {
-                    0 => return,
-                    _ => self.post(&mut waiting).await,
-                },
-                () = tokio::time::sleep(INTERVAL) => {}
-            }
-            while self.round().await > 0 {
-                // What came meanwhile is kept before more is told.
-                while let Ok(told) = self.queue.try_recv() {
-                    waiting.push(told);
-                }
-                self.post(&mut waiting).await;
-            }
+    /// Tells until the server ends. Each hook is told by itself: one that hangs or fails holds up no other.
+    pub(crate) async fn run(self) {
+        let Self {
+            hooks,
+            queue,
+            store,
+            clock,
+        } = self;
+        let (posted, news) = watch::channel(());
+        let tellings = hooks.iter().map(|(name, (hook, _))| {
+            let telling = HookTelling {
+                name,
+                hook,
+                store: &*store,
+                clock: &*clock,
+            };
+            telling.run(news.clone())
+        });
+        tokio::select! {
+            () = keep(queue, &hooks, &*store, posted) => {}
+            _ = futures_util::future::join_all(tellings) => {}
         }
     }
+}
 
-    async fn post(&self, waiting: &mut Vec<(Told, UnixTime)>) {
+/// Keeps what is to be told in the store, and says when there is something new.
+async fn keep(
+    mut queue: mpsc::Receiver<(Told, UnixTime)>,
+    hooks: &BTreeMap<String, (Hook, Vec<WebhookEvent>)>,
+    store: &dyn Store,
+    posted: watch::Sender<()>,
+) {
+    let mut waiting = Vec::new();
+    while queue.recv_many(&mut waiting, MAX_BATCH as usize).await > 0 {
         let mut events = Vec::new();
         for (told, made) in waiting.drain(..) {
-            let concerned = self
-                .hooks
+            let concerned = hooks
                 .iter()
                 .filter(|(_, (_, wanted))| wanted.contains(&told.event));
             for (hook, _) in concerned {
@@ -178,15 +188,34 @@ impl Telling {
         }
         let count = events.len();
         if count == 0 {
-            return;
+            continue;
         }
-        let posted = self.store.change(Change::Post(events)).await;
-        match posted {
+        match store.change(Change::Post(events)).await {
             Ok(0) => lost(count),
-            Ok(_) => {}
+            Ok(_) => posted.send_replace(()),
             Err(error) => {
                 tracing::error!(%error, "events are lost");
                 lost(count);
+            }
+        }
+    }
+}
+
+/// One hook, and what is told to it.
+struct HookTelling<'a> {
+    name: &'a str,
+    hook: &'a Hook,
+    store: &'a dyn Store,
+    clock: &'a dyn Clock,
+}
+
+impl HookTelling<'_> {
+    async fn run(self, mut news: watch::Receiver<()>) {
+        loop {
+            while self.round().await > 0 {}
+            tokio::select! {
+                _ = news.changed() => {}
+                () = tokio::time::sleep(INTERVAL) => {}
             }
         }
     }
@@ -194,21 +223,17 @@ impl Telling {
     /// Tells what is due, all at once; returns how many were.
     async fn round(&self) -> usize {
         let now = self.clock.now();
-        let taken = (self.store.take_events(now, now.plus(HOLD), MAX_BATCH)).await;
-        let taken = taken.unwrap_or_else(|error| {
+        let taken = (self.store).take_events(self.name, now, now.plus(HOLD), MAX_BATCH);
+        let taken = taken.await.unwrap_or_else(|error| {
             tracing::error!(%error, "events wait");
             Vec::new()
         });
         let count = taken.len();
         let telling = taken.into_iter().map(|event| async move {
-            let change = match self.hooks.get(&event.hook) {
-                // Nobody is there any more who is to hear it.
-                None => Change::Told(event.id),
-                Some((hook, _)) => match hook.post(&event.id, now, &event.body).await {
-                    Ok(answer) if answer.status.is_success() => Change::Told(event.id),
-                    Ok(answer) => self.delay(&event, &format!("it answers with {}", answer.status)),
-                    Err(fault) => self.delay(&event, &fault),
-                },
+            let change = match self.hook.post(&event.id, now, &event.body).await {
+                Ok(answer) if answer.status.is_success() => Change::Told(event.id),
+                Ok(answer) => self.delay(&event, &format!("it answers with {}", answer.status)),
+                Err(fault) => self.delay(&event, &fault),
             };
             if let Err(error) = self.store.change(change).await {
                 tracing::error!(%error, "an event may be told again");
@@ -219,9 +244,8 @@ impl Telling {
     }
 
     fn delay(&self, event: &Event, why: &str) -> Change {
-        let hook = &event.hook;
         tracing::warn!(
-            hook,
+            hook = self.name,
             why,
             attempts = event.attempts,
             "an event is not told yet"

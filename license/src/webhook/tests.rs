@@ -179,8 +179,44 @@ async fn an_event_is_told_until_it_was_heard_and_by_one_id() {
     });
     assert_eq!(heard[0].1, said);
     assert_eq!(deaf.asked(), 0);
-    let left = store.take_events(UnixTime::MAX, UnixTime::MAX, 10);
-    assert_eq!(left.await.unwrap(), []);
+    for hook in ["crm", "other"] {
+        let left = store.take_events(hook, UnixTime::MAX, UnixTime::MAX, 10);
+        assert_eq!(left.await.unwrap(), []);
+    }
+}
+
+/// More events than are told at once wait for a hook that never answers, and those of another are told at once.
+#[tokio::test]
+async fn a_hook_that_hangs_holds_up_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let answers = [(StatusCode::NO_CONTENT, "")];
+    let (hanging, slow) = listener(folder.path(), Duration::from_secs(60), &answers).await;
+    let (prompt, quick) = listener(folder.path(), Duration::ZERO, &answers).await;
+    let hook = |hook| WebhookSettings {
+        hook,
+        events: vec![WebhookEvent::Granted],
+    };
+    let slow = HookSettings {
+        timeout: Duration::from_secs(30),
+        ..slow
+    };
+    // By name the one that hangs comes first.
+    let hooks = BTreeMap::from([("a".to_owned(), hook(slow)), ("b".to_owned(), hook(quick))]);
+    let path = folder.path().join("sessions.db");
+    let store: Arc<dyn Store> = Arc::new(Sqlite::open(&path, 1000).unwrap());
+    let clock = Arc::new(Hands(AtomicU64::new(1_700_000_000)));
+    let (teller, telling) = Teller::open(&hooks, store, clock.clone()).unwrap();
+    tokio::spawn(telling.run());
+    let began = Instant::now();
+    for _ in 0..100 {
+        let told = Told::new(WebhookEvent::Granted, &bearer(), &"film".parse().unwrap());
+        teller.tell(told, clock.now());
+    }
+    until(|| prompt.asked() == 100).await;
+    assert!(began.elapsed() < Duration::from_secs(10));
+    until(|| hanging.asked() == 32).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(hanging.asked(), 32, "so many wait for it, and no more");
 }
 
 async fn judged(authoriser: &Authoriser, asset: &str) -> Result<(), Refusal> {

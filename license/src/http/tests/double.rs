@@ -6,13 +6,16 @@ use super::*;
 pub(super) struct Double {
     pub(super) seal: watch::Sender<SealState>,
     pub(super) audit: Mutex<Vec<ExportRequest>>,
+    /// Whether it can record nothing.
+    pub(super) audit_full: AtomicBool,
 }
 
 /// asset, key, tracks, scheme
-const RECORDS: [(&str, KeyId, Label, Scheme); 4] = [
+const RECORDS: [(&str, KeyId, Label, Scheme); 5] = [
     ("film", AUDIO, Label::Audio, Scheme::Cbcs),
     ("film", VIDEO, Label::Sd, Scheme::Cbcs),
     ("film", VIDEO_CENC, Label::Sd, Scheme::Cenc),
+    ("film", VIDEO_NEXT, Label::Sd, Scheme::Cbcs),
     ("series", OTHER, Label::Sd, Scheme::Cbcs),
 ];
 
@@ -54,6 +57,10 @@ impl Keystore for Double {
     fn export(&self, request: ExportRequest) -> Answer<'_, Vec<ExportedKey>> {
         Box::pin(async move {
             self.check(&request.asset)?;
+            if self.audit_full.load(Ordering::Relaxed) {
+                let full = keystore_client::Error::AuditUnavailable("no space".to_owned());
+                return Err(full);
+            }
             self.audit.lock().unwrap().push(request.clone());
             Ok(RECORDS
                 .into_iter()

@@ -12,7 +12,7 @@ fn rig(change: impl FnOnce(&mut SessionSettings)) -> Rig {
     let mut settings = no_rules();
     change(&mut settings);
     let upstreams = Upstreams::open(&[], &CertificateSettings::default()).unwrap();
-    Rig::of(true, header::AUTHORIZATION, upstreams, &settings)
+    Rig::of(true, header::AUTHORIZATION, upstreams, &settings, |_| ())
 }
 
 impl Rig {
@@ -35,7 +35,7 @@ impl Rig {
         Reply::of(self.service.call(request).await).await
     }
 
-    fn exports(&self) -> usize {
+    pub(super) fn exports(&self) -> usize {
         self.keystore.audit.lock().unwrap().len()
     }
 }

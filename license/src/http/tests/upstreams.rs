@@ -25,13 +25,13 @@ const TIMEOUT: Duration = Duration::from_millis(300);
 
 /// What came to a stand-in.
 #[derive(Clone, Debug)]
-struct Seen {
-    head: String,
-    body: Vec<u8>,
+pub(super) struct Seen {
+    pub(super) head: String,
+    pub(super) body: Vec<u8>,
 }
 
 impl Seen {
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 
@@ -42,13 +42,13 @@ impl Seen {
 }
 
 /// A service that answers as it is told; what it is told to say nothing to hangs.
-struct StandIn {
-    authority: String,
+pub(super) struct StandIn {
+    pub(super) authority: String,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 impl StandIn {
-    async fn new(answer: impl Fn(&Seen) -> Option<Vec<u8>> + Send + 'static) -> Self {
+    pub(super) async fn new(answer: impl Fn(&Seen) -> Option<Vec<u8>> + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let authority = listener.local_addr().unwrap().to_string();
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -77,12 +77,12 @@ impl StandIn {
         Self { authority, seen }
     }
 
-    async fn saying(bytes: impl Into<Vec<u8>>) -> Self {
+    pub(super) async fn saying(bytes: impl Into<Vec<u8>>) -> Self {
         let bytes = bytes.into();
         Self::new(move |_| Some(bytes.clone())).await
     }
 
-    fn seen(&self) -> Vec<Seen> {
+    pub(super) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 
@@ -90,7 +90,7 @@ impl StandIn {
         self.seen.lock().unwrap().len()
     }
 
-    fn upstream(&self, kind: UpstreamKind) -> UpstreamSettings {
+    pub(super) fn upstream(&self, kind: UpstreamKind) -> UpstreamSettings {
         use conf::System::{FairPlay, PlayReady, Widevine};
         let folder = tempfile::tempdir().unwrap().keep();
         let file = |name: &str, text: &[u8]| {
@@ -149,7 +149,7 @@ fn whole(came: &[u8]) -> Option<Seen> {
     Some(Seen { head, body })
 }
 
-fn answer(status: u16, body: impl AsRef<[u8]>) -> Vec<u8> {
+pub(super) fn answer(status: u16, body: impl AsRef<[u8]>) -> Vec<u8> {
     let body = body.as_ref();
     let head = format!(
         "HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n",
@@ -158,7 +158,7 @@ fn answer(status: u16, body: impl AsRef<[u8]>) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-fn widevine(license: &[u8]) -> Vec<u8> {
+pub(super) fn widevine(license: &[u8]) -> Vec<u8> {
     let reply = json!({
         "status": "OK",
         "license": STANDARD.encode(license),
@@ -168,7 +168,7 @@ fn widevine(license: &[u8]) -> Vec<u8> {
     answer(200, reply.to_string())
 }
 
-fn rig(upstreams: &[UpstreamSettings]) -> Rig {
+pub(super) fn rig(upstreams: &[UpstreamSettings]) -> Rig {
     Rig::with_upstreams(upstreams, &CertificateSettings::default())
 }
 
@@ -178,7 +178,7 @@ async fn post(rig: &Rig, path: &str, body: impl Into<Bytes>) -> Reply {
 }
 
 /// The request in a Widevine envelope, its signature checked.
-fn unsigned(envelope: &Value) -> Value {
+pub(super) fn unsigned(envelope: &Value) -> Value {
     let field = |name: &str| STANDARD.decode(envelope[name].as_str().unwrap()).unwrap();
     assert_eq!(envelope["signer"], "me");
     let request = field("request");
@@ -191,7 +191,7 @@ fn unsigned(envelope: &Value) -> Value {
 }
 
 /// The payload of a grant, its tag checked, and bound to this challenge.
-fn granted(seen: &Seen, challenge: &[u8]) -> Value {
+pub(super) fn granted(seen: &Seen, challenge: &[u8]) -> Value {
     let grant = seen.header("x-grant").unwrap();
     let (signed, tag) = grant.rsplit_once('.').unwrap();
     let key = hmac::Key::new(hmac::HMAC_SHA256, GRANT_SECRET);
@@ -206,7 +206,7 @@ fn granted(seen: &Seen, challenge: &[u8]) -> Value {
 }
 
 /// A key of a grant, unwrapped.
-fn unwrapped(entry: &Value) -> [u8; 16] {
+pub(super) fn unwrapped(entry: &Value) -> [u8; 16] {
     let mut kek = [0; 32];
     let derived = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(GRANT_SECRET);
     let info: &[&[u8]] = &[b"castellum grant keys"];
@@ -222,7 +222,7 @@ fn unwrapped(entry: &Value) -> [u8; 16] {
     key
 }
 
-fn base64_id(key_id: KeyId) -> String {
+pub(super) fn base64_id(key_id: KeyId) -> String {
     STANDARD.encode(key_id.as_bytes())
 }
 
@@ -460,7 +460,7 @@ async fn what_fails_is_left_alone_and_holds_up_no_other_system() {
 const SOAP: &str = "<?xml version=\"1.0\"?>\n<soap:Envelope xmlns:soap=\"x\"><soap:Body><AcquireLicense><WRMHEADER>\
     <DATA><KID>KID1</KID></DATA></WRMHEADER></AcquireLicense></soap:Body></soap:Envelope>\n";
 
-fn soap(key_id: KeyId) -> String {
+pub(super) fn soap(key_id: KeyId) -> String {
     SOAP.replace("KID1", &STANDARD.encode(key_id.to_guid()))
 }
 
@@ -528,11 +528,11 @@ async fn a_playready_answer_that_is_no_message_is_no_licence() {
     assert_eq!(reply.kind(), "license-service-failed");
 }
 
-fn spc() -> Vec<u8> {
+pub(super) fn spc() -> Vec<u8> {
     [&[0, 0, 0, 1][..], &[0xab; 60]].concat()
 }
 
-fn ckc() -> Vec<u8> {
+pub(super) fn ckc() -> Vec<u8> {
     [&[0, 0, 0, 1][..], &[0; 20], &[0, 0, 0, 8], &[0xcd; 8]].concat()
 }
 
