@@ -172,7 +172,8 @@ mod tests {
     fn refuses_what_is_no_object() {
         let sound = object("<WRMHEADER version=\"4.0.0.0\"><DATA></DATA></WRMHEADER>");
         assert!(Header::read(&sound).unwrap().unwrap().keys.is_empty());
-        for bytes in [&sound[..20], &[], &[0; 6], &object("<A/>"), &object("<WRM")] {
+        let (other, open) = (object("<A/>"), object("<WRM"));
+        for bytes in [&sound[..20], &[][..], &[0; 6][..], &other[..], &open[..]] {
             assert!(Header::read(bytes).is_err(), "{bytes:?}");
         }
         assert_eq!(Header::read(&[6, 0, 0, 0, 0, 0]), Ok(None), "no record");

@@ -67,7 +67,7 @@ mod tests {
         assert_eq!(read.key_ids, [b"abcd"]);
         assert_eq!(read.scheme, Some(*b"cbcs"));
         assert_eq!(Payload::read(&payload[..3]), None);
-        assert_eq!(Payload::read(b"\x0f"), None, "a group");
+        assert_eq!(Payload::read(b"\x0f"), None, "no wire type");
         assert_eq!(Payload::read(b""), Some(Payload::default()));
     }
 }

@@ -301,7 +301,7 @@ mod tests {
             #EXT-X-KEY:METHOD=SAMPLE-AES,URI=\"k2\"\n#EXTINF:1,\n2.m4s\n";
         let mut findings = Vec::new();
         let track = media(Playlist::at(url()), text, &url(), &mut findings).unwrap();
-        assert_eq!(findings, []);
+        assert!(findings.is_empty(), "{findings:?}");
         let systems: Vec<_> = track.signals.iter().map(|signal| signal.system).collect();
         assert_eq!(systems, [System::FairPlay, System::Identity]);
         assert_eq!(track.signals[1].license_urls[0].1.path(), "/v/k");
