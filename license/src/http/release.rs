@@ -12,6 +12,7 @@ use origin_front::{BodyError, Response};
 
 use super::rescue::rescue;
 use super::service::{LicenseService, Parts, demanded, from_where, peer, respond, unread};
+use crate::admission::Class;
 use crate::decision_log::{Draft, Outcome};
 use crate::entitlement::KidRule;
 use crate::format::clearkey::{self, Release};
@@ -52,10 +53,14 @@ impl LicenseService {
         draft: &mut Draft,
     ) -> Result<(), Refusal> {
         let Parts {
-            verifier, sessions, ..
+            verifier,
+            sessions,
+            admission,
+            ..
         } = &*self.parts;
         let address = sessions.enter(peer(head), &head.headers)?;
         let token = self.sources().token(head, None)?;
+        let _place = admission.enter(|| Class::Renewal).await?;
         let verdict = verifier.admit(token, draft.time).await;
         let entitlement = verdict.map_err(|rejection| {
             draft.bearer = rejection.bearer;
