@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use keystore_types::{AssetId, KeyId};
 use serde::Serialize;
@@ -35,6 +36,9 @@ pub const MAX_HELD: usize = 1024;
 /// slow disk must not hold up licences.
 const MAX_WAITING: usize = 4096;
 
+/// How long decisions gather before they are written: a thread that wakes up for each costs the workers more than the line.
+const GATHERING: Duration = Duration::from_millis(10);
+
 /// One decision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Entry {
@@ -47,7 +51,7 @@ pub struct Entry {
     /// The asset that the URL, or the document of a partner, named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asset: Option<AssetId>,
-    /// The keys that were given, or asked for where none were.
+    /// The keys that were given or given up, or asked for where none were.
     pub kids: Vec<KeyId>,
     /// The partner in key exchange, once it was known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,6 +82,8 @@ pub struct Entry {
 pub enum Outcome {
     /// It was.
     Granted,
+    /// None was asked for: one that was kept was given up.
+    Released,
     /// It was not.
     Refused {
         /// The fixed name of the reason: [`Refusal::reason`].
@@ -196,6 +202,7 @@ impl DecisionLog {
 fn trace(entry: &Entry) {
     let (result, reason) = match &entry.outcome {
         Outcome::Granted => ("granted", None),
+        Outcome::Released => ("released", None),
         Outcome::Refused { reason, .. } => ("refused", Some(*reason)),
     };
     tracing::info!(
@@ -286,30 +293,60 @@ impl Journal {
 
     fn follow(&mut self, queue: &Receiver<Vec<u8>>) {
         let mut failing = false;
-        while let Ok(line) = queue.recv() {
-            match self.append(&line) {
-                Ok(()) => failing = false,
-                Err(error) => {
-                    left_out();
-                    // Once, not once for each request.
-                    if !failing {
-                        tracing::error!(%error, path = %self.path.display(), "cannot write the decision log");
-                    }
-                    failing = true;
-                }
+        while let Ok(first) = queue.recv() {
+            std::thread::sleep(GATHERING);
+            let lines = std::iter::once(first).chain(queue.try_iter().take(MAX_WAITING));
+            let lines: Vec<_> = lines.collect();
+            let written = self.append(&lines);
+            let lost = match &written {
+                Ok(()) => 0,
+                Err((written, _)) => lines.len() - written,
+            };
+            (0..lost).for_each(|_| left_out());
+            // Once, not once for each request.
+            if let Err((_, error)) = &written
+                && !failing
+            {
+                tracing::error!(%error, path = %self.path.display(), "cannot write the decision log");
             }
+            failing = written.is_err();
         }
     }
 
-    fn append(&mut self, line: &[u8]) -> io::Result<()> {
-        if self.len > 0 && self.len + line.len() as u64 > self.max_len {
-            let mut turned_over = self.path.clone().into_os_string();
-            turned_over.push(".1");
-            fs::rename(&self.path, turned_over)?;
-            *self = Self::open(self.path.clone(), self.max_len)?;
+    /// Appends whole lines, as many by one call as the file has room for.
+    ///
+    /// # Errors
+    /// Those of the file system, with how many lines were written before.
+    fn append(&mut self, lines: &[Vec<u8>]) -> Result<(), (usize, io::Error)> {
+        let mut written = 0;
+        while written < lines.len() {
+            let failed = |error| (written, error);
+            if self.len > 0 && self.len + lines[written].len() as u64 > self.max_len {
+                self.turn_over().map_err(failed)?;
+            }
+            // One at least, however long.
+            let mut piece = Vec::new();
+            let mut count = 0;
+            for line in &lines[written..] {
+                let len = self.len + (piece.len() + line.len()) as u64;
+                if count > 0 && len > self.max_len {
+                    break;
+                }
+                piece.extend_from_slice(line);
+                count += 1;
+            }
+            self.file.write_all(&piece).map_err(failed)?;
+            self.len += piece.len() as u64;
+            written += count;
         }
-        self.file.write_all(line)?;
-        self.len += line.len() as u64;
+        Ok(())
+    }
+
+    fn turn_over(&mut self) -> io::Result<()> {
+        let mut turned_over = self.path.clone().into_os_string();
+        turned_over.push(".1");
+        fs::rename(&self.path, turned_over)?;
+        *self = Self::open(self.path.clone(), self.max_len)?;
         Ok(())
     }
 }
@@ -399,18 +436,29 @@ mod tests {
     fn a_full_file_is_turned_over() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(FILE_NAME);
-        let mut journal = Journal::open(path.clone(), 10).unwrap();
-        for line in [
+        let last = folder.path().join("decisions.jsonl.1");
+        let lines = [
             "12345\n",
             "678\n",
             "9\n",
             "a line longer than the file may be\n",
             "b\n",
-        ] {
-            journal.append(line.as_bytes()).unwrap();
+        ];
+        let lines = lines.map(|line| line.as_bytes().to_vec());
+        let read = |path: &Path| fs::read_to_string(path).unwrap();
+        for at_once in [1, 2, 5] {
+            let _ = fs::remove_file(&path);
+            let mut journal = Journal::open(path.clone(), 10).unwrap();
+            journal.append(&lines[..3]).unwrap();
+            assert_eq!(
+                (read(&path), read(&last)),
+                ("9\n".into(), "12345\n678\n".into())
+            );
+            for lines in lines[3..].chunks(at_once) {
+                journal.append(lines).unwrap();
+            }
+            assert_eq!(read(&path), "b\n");
+            assert_eq!(read(&last), "a line longer than the file may be\n");
         }
-        assert_eq!(fs::read_to_string(&path).unwrap(), "b\n");
-        let last = fs::read_to_string(folder.path().join("decisions.jsonl.1")).unwrap();
-        assert_eq!(last, "a line longer than the file may be\n");
     }
 }

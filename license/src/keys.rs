@@ -38,12 +38,13 @@ impl KeyBook {
         key_ids: &[KeyId],
     ) -> Result<Vec<KeyDescription>, Refusal> {
         let known = |key_id: &KeyId| self.remembered.get(&(asset.clone(), *key_id));
+        let all: Option<Vec<_>> = key_ids.iter().map(known).collect();
+        if let Some(all) = all {
+            return Ok(all);
+        }
         let asked: Vec<_> = (key_ids.iter().copied())
             .filter(|key_id| known(key_id).is_none())
             .collect();
-        if asked.is_empty() {
-            return Ok(key_ids.iter().filter_map(known).collect());
-        }
         let request = DescribeRequest {
             asset: asset.clone(),
             key_ids: asked,

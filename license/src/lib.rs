@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+pub mod admission;
 mod clock;
 pub mod decision_log;
 pub mod entitlement;

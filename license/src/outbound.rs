@@ -1,5 +1,5 @@
-//! Requests of this server's own: HTTP/1.1, by TLS except on this host, each over a connection of its own. No redirect is
-//! followed and no proxy taken; the time and the length of an answer are bounded.
+//! Requests of this server's own: HTTP/1.1, by TLS except on this host, over connections that are kept for a while. No
+//! redirect is followed and no proxy taken; the time and the length of an answer are bounded.
 //!
 //! ```text
 //! Destination --open--> Outbound --get, post--> Answer | Fault
@@ -10,15 +10,19 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use conf::SecretSource;
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper_util::rt::TokioIo;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::{self, Connection};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -68,20 +72,20 @@ pub(crate) enum Reach<'a> {
     },
 }
 
+/// How long a connection that nobody uses is kept. Less than any usual server keeps its end (the shortest is five seconds), so
+/// that a request does not go where nobody reads any more.
+const IDLE: Duration = Duration::from_secs(4);
+
+/// The most connections that are kept for later.
+const MAX_IDLE: usize = 64;
+
 /// A place that can be asked.
 pub(crate) struct Outbound {
     place: String,
-    path: PathAndQuery,
-    host: HeaderValue,
-    way: Way,
+    uri: Uri,
+    client: Client<Connector, Full<Bytes>>,
     timeout: Duration,
     limit: usize,
-}
-
-enum Way {
-    Tcp(Authority),
-    Tls(Authority, TlsConnector, ServerName<'static>),
-    Unix(PathBuf),
 }
 
 /// What was answered.
@@ -117,8 +121,12 @@ impl Outbound {
             |what: &dyn std::fmt::Display| Error::malformed(format!("{table}.url: {what}"));
         let parse =
             |authority: &str| (authority.parse::<Authority>()).map_err(|error| malformed(&error));
-        let (scheme, way) = match destination.reach {
-            Reach::Plain { authority } => ("http", Way::Tcp(parse(authority)?)),
+        let (way, place) = match destination.reach {
+            Reach::Plain { authority } => {
+                let authority = parse(authority)?;
+                let place = format!("http://{authority}");
+                (Way::Tcp(authority), place)
+            }
             Reach::Tls {
                 authority,
                 ca_file,
@@ -127,28 +135,35 @@ impl Outbound {
                 let authority = parse(authority)?;
                 let name = ServerName::try_from(host(&authority).to_owned())
                     .map_err(|error| malformed(&error))?;
-                let config = tls(table, ca_file, identity)?;
-                let connector = TlsConnector::from(Arc::new(config));
-                ("https", Way::Tls(authority, connector, name))
+                let connector = TlsConnector::from(Arc::new(tls(table, ca_file, identity)?));
+                let place = format!("https://{authority}");
+                (Way::Tls(authority, connector, name), place)
             }
-            Reach::Unix { socket } => ("unix", Way::Unix(socket.to_owned())),
-        };
-        let (name, host) = match &way {
-            Way::Tcp(authority) | Way::Tls(authority, ..) => {
-                (authority.to_string(), authority.as_str())
+            Reach::Unix { socket } => {
+                let place = format!("unix://{}", socket.display());
+                (Way::Unix(socket.to_owned()), place)
             }
-            // RFC 9112 3.2 wants the field, and there is no authority.
-            Way::Unix(socket) => (socket.display().to_string(), "localhost"),
         };
-        let host = HeaderValue::from_str(host).map_err(|error| malformed(&error))?;
+        // RFC 9112 3.2 wants a host where a socket has none. What is written on a connection of TLS is not of the URI's scheme.
+        let authority = match &way {
+            Way::Tcp(authority) | Way::Tls(authority, ..) => authority.as_str(),
+            Way::Unix(_) => "localhost",
+        };
         let path = destination.path.parse::<PathAndQuery>();
         let path = path.map_err(|error| malformed(&error))?;
+        // Without the query, which may hold what identifies.
+        let place = format!("{place}{}", path.path());
+        let uri = Uri::builder().scheme("http").authority(authority);
+        let uri = uri.path_and_query(path).build();
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(MAX_IDLE)
+            .build(Connector { way: Arc::new(way) });
         Ok(Self {
-            // Without the query, which may hold what identifies.
-            place: format!("{scheme}://{name}{}", path.path()),
-            path,
-            host,
-            way,
+            place,
+            uri: uri.map_err(|error| malformed(&error))?,
+            client,
             timeout: destination.timeout,
             limit: destination.limit,
         })
@@ -178,68 +193,115 @@ impl Outbound {
     async fn ask(&self, method: Method, headers: HeaderMap, body: Bytes) -> Result<Answer, Fault> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
-        *request.uri_mut() = self.path.clone().into();
+        *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = headers;
-        (request.headers_mut()).insert(header::HOST, self.host.clone());
         (tokio::time::timeout(self.timeout, self.send(request)).await)
             .unwrap_or(Err(Fault::Late(self.timeout)))
     }
 
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, Fault> {
-        match &self.way {
-            Way::Tcp(authority) => {
-                let stream = tcp(authority, 80).await?;
-                self.exchange(stream, request).await
+        let response = self.client.request(request).await;
+        let (head, body) = (response.map_err(|error| unreachable(&error))?).into_parts();
+        // A body that is not read to its end takes its connection with it.
+        let body = match Limited::new(body, self.limit).collect().await {
+            Ok(body) => Wiped::new(body.to_bytes()),
+            Err(_) if !head.status.is_success() => Wiped::default(),
+            Err(error) if error.is::<LengthLimitError>() => {
+                return Err(Fault::TooLong(self.limit));
             }
+            Err(error) => return Err(unreachable(&*error)),
+        };
+        Ok(Answer {
+            status: head.status,
+            headers: head.headers,
+            body,
+        })
+    }
+}
+
+/// Opens connections to one place.
+#[derive(Clone)]
+struct Connector {
+    way: Arc<Way>,
+}
+
+enum Way {
+    Tcp(Authority),
+    Tls(Authority, TlsConnector, ServerName<'static>),
+    Unix(PathBuf),
+}
+
+impl Connector {
+    async fn connect(&self) -> io::Result<Box<dyn Stream>> {
+        Ok(match &*self.way {
+            Way::Tcp(authority) => Box::new(tcp(authority, 80).await?),
             Way::Tls(authority, connector, name) => {
-                let stream = connector.connect(name.clone(), tcp(authority, 443).await?);
-                let stream = stream.await.map_err(|error| unreachable(&error))?;
-                self.exchange(stream, request).await
+                let stream = tcp(authority, 443).await?;
+                Box::new(connector.connect(name.clone(), stream).await?)
             }
-            Way::Unix(socket) => {
-                let stream = UnixStream::connect(socket).await;
-                let stream = stream.map_err(|error| unreachable(&error))?;
-                self.exchange(stream, request).await
-            }
-        }
+            Way::Unix(socket) => Box::new(UnixStream::connect(socket).await?),
+        })
+    }
+}
+
+impl tower_service::Service<Uri> for Connector {
+    type Response = Connected;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Connected>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
-    async fn exchange(
-        &self,
-        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-        request: Request<Full<Bytes>>,
-    ) -> Result<Answer, Fault> {
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| unreachable(&error))?;
-        let answer = async {
-            let response = sender.send_request(request).await;
-            let (head, body) = (response.map_err(|error| unreachable(&error))?).into_parts();
-            let body = Limited::new(body, self.limit).collect().await;
-            let body = match body {
-                Ok(body) => Wiped::new(body.to_bytes()),
-                Err(_) if !head.status.is_success() => Wiped::default(),
-                Err(error) if error.is::<LengthLimitError>() => {
-                    return Err(Fault::TooLong(self.limit));
-                }
-                Err(error) => return Err(unreachable(&*error)),
-            };
-            Ok(Answer {
-                status: head.status,
-                headers: head.headers,
-                body,
-            })
-        };
-        tokio::pin!(answer, connection);
-        // The connection is driven here, and ends with this call, however that ends.
-        tokio::select! {
-            answer = &mut answer => answer,
-            // The answer may have come whole before, and otherwise the connection knows why not.
-            ended = &mut connection => match (answer.await, ended) {
-                (Err(Fault::Unreachable(_)), Err(error)) => Err(unreachable(&error)),
-                (answer, _) => answer,
-            },
-        }
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let connector = self.clone();
+        Box::pin(async move {
+            connector
+                .connect()
+                .await
+                .map(|stream| Connected(TokioIo::new(stream)))
+        })
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// A connection, of which there is nothing more to say.
+struct Connected(TokioIo<Box<dyn Stream>>);
+
+impl Connection for Connected {
+    fn connected(&self) -> connect::Connected {
+        connect::Connected::new()
+    }
+}
+
+impl hyper::rt::Read for Connected {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: hyper::rt::ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl hyper::rt::Write for Connected {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
     }
 }
 
@@ -248,10 +310,11 @@ fn host(authority: &Authority) -> &str {
     authority.host().trim_matches(['[', ']'])
 }
 
-async fn tcp(authority: &Authority, port: u16) -> Result<TcpStream, Fault> {
+async fn tcp(authority: &Authority, port: u16) -> io::Result<TcpStream> {
     let port = authority.port_u16().unwrap_or(port);
-    let stream = TcpStream::connect((host(authority), port)).await;
-    stream.map_err(|error| unreachable(&error))
+    let stream = TcpStream::connect((host(authority), port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 fn unreachable(error: &(dyn std::error::Error + 'static)) -> Fault {
@@ -420,6 +483,37 @@ mod tests {
             let fault = fault(asked(broken, true).await);
             assert!(matches!(fault, Fault::Unreachable(_)), "{broken}: {fault}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_kept_until_the_other_end_closes_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let authority = listener.local_addr().unwrap().to_string();
+        let outbound = outbound(Reach::Plain {
+            authority: &authority,
+        });
+        // Three answers on a connection, in which its number stands.
+        let served = tokio::spawn(async move {
+            let mut came = vec![0; 4096];
+            for connection in 0.. {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                for _ in 0..3 {
+                    assert!(stream.read(&mut came).await.unwrap() > 0);
+                    let ok = format!("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{connection}");
+                    stream.write_all(ok.as_bytes()).await.unwrap();
+                }
+            }
+        });
+        let mut connections = String::new();
+        for _ in 0..7 {
+            let body = Bytes::from_static(b"body");
+            let answer = outbound.post(HeaderMap::new(), body).await.unwrap();
+            connections.push_str(str::from_utf8(&answer.body).unwrap());
+            // The end of a connection comes before the next request.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        served.abort();
+        assert_eq!(connections, "0001112");
     }
 
     #[tokio::test]

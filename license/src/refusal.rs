@@ -150,6 +150,12 @@ pub enum Refusal {
     /// What the licence services answer is no licence.
     #[error("the licence services give no licence: {0}")]
     UpstreamUnfit(String),
+    /// More is asked for than can be done in time.
+    #[error("more licences are asked for than can be given in time")]
+    Overloaded {
+        /// Seconds until the player may come again.
+        retry_after: u32,
+    },
     /// The keystore is sealed.
     #[error("the keystore is sealed")]
     Sealed,
@@ -251,6 +257,7 @@ impl Refusal {
             Self::UpstreamRefused(_) => "upstream_refused",
             Self::UpstreamUnavailable(_) => "upstream_unavailable",
             Self::UpstreamUnfit(_) => "upstream_unfit",
+            Self::Overloaded { .. } => "overloaded",
             Self::Sealed => "sealed",
             Self::AuditUnavailable => "audit_unavailable",
             Self::KeystoreUnavailable => "keystore_unavailable",

@@ -11,6 +11,7 @@ use keystore_client::Keystore;
 use origin_front::{Bound, Drain, Limits, Tls, Workers};
 
 use crate::admin;
+use crate::admission::Admission;
 use crate::decision_log::DecisionLog;
 use crate::entitlement::{Issuer, Refresher, Verifier};
 use crate::exchange::vendor::Vendors;
@@ -95,6 +96,7 @@ impl Server {
             clock,
             token_header,
             sessions: Arc::clone(&sessions),
+            admission: Admission::new(settings.admission.clone()),
             token_query: settings.token_query.clone(),
             body_bytes: settings.body_bytes,
             upstreams: Upstreams::open(&settings.upstreams, &settings.certificates)?,

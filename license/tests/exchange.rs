@@ -31,6 +31,7 @@ use keystore_client::{Keystore, LeaseRequest};
 use keystore_types::{
     ConstantIv, ContentKey, Generation, KeyContext, KeyId, Label, SUBSAMPLE_RULE, Scheme,
 };
+use license::admission::Admission;
 use license::decision_log::DecisionLog;
 use license::entitlement::Verifier;
 use license::exchange::Exchange;
@@ -122,8 +123,9 @@ impl Rig {
                 tenant: "default".to_owned(),
             },
         );
-        let rules = conf::load(None).unwrap().license.sessions;
-        let sessions = Sessions::open(&rules, folder.path(), Arc::new(SystemClock)).unwrap();
+        let rules = conf::load(None).unwrap().license;
+        let sessions =
+            Sessions::open(&rules.sessions, folder.path(), Arc::new(SystemClock)).unwrap();
         let service = LicenseService::new(Parts {
             keys: KeyBook::new(keystore.clone()),
             verifier: Verifier::new(vec![]),
@@ -134,6 +136,7 @@ impl Rig {
             token_header: header::AUTHORIZATION,
             token_query: None,
             sessions: Arc::new(sessions),
+            admission: Admission::new(rules.admission),
             body_bytes: 4096,
             upstreams: Upstreams::open(&[], &conf::CertificateSettings::default()).unwrap(),
             exchange: Some(Arc::new(exchange.unwrap())),

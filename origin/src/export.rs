@@ -135,7 +135,8 @@ fn files(of: &Packages, packages: &[(&Policy, Arc<Package>)]) -> Vec<Resource> {
     }
     for (policy, package) in packages {
         let (asset, revision) = (&package.title.asset.id, of.revision(policy, package));
-        for track in package.presentation.tracks() {
+        let tracks = package.presentation.tracks().iter();
+        for track in tracks.filter(|track| policy.lists(track)) {
             files.push(Resource::Playlist {
                 asset: asset.clone(),
                 policy: policy.name.clone(),
@@ -166,10 +167,11 @@ fn files(of: &Packages, packages: &[(&Policy, Arc<Package>)]) -> Vec<Resource> {
     files
 }
 
-/// The init segment and the segments of every track.
+/// The init segment and the segments of every track that the policy's manifests list.
 fn media(policy: &Policy, package: &Package) -> Vec<Resource> {
     let mut files = Vec::new();
-    for (track, ids) in package.presentation.tracks().iter().zip(&package.media_ids) {
+    let tracks = package.presentation.tracks().iter().zip(&package.media_ids);
+    for (track, ids) in tracks.filter(|(track, _)| policy.lists(track)) {
         let mut push = |media, object| {
             files.push(Resource::Media {
                 asset: package.title.asset.id.clone(),

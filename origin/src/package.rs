@@ -129,15 +129,6 @@ impl Package {
         self.keys.as_ref()?.cipher(track.label())
     }
 
-    /// Names and ids of all tracks, in their order.
-    pub fn named_media_ids(&self) -> impl Iterator<Item = (&str, MediaIds)> {
-        self.presentation
-            .tracks()
-            .iter()
-            .map(Track::name)
-            .zip(self.media_ids.iter().copied())
-    }
-
     /// The revision of its manifests under a policy, computed once.
     pub fn revision_under(&self, policy: &str, compute: impl FnOnce() -> Revision) -> Revision {
         let mut revisions = self

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use keystore_client::SealState;
-use keystore_types::{AssetId, ProtectionPolicy, Scheme};
+use keystore_types::{AssetId, Label, ProtectionPolicy, Scheme};
 use moka::future::Cache;
 use origin_media::identity::{MediaId, MediaIds, Revision};
-use origin_media::presentation::{Pack, Presentation};
+use origin_media::presentation::{Pack, Presentation, Track};
 
 use crate::catalog::{Catalog, Title, TitleStanding};
 use crate::error::Error;
@@ -26,6 +26,8 @@ pub struct Policy {
     pub protection: Option<ProtectionPolicy>,
     /// The base of licence URLs, without a trailing slash.
     pub license_url: String,
+    /// The largest pictures that its manifests list and its licences allow; `None`: all.
+    pub max_video: Option<Label>,
     /// The version of the manifests' text.
     pub writer: u16,
 }
@@ -54,7 +56,19 @@ impl Policy {
             &self.license_url,
             &writer,
         ];
-        Revision::compute(documents.map(str::as_bytes), package.named_media_ids())
+        // Without a bound there is no document, so that names stay what they were before there was one.
+        let documents = documents
+            .into_iter()
+            .chain(self.max_video.map(Label::as_str));
+        let listed = (package.presentation.tracks().iter().zip(&package.media_ids))
+            .filter(|(track, _)| self.lists(track))
+            .map(|(track, ids)| (track.name(), *ids));
+        Revision::compute(documents.map(str::as_bytes), listed)
+    }
+
+    /// Whether its manifests list `track`.
+    pub fn lists(&self, track: &Track) -> bool {
+        self.max_video.is_none_or(|most| track.label().within(most))
     }
 }
 

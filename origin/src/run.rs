@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use conf::{Ciphers, ColdReads, OriginSettings, StorageMode, Transport};
 use keystore_client::Keystore;
-use keystore_types::{DrmSystem, HlsClearKeyFlavour, ProtectionPolicy};
+use keystore_types::{DrmSystem, HlsClearKeyFlavour, Label, ProtectionPolicy};
 use origin_cipher::Form;
 use origin_front::{Bound, Drain, Limits, Tls, Workers};
 use origin_media::presentation::Pack;
@@ -235,11 +235,22 @@ fn policies(settings: &OriginSettings) -> BTreeMap<String, Policy> {
                 pack: policy.pack.clone(),
                 protection,
                 license_url: settings.license_url.clone(),
+                max_video: policy.license.max_video.map(label),
                 writer: policy.writer,
             },
         );
     }
     policies
+}
+
+fn label(label: conf::TrackLabel) -> Label {
+    match label {
+        conf::TrackLabel::Audio => Label::Audio,
+        conf::TrackLabel::Sd => Label::Sd,
+        conf::TrackLabel::Hd => Label::Hd,
+        conf::TrackLabel::Uhd1 => Label::Uhd1,
+        conf::TrackLabel::Uhd2 => Label::Uhd2,
+    }
 }
 
 fn drm_system(system: conf::System) -> DrmSystem {

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{Check, Shared};
-use crate::document::LicenseDocument;
+use crate::document::{LicenseDocument, LicenseLimitsDocument};
 use crate::settings::{
-    AdminSettings, LicensePolicySettings, LicenseSettings, RequestLimits, Transport,
+    AdminSettings, AdmissionSettings, LicensePolicySettings, LicenseSettings, RequestLimits,
+    Transport,
 };
 use crate::units::Size;
 
@@ -52,6 +53,7 @@ impl Check<'_> {
                 license.tls.key_credential,
                 &state_dir,
             ),
+            admission: self.admission(&limits),
             limits: RequestLimits {
                 header_bytes: self.bytes(
                     "license.limits.header",
@@ -98,6 +100,25 @@ impl Check<'_> {
             certificates: self.certificates(license.certificates),
             policies,
             tenant: shared.tenant.clone(),
+        }
+    }
+
+    fn admission(&mut self, limits: &LicenseLimitsDocument) -> AdmissionSettings {
+        let at_once = self.at_least_one("license.limits.at_once", limits.at_once);
+        if at_once >= limits.in_flight {
+            let most = limits.in_flight.saturating_sub(1);
+            self.fault(
+                "license.limits.at_once",
+                "is not less than `in_flight`, so that nobody could wait",
+                &format!("set it to {most} or less, or `in_flight` to more"),
+            );
+        }
+        let waiting = limits.in_flight.saturating_sub(at_once);
+        AdmissionSettings {
+            at_once,
+            queue_time: self.positive("license.limits.queue_time", limits.queue_time),
+            starts_waiting: waiting.div_ceil(2),
+            renewals_waiting: waiting,
         }
     }
 }

@@ -101,6 +101,11 @@ pub struct LicenseLimitsDocument {
     pub connections: usize,
     /// Requests whose response is not yet wholly sent; above it, 503 with `Retry-After`. Default `1024`.
     pub in_flight: usize,
+    /// Requests that are worked on at once, less than `in_flight`; others wait, and whoever plays goes before whoever begins.
+    /// Requests to upstreams and to the authorisation webhook do not count meanwhile. Default `256`.
+    pub at_once: usize,
+    /// How long one that begins may wait; then it is 503 with `Retry-After`. Default `"500ms"`.
+    pub queue_time: Span,
     /// Concurrent streams of one h2 or h3 connection. Default `128`.
     pub streams: u32,
 }
@@ -171,6 +176,8 @@ impl Default for LicenseLimitsDocument {
             body: Size(64 << 10),
             connections: 10_000,
             in_flight: 1024,
+            at_once: 256,
+            queue_time: Span(std::time::Duration::from_millis(500)),
             streams: 128,
         }
     }

@@ -24,7 +24,7 @@ pub struct PolicyLicenseDocument {
     pub renewal_retry: Option<Span>,
     /// How long it plays on while renewals fail. Without it 2 min.
     pub renewal_recovery: Option<Span>,
-    /// The largest pictures: keys of larger ones, as their label says, are left out. `SD`, `HD`, `UHD1` or `UHD2`.
+    /// The largest pictures: manifests list no larger ones, as their label says, and their keys are left out of licences. `SD`, `HD`, `UHD1` or `UHD2`.
     pub max_video: Option<TrackLabel>,
     /// What the keys of a label ask of a device, by label: `AUDIO`, `SD`, `HD`, `UHD1`, `UHD2`. A key whose rule a player's system cannot keep is left out of its licence; where none is left there is no licence. ClearKey keeps no rule at all.
     pub keys: BTreeMap<String, KeyRuleDocument>,

@@ -19,6 +19,8 @@ pub struct LicenseSettings {
     pub tls: TlsIdentity,
     /// Bounds of what clients may ask at once.
     pub limits: RequestLimits,
+    /// Who is worked for first where all cannot be.
+    pub admission: AdmissionSettings,
     /// The longest body of a licence request, in bytes.
     pub body_bytes: usize,
     /// How the process ends.
@@ -57,4 +59,17 @@ pub struct LicensePolicySettings {
     pub systems: Vec<System>,
     /// What its licences say.
     pub terms: LicenseTermsSettings,
+}
+
+/// How many licence requests are worked on at once, and who may wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdmissionSettings {
+    /// Requests that are worked on at once, at least one.
+    pub at_once: usize,
+    /// How long a request of a viewer who begins may wait.
+    pub queue_time: Duration,
+    /// How many of those may wait: so few that the others always find room among the requests in flight.
+    pub starts_waiting: usize,
+    /// How many requests of viewers who are playing may wait.
+    pub renewals_waiting: usize,
 }

@@ -19,7 +19,7 @@ pub struct LicenseTermsSettings {
     pub playback_duration: Option<Duration>,
     /// How they are renewed.
     pub renewal: Option<RenewalSettings>,
-    /// The largest pictures.
+    /// The largest pictures: in manifests and in licences.
     pub max_video: Option<TrackLabel>,
     /// What the keys of a label ask of a device. Those that are not named ask nothing.
     pub keys: BTreeMap<TrackLabel, KeyRuleSettings>,

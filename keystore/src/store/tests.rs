@@ -47,6 +47,7 @@ stores!(
     keks_come_under_the_newest_root_and_keys_under_the_newest_kek,
     what_is_replaced_must_be_as_it_was_read,
     what_is_destroyed_stays_and_bars_its_tenant,
+    a_key_is_read_as_it_was_written_last,
     keys_are_found_in_order,
     marks_go_forward,
     a_revoked_machine_stays_revoked,
@@ -279,6 +280,28 @@ async fn what_is_destroyed_stays_and_bars_its_tenant(store: &dyn Store) {
     assert_eq!(store.keks().await.unwrap(), []);
     assert_eq!(store.snapshot().await.unwrap().keks.len(), 2);
     assert_eq!(store.put_keys(vec![key(9, 1)]).await.unwrap(), [None]);
+}
+
+/// What was read before a write must not be read after it.
+async fn a_key_is_read_as_it_was_written_last(store: &dyn Store) {
+    filled(store, 3).await;
+    let [first, second] = [0, 1].map(|number| key(number, 1).key_id);
+    let read = async |ids: &[KeyId]| store.keys_by_id(ids).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(read(&[first, second]).await, [key(0, 1), key(1, 1)]);
+    }
+    let destroyed = |number| KeyRow {
+        body: KeyBody::Destroyed(500),
+        ..key(number, 1)
+    };
+    store.destroy(first, 500).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(read(&[first, second]).await, [destroyed(0), key(1, 1)]);
+    }
+    store.destroy_tenant("t", 500).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(read(&[second]).await, [destroyed(1)]);
+    }
 }
 
 async fn keys_are_found_in_order(store: &dyn Store) {

@@ -42,6 +42,11 @@ impl Label {
         }
     }
 
+    /// Whether it is for pictures at most as large as those of `most`. Sound has no size, and is always within.
+    pub fn within(self, most: Self) -> bool {
+        self == Self::Audio || self <= most
+    }
+
     /// The name in configuration, key lists and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -198,5 +203,16 @@ mod tests {
         assert_eq!(Label::of_video(4096, 2160), Label::Uhd1);
         assert_eq!(Label::of_video(7680, 4320), Label::Uhd2);
         assert_eq!(Label::of_video(u32::MAX, u32::MAX), Label::Uhd2);
+    }
+
+    #[test]
+    fn sound_has_no_size() {
+        for most in Label::ALL {
+            assert!(Label::Audio.within(most));
+            assert!(most.within(most));
+        }
+        assert!(Label::Sd.within(Label::Hd));
+        assert!(!Label::Hd.within(Label::Sd));
+        assert!(!Label::Sd.within(Label::Audio));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use keystore_types::{AssetId, KeyId};
 use serde_json::{Map, Value};
 
-use super::demands::Demands;
+use super::demands::{Demands, StreamDemand, is_name};
 use super::token::Token;
 use crate::{Refusal, UnixTime};
 
@@ -70,6 +70,13 @@ impl Claims {
             policy: text(claims, "policy")?,
             demands: Demands {
                 single_use: single_use(claims)?,
+                session: name(claims, "session_id")?,
+                device: name(claims, "device_id")?,
+                devices: limit(claims, "max_devices")?,
+                streams: limit(claims, "max_streams")?.map(|most| StreamDemand {
+                    limit: Some(most),
+                    ..StreamDemand::default()
+                }),
                 ..Demands::default()
             },
             ..self
@@ -194,6 +201,23 @@ fn single_use(claims: &Map<String, Value>) -> Result<bool, Refusal> {
         Some(Value::Bool(single_use)) => Ok(*single_use),
         Some(_) => Err(Refusal::ClaimMalformed("single_use")),
     }
+}
+
+fn name(claims: &Map<String, Value>, claim: &'static str) -> Result<Option<String>, Refusal> {
+    match claims.get(claim) {
+        None => Ok(None),
+        Some(Value::String(name)) if is_name(name) => Ok(Some(name.clone())),
+        Some(_) => Err(Refusal::ClaimMalformed(claim)),
+    }
+}
+
+/// How many there may be. Whoever may have none gets no token.
+fn limit(claims: &Map<String, Value>, claim: &'static str) -> Result<Option<u32>, Refusal> {
+    let Some(value) = claims.get(claim) else {
+        return Ok(None);
+    };
+    let most = value.as_u64().and_then(|most| u32::try_from(most).ok());
+    (most.filter(|most| *most > 0).map(Some)).ok_or(Refusal::ClaimMalformed(claim))
 }
 
 fn assets(claims: &Map<String, Value>) -> Result<Option<AssetGrant>, Refusal> {

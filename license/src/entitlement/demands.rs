@@ -17,6 +17,12 @@ use crate::policy::terms::{
 pub struct Demands {
     /// The token is good for one licence; the bearer then has a token id.
     pub single_use: bool,
+    /// The stream that the token is for.
+    pub session: Option<String>,
+    /// The device that it is for.
+    pub device: Option<String>,
+    /// How many devices the subject may have, in place of what is configured.
+    pub devices: Option<u32>,
     /// How many may play at once on this subject's word.
     pub streams: Option<StreamDemand>,
     /// From where alone a licence may be asked for; none: from anywhere.
@@ -27,6 +33,14 @@ pub struct Demands {
     pub license_of: BTreeMap<DrmSystem, LicenseDemand>,
     /// What is asked of a device before it gets a key.
     pub keys: KeyDemands,
+}
+
+/// The longest name of a session or a device, in bytes.
+const MAX_NAME_LEN: usize = 128;
+
+/// Whether sessions and devices may be called so: it stands in headers, logs and URLs.
+pub fn is_name(text: &str) -> bool {
+    (1..=MAX_NAME_LEN).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 impl Demands {

@@ -51,6 +51,18 @@ pub struct Claims {
     /// Whether it is good for one licence; it then has an id.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub single_use: bool,
+    /// The stream that it is for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<String>,
+    /// The device that it is for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_id: Option<String>,
+    /// How many streams the subject may play at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_streams: Option<u32>,
+    /// How many devices it may have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_devices: Option<u32>,
 }
 
 impl Claims {
@@ -77,7 +89,17 @@ impl Claims {
             kids: None,
             policy: None,
             single_use: false,
+            session_id: None,
+            device_id: None,
+            max_streams: None,
+            max_devices: None,
         }
+    }
+
+    /// Whether it speaks of sessions and devices, which only our own shape does.
+    fn speaks_of_sessions(&self) -> bool {
+        (self.session_id.is_some() || self.device_id.is_some())
+            || (self.max_streams.is_some() || self.max_devices.is_some())
     }
 }
 
@@ -104,6 +126,11 @@ pub fn mint_as(
     if key_id.is_some_and(|id| !is_key_id(id)) {
         return Err(Error::malformed(
             "a key id has at most 128 letters, digits and `-._~:=+`",
+        ));
+    }
+    if shape != Shape::Native && claims.speaks_of_sessions() {
+        return Err(Error::malformed(
+            "only a native token names a session, a device or how many there may be",
         ));
     }
     if shape == Shape::Native && (claims.iss.is_none() || claims.aud.is_none()) {
@@ -156,6 +183,10 @@ fn entitlement_message(claims: &Claims, key_id: Option<&str>) -> Result<Value, E
         kids,
         policy,
         single_use,
+        session_id: _,
+        device_id: _,
+        max_streams: _,
+        max_devices: _,
     } = claims;
     if iss.is_some() || aud.is_some() || sub.is_some() || assets.is_some() || policy.is_some() {
         return Err(Error::malformed(

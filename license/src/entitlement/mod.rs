@@ -35,7 +35,7 @@ use self::claims::Claims as ReadClaims;
 pub use self::claims::{AssetGrant, AudienceRule};
 pub use self::demands::{
     Demands, DrmSystem, KeyDemand, KeyDemands, LicenseDemand, PlayReadyDemand, StreamDemand,
-    WidevineDemand,
+    WidevineDemand, is_name,
 };
 pub use self::inspect::{Inspection, Verdict, inspect};
 pub use self::issuer::{Issuer, Keys, KidRule, Shape};

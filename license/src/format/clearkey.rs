@@ -1,9 +1,14 @@
-//! ClearKey as JSON (W3C Encrypted Media Extensions 9.1.4 and 9.1.3).
+//! ClearKey as JSON (W3C Encrypted Media Extensions 9.1.3 to 9.1.6).
 //!
 //! ```text
-//! request   {"kids":["nrQFDeRLSAKTLifXUIPiZg"],"type":"temporary"}
-//! licence   {"keys":[{"kty":"oct","kid":"nrQF...","k":"FmY0..."}],"type":"temporary"}
+//! request          {"kids":["nrQFDeRLSAKTLifXUIPiZg"],"type":"temporary"}
+//! licence          {"keys":[{"kty":"oct","kid":"nrQF...","k":"FmY0..."}],"type":"temporary"}
+//! release          {"kids":["nrQFDeRLSAKTLifXUIPiZg"]}
+//! acknowledgement  {"kids":["nrQFDeRLSAKTLifXUIPiZg"]}
 //! ```
+//!
+//! A release is what `MediaKeySession.remove()` has a player send for a licence that was kept; it has the form of a
+//! request without `type`, which clients leave out of requests, too. So the URL tells them apart, not the body.
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -68,6 +73,9 @@ pub enum RequestFault {
     /// `type` is unknown.
     #[error("`type` is \"temporary\" or \"persistent-license\"")]
     SessionType,
+    /// A release has a `type`: it is a licence request at the wrong URL.
+    #[error("a release has no `type`; a licence is asked for at the URL without `/release`")]
+    TypedRelease,
 }
 
 impl Request {
@@ -77,25 +85,7 @@ impl Request {
     /// # Errors
     /// [`RequestFault`].
     pub fn read(body: &[u8]) -> Result<Self, RequestFault> {
-        let Ok(Value::Object(members)) = json::parse(body) else {
-            return Err(RequestFault::Json);
-        };
-        let Some(Value::Array(kids)) = members.get("kids") else {
-            return Err(RequestFault::KeyIds);
-        };
-        if kids.len() > MAX_KEYS {
-            return Err(RequestFault::TooManyKeys);
-        }
-        let mut key_ids = Vec::with_capacity(kids.len());
-        for kid in kids {
-            let key_id = key_id(kid.as_str().ok_or(RequestFault::KeyIds)?)?;
-            if !key_ids.contains(&key_id) {
-                key_ids.push(key_id);
-            }
-        }
-        if key_ids.is_empty() {
-            return Err(RequestFault::NoKey);
-        }
+        let (members, key_ids) = named(body)?;
         let session = match members.get("type") {
             None => SessionType::Temporary,
             Some(Value::String(name)) if name == "temporary" => SessionType::Temporary,
@@ -105,6 +95,57 @@ impl Request {
             Some(_) => return Err(RequestFault::SessionType),
         };
         Ok(Self { key_ids, session })
+    }
+}
+
+/// The release of a licence that was kept: the player has destroyed its keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Release {
+    /// The keys given up, at least one, each once, in order.
+    pub key_ids: Vec<KeyId>,
+}
+
+impl Release {
+    /// Reads a release as leniently as a request, but for a `type`, which it must not have.
+    ///
+    /// # Errors
+    /// [`RequestFault`].
+    pub fn read(body: &[u8]) -> Result<Self, RequestFault> {
+        let (members, key_ids) = named(body)?;
+        match members.contains_key("type") {
+            true => Err(RequestFault::TypedRelease),
+            false => Ok(Self { key_ids }),
+        }
+    }
+}
+
+/// The acknowledgement of a release of these keys, on which a player forgets that it had them.
+pub fn acknowledge(key_ids: &[KeyId]) -> String {
+    let kids: Vec<_> = key_ids.iter().map(KeyId::to_base64url).collect();
+    serde_json::json!({ "kids": kids }).to_string()
+}
+
+/// The members of a document, and the keys that its `kids` names.
+fn named(body: &[u8]) -> Result<(serde_json::Map<String, Value>, Vec<KeyId>), RequestFault> {
+    let Ok(Value::Object(members)) = json::parse(body) else {
+        return Err(RequestFault::Json);
+    };
+    let Some(Value::Array(kids)) = members.get("kids") else {
+        return Err(RequestFault::KeyIds);
+    };
+    if kids.len() > MAX_KEYS {
+        return Err(RequestFault::TooManyKeys);
+    }
+    let mut key_ids = Vec::with_capacity(kids.len());
+    for kid in kids {
+        let key_id = key_id(kid.as_str().ok_or(RequestFault::KeyIds)?)?;
+        if !key_ids.contains(&key_id) {
+            key_ids.push(key_id);
+        }
+    }
+    match key_ids.is_empty() {
+        true => Err(RequestFault::NoKey),
+        false => Ok((members, key_ids)),
     }
 }
 
@@ -262,6 +303,27 @@ mod tests {
             ),
         ] {
             assert_eq!(Request::read(body.as_bytes()), Err(fault), "{body:.80}");
+        }
+    }
+
+    /// The examples of EME 9.1.5.1 and 9.1.6.1.
+    #[test]
+    fn acknowledges_a_release_in_its_own_words() {
+        let body = r#"{"kids":["LwVHf8JLtPrv2GUXFW2v_A","0DdtU9od-Bh5L3xbv0Xf_A"]}"#;
+        let release = Release::read(body.as_bytes()).unwrap();
+        assert_eq!(acknowledge(&release.key_ids), body);
+        for (body, fault) in [
+            (r#"{"kids":[]}"#, RequestFault::NoKey),
+            (
+                r#"{"kids":["LwVHf8JLtPrv2GUXFW2v_A"],"type":"persistent-license"}"#,
+                RequestFault::TypedRelease,
+            ),
+            (
+                r#"{"kids":["LwVHf8JLtPrv2GUXFW2v_A"],"type":null}"#,
+                RequestFault::TypedRelease,
+            ),
+        ] {
+            assert_eq!(Release::read(body.as_bytes()), Err(fault), "{body}");
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod bearer;
 mod challenge;
+mod release;
 pub mod rescue;
 pub mod route;
 pub mod service;

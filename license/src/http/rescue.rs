@@ -155,6 +155,13 @@ pub fn rescue(refusal: &Refusal) -> Response {
             "The licence service does not answer at the moment.",
         )
         .retry_after(RETRY_AFTER),
+        // As the server itself says where its requests in flight are too many.
+        Refusal::Overloaded { retry_after } => Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "overloaded",
+            "More licences are asked for than can be given in time.",
+        )
+        .retry_after(*retry_after),
         Refusal::Sealed => Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "sealed",
@@ -235,7 +242,8 @@ pub(super) mod tests {
             TokenReplayed | Unnamed(_) | StreamLimit { .. } | DeviceLimit | NotAuthorised => (),
             AuthoriserUnavailable | SessionsFull | SessionsUnavailable => (),
             ChallengeMalformed(_) | UpstreamRefused(_) | UpstreamUnavailable(_) => (),
-            UpstreamUnfit(_) | Sealed | AuditUnavailable | KeystoreUnavailable => (),
+            UpstreamUnfit(_) | Overloaded { .. } => (),
+            Sealed | AuditUnavailable | KeystoreUnavailable => (),
         };
         let rate = |of| RateExceeded { of, retry_after: 1 };
         let every = vec![
@@ -294,6 +302,7 @@ pub(super) mod tests {
             UpstreamRefused(String::new()),
             UpstreamUnavailable(String::new()),
             UpstreamUnfit(String::new()),
+            Overloaded { retry_after: 1 },
             Sealed,
             AuditUnavailable,
             KeystoreUnavailable,

@@ -12,6 +12,11 @@ pub enum Route {
         /// The asset.
         asset: AssetId,
     },
+    /// `POST /license/clearkey/{asset}/release`: an EME ClearKey licence that was kept is given up.
+    ClearKeyRelease {
+        /// The asset.
+        asset: AssetId,
+    },
     /// `GET /license/hls/{asset}/{kid}`: an HLS key of KEYFORMAT `identity`.
     HlsKey {
         /// The asset.
@@ -91,6 +96,11 @@ impl Route {
             ("license", [Some("clearkey"), Some(asset), None, _]) => Some(Self::ClearKey {
                 asset: asset.parse().ok()?,
             }),
+            ("license", [Some("clearkey"), Some(asset), Some("release"), None]) => {
+                Some(Self::ClearKeyRelease {
+                    asset: asset.parse().ok()?,
+                })
+            }
             ("license", [Some("hls"), Some(asset), Some(key_id), None]) => Some(Self::HlsKey {
                 asset: asset.parse().ok()?,
                 key_id: key_id.parse().ok()?,
@@ -151,6 +161,7 @@ impl Route {
     pub fn name(&self) -> &'static str {
         match self {
             Self::ClearKey { .. } => "license_clearkey",
+            Self::ClearKeyRelease { .. } => "license_clearkey_release",
             Self::HlsKey { .. } => "license_hls",
             Self::Challenge { .. } => "license_challenge",
             Self::Certificate { .. } => "license_certificate",
@@ -166,6 +177,7 @@ impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ClearKey { asset } => write!(f, "/license/clearkey/{asset}"),
+            Self::ClearKeyRelease { asset } => write!(f, "/license/clearkey/{asset}/release"),
             Self::HlsKey { asset, key_id } => write!(f, "/license/hls/{asset}/{key_id}"),
             Self::Challenge { system, asset } => write!(f, "/license/{system}/{asset}"),
             Self::Certificate {
@@ -225,6 +237,8 @@ mod tests {
     fn every_licence_url_round_trips() {
         for path in [
             "/license/clearkey/Film.2024_v1-x",
+            "/license/clearkey/film/release",
+            "/license/clearkey/release",
             "/license/hls/film/9eb4050d-e44b-4802-932e-27d75083e266",
             "/license/widevine/film",
             "/license/playready/film",
@@ -256,6 +270,9 @@ mod tests {
             "/license/clearkey/",
             "/license/clearkey/film/",
             "/license/clearkey/film/x",
+            "/license/clearkey/film/release/",
+            "/license/clearkey/film/release/x",
+            "/license/widevine/film/release",
             "/license//clearkey/film",
             "/license/clearkey/..",
             "/license/clearkey/%66ilm",

@@ -15,6 +15,7 @@ use super::challenge;
 use super::rescue::{method_not_allowed, not_found, rescue};
 use super::route::{LicensedSystem, Route, SessionAct};
 use super::stack;
+use crate::admission::{Admission, Class};
 use crate::decision_log::{DecisionLog, Draft, Outcome};
 use crate::entitlement::{Entitlement, Verifier};
 use crate::exchange::Exchange;
@@ -29,7 +30,7 @@ use crate::{Clock, KeyBook, Refusal, UnixTime, telemetry};
 /// Answers licence requests.
 #[derive(Clone)]
 pub struct LicenseService {
-    parts: Arc<Parts>,
+    pub(super) parts: Arc<Parts>,
 }
 
 /// What a [`LicenseService`] works with.
@@ -50,6 +51,8 @@ pub struct Parts {
     pub token_header: HeaderName,
     /// Who may have a licence now, from where and how often.
     pub sessions: Arc<Sessions>,
+    /// Who is worked for first where all cannot be.
+    pub admission: Arc<Admission>,
     /// The query parameter that may; none: the URL carries none.
     pub token_query: Option<String>,
     /// The longest body of a request, in bytes.
@@ -78,6 +81,7 @@ impl LicenseService {
         match route {
             Route::Speke { .. } | Route::Cpix { .. } => self.parts.exchange.as_deref(),
             Route::ClearKey { .. }
+            | Route::ClearKeyRelease { .. }
             | Route::HlsKey { .. }
             | Route::Challenge { .. }
             | Route::Certificate { .. }
@@ -102,6 +106,12 @@ impl LicenseService {
         if let Route::Session { act, asset } = route {
             return match head.method {
                 Method::POST => self.session(act, &asset, head).await,
+                _ => method_not_allowed("POST, OPTIONS"),
+            };
+        }
+        if let Route::ClearKeyRelease { asset } = route {
+            return match head.method {
+                Method::POST => self.release(asset, head, body).await,
                 _ => method_not_allowed("POST, OPTIONS"),
             };
         }
@@ -185,6 +195,10 @@ impl LicenseService {
             left_out: Vec::new(),
         };
         let result = self.license(ask, head, body, &mut draft).await;
+        // Counted by itself: nothing was decided, and a record of each would be a load of its own.
+        if let Err(refusal @ Refusal::Overloaded { .. }) = &result {
+            return rescue(refusal);
+        }
         let outcome = match &result {
             Ok(_) => Outcome::Granted,
             Err(refusal) => Outcome::from(refusal),
@@ -202,7 +216,7 @@ impl LicenseService {
     }
 
     /// Where a request may carry its token.
-    fn sources(&self) -> Sources<'_> {
+    pub(super) fn sources(&self) -> Sources<'_> {
         Sources {
             header: &self.parts.token_header,
             query: self.parts.token_query.as_deref(),
@@ -223,6 +237,7 @@ impl LicenseService {
             keystore,
             keys,
             sessions,
+            admission,
             upstreams,
             ..
         } = &*self.parts;
@@ -232,6 +247,11 @@ impl LicenseService {
             _ => None,
         };
         let token = self.sources().token(head, custom_data.as_deref())?;
+        let class = || match admission.has_answered(token) {
+            true => Class::Renewal,
+            false => Class::Start,
+        };
+        let mut place = admission.enter(class).await?;
         let verdict = verifier.admit(token, draft.time).await;
         let entitlement = verdict.map_err(|rejection| {
             draft.bearer = rejection.bearer;
@@ -250,7 +270,9 @@ impl LicenseService {
         if let (System::FairPlay, [], Ok(body)) = (challenge.system, &*challenge.key_ids, &body)
             && entitlement.covers_asset(&challenge.asset)
         {
-            challenge.key_ids.extend(upstreams.identify(body).await?);
+            let identified;
+            (place, identified) = admission.outside(place, upstreams.identify(body)).await?;
+            challenge.key_ids.extend(identified?);
             draft.key_ids.clone_from(&challenge.key_ids);
         }
 
@@ -272,7 +294,12 @@ impl LicenseService {
             upstreams.are_ready(challenge.system, &grant)?;
         }
         let (bearer, asset) = (entitlement.bearer(), &challenge.asset);
-        (sessions.authorise(bearer, asset, &key_ids, draft.time)).await?;
+        if sessions.asks_outside() {
+            let asking = sessions.authorise(bearer, asset, &key_ids, draft.time);
+            let verdict;
+            (place, verdict) = admission.outside(place, asking).await?;
+            verdict?;
+        }
         let url = head.uri.path_and_query().map_or("", |url| url.as_str());
         sessions
             .admit(session::Ask {
@@ -286,30 +313,36 @@ impl LicenseService {
             .await?;
         if matches!(form, Form::Forwarded) && !upstreams.take_keys(challenge.system) {
             draft.key_ids = grant.key_ids();
-            return forward(
+            drop(place);
+            let reply = forward(
                 upstreams, &challenge, &grant, None, head, &body?, draft.time,
             )
-            .await;
+            .await?;
+            admission.answered(token);
+            return Ok(reply);
         }
         let license = issue(&**keystore, &challenge, &grant, entitlement.bearer()).await?;
         draft.key_ids = license.key_ids();
-        match form {
-            Form::JwkSet(session) => Ok(Reply::Secret {
+        drop(place);
+        let reply = match form {
+            Form::JwkSet(session) => Reply::Secret {
                 content_type: "application/json",
                 bytes: clearkey::write(license.keys(), session),
-            }),
-            Form::RawKey => Ok(Reply::Secret {
+            },
+            Form::RawKey => Reply::Secret {
                 content_type: OCTETS,
                 bytes: hls_key::write(license.first()),
-            }),
+            },
             Form::Forwarded => {
                 let license = Some(&license);
                 forward(
                     upstreams, &challenge, &grant, license, head, &body?, draft.time,
                 )
-                .await
+                .await?
             }
-        }
+        };
+        admission.answered(token);
+        Ok(reply)
     }
 }
 
@@ -347,11 +380,14 @@ impl LicenseService {
         let Parts {
             verifier,
             sessions,
+            admission,
             clock,
             ..
         } = &*self.parts;
         let address = sessions.enter(peer(head), &head.headers)?;
         let token = self.sources().token(head, None)?;
+        // Whatever it says, no key leaves for it.
+        let _place = admission.enter(|| Class::Renewal).await?;
         let now = clock.now();
         let verdict = verifier.admit(token, now).await;
         let entitlement = verdict.map_err(|rejection| rejection.refusal)?;
@@ -379,7 +415,7 @@ impl LicenseService {
 }
 
 /// The address of the connection.
-fn peer(head: &request::Parts) -> Option<IpAddr> {
+pub(super) fn peer(head: &request::Parts) -> Option<IpAddr> {
     let connection = head.extensions.get::<ConnectionInfo>();
     connection.map(|connection| connection.peer.ip())
 }
@@ -388,12 +424,15 @@ fn peer(head: &request::Parts) -> Option<IpAddr> {
 const MAX_LEEWAY: Duration = Duration::from_secs(600);
 
 /// What the token asks for besides keys.
-fn demanded(entitlement: &Entitlement) -> Demanded {
+pub(super) fn demanded(entitlement: &Entitlement) -> Demanded {
     let demands = entitlement.demands();
     let streams = demands.streams.unwrap_or_default();
     Demanded {
         single_use: demands.single_use,
         until: entitlement.expires().map(|end| end.plus(MAX_LEEWAY)),
+        session: demands.session.clone(),
+        device: demands.device.clone(),
+        devices: demands.devices,
         streams: streams.limit,
         lease: streams.interval,
         grace: streams.grace,
@@ -401,7 +440,10 @@ fn demanded(entitlement: &Entitlement) -> Demanded {
 }
 
 /// Whether the token may be used at this address.
-fn from_where(entitlement: &Entitlement, address: Option<IpAddr>) -> Result<(), Refusal> {
+pub(super) fn from_where(
+    entitlement: &Entitlement,
+    address: Option<IpAddr>,
+) -> Result<(), Refusal> {
     let Some(blocks) = &entitlement.demands().addresses else {
         return Ok(());
     };
@@ -447,7 +489,8 @@ impl Ask {
                     kind: Kind::Licensed(system),
                 })
             }
-            Route::Certificate { .. }
+            Route::ClearKeyRelease { .. }
+            | Route::Certificate { .. }
             | Route::Session { .. }
             | Route::Speke { .. }
             | Route::Cpix { .. } => None,
@@ -509,7 +552,7 @@ impl Ask {
     }
 }
 
-fn unread(error: BodyError) -> Refusal {
+pub(super) fn unread(error: BodyError) -> Refusal {
     match error {
         BodyError::TooLarge { .. } => Refusal::RequestTooLong,
         BodyError::Broken | BodyError::Slow => Refusal::RequestIncomplete,
@@ -581,7 +624,7 @@ impl Reply {
     }
 }
 
-fn respond(content_type: &'static str, body: Bytes) -> Response {
+pub(super) fn respond(content_type: &'static str, body: Bytes) -> Response {
     let mut response = Response::new(Body::full(body));
     let content_type = HeaderValue::from_static(content_type);
     (response.headers_mut()).insert(header::CONTENT_TYPE, content_type);

@@ -5,8 +5,11 @@
 
 mod double;
 mod hanging;
+mod overload;
+mod periods;
 mod record;
 mod refusals;
+mod release;
 mod sessions;
 mod upstreams;
 
@@ -30,6 +33,7 @@ use tokio::sync::watch;
 
 use self::double::Double;
 use super::service::{LicenseService, Parts};
+use crate::admission::Admission;
 use crate::decision_log::DecisionLog;
 use crate::entitlement::mint::{Claims, mint};
 use crate::entitlement::{Algorithm, AssetGrant, Issuer, SigningKey, VerificationKey, Verifier};
@@ -47,6 +51,8 @@ const NOW: UnixTime = UnixTime::from_seconds(1_700_000_000);
 const AUDIO: KeyId = KeyId::new([0xa0; 16]);
 const VIDEO: KeyId = KeyId::new([0xb0; 16]);
 const VIDEO_CENC: KeyId = KeyId::new([0xc0; 16]);
+/// The key that follows `VIDEO` when it is rotated.
+const VIDEO_NEXT: KeyId = KeyId::new([0xb1; 16]);
 /// The key of `series`.
 const OTHER: KeyId = KeyId::new([0xd0; 16]);
 const UNKNOWN: KeyId = KeyId::new([0xee; 16]);
@@ -73,6 +79,7 @@ struct Rig {
     service: LicenseService,
     keystore: Arc<Double>,
     decisions: Arc<DecisionLog>,
+    admission: Arc<Admission>,
     _folder: tempfile::TempDir,
 }
 
@@ -112,6 +119,7 @@ impl Rig {
             audit_full: AtomicBool::new(false),
         });
         let decisions = Arc::new(DecisionLog::in_memory());
+        let admission = Admission::new(conf::load(None).unwrap().license.admission);
         let rule = |clear_key: bool, scheme| PolicyRule {
             systems: Some(match clear_key {
                 true => vec![conf::System::ClearKey],
@@ -143,6 +151,16 @@ impl Rig {
         };
         let policies = BTreeMap::from([
             ("premium".to_owned(), premium),
+            (
+                "kept".to_owned(),
+                PolicyRule {
+                    terms: Terms {
+                        persistent: true,
+                        ..Terms::default()
+                    },
+                    ..PolicyRule::default()
+                },
+            ),
             ("cbcs".to_owned(), rule(true, Some(Scheme::Cbcs))),
             ("cenc".to_owned(), rule(true, Some(Scheme::Cenc))),
             ("widevine".to_owned(), rule(false, Some(Scheme::Cenc))),
@@ -166,6 +184,7 @@ impl Rig {
             clock: Arc::new(Fixed),
             token_header,
             sessions: Arc::new(sessions),
+            admission: Arc::clone(&admission),
             token_query: None,
             body_bytes: BODY_BYTES,
             upstreams,
@@ -176,6 +195,7 @@ impl Rig {
             service: LicenseService::new(parts),
             keystore,
             decisions,
+            admission,
             _folder: folder,
         }
     }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::case::Case;
 pub use self::rules::{PolicyRule, Rules};
-use self::terms::{KeyRule, Terms, WidevineLevel, within};
+use self::terms::{KeyRule, Terms, WidevineLevel};
 use crate::Refusal;
 
 /// A licence system that this server answers for.
@@ -173,7 +173,8 @@ fn grant(case: &Case, rules: &Rules) -> Result<Grant, Refusal> {
     if terms.expires.is_some_and(|expires| case.time >= expires) {
         return Err(Refusal::NoLongerAvailable);
     }
-    if case.persistent && !terms.persistent {
+    // A licence of an open system carries no time: one that is kept would never end.
+    if case.persistent && (!terms.persistent || (case.system.is_open() && terms.ends())) {
         return Err(Refusal::PersistenceNotAllowed);
     }
     if case.covered.is_empty() || (case.strict && case.covered.len() < case.requested.len()) {
@@ -213,7 +214,7 @@ fn grant(case: &Case, rules: &Rules) -> Result<Grant, Refusal> {
 
 /// Which rule of a key this request cannot meet, whatever the device is.
 fn unmet(system: System, label: Label, rule: &KeyRule, max_video: Option<Label>) -> Option<Unmet> {
-    if max_video.is_some_and(|most| !within(label, most)) {
+    if max_video.is_some_and(|most| !label.within(most)) {
         return Some(Unmet::Resolution);
     }
     if !system.is_open() {

@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 pub use conf::{FairPlayHdcp, Hdcp, PlayReadyLevel, WidevineLevel};
-use keystore_types::Label;
 use serde::{Deserialize, Serialize};
 
 use crate::UnixTime;
@@ -63,6 +62,15 @@ impl Terms {
         }
     }
 
+    /// Whether the licence ends: at a moment, after a time, or unless it is renewed.
+    pub const fn ends(&self) -> bool {
+        self.expires.is_some()
+            || self.license_duration.is_some()
+            || self.rental_duration.is_some()
+            || self.playback_duration.is_some()
+            || self.renewal.is_some()
+    }
+
     /// The licence's end when it is issued at `now`: the earlier of its duration's end and its expiry.
     pub fn end(&self, now: UnixTime) -> Option<UnixTime> {
         let lasts = self.license_duration.map(|duration| now.plus(duration));
@@ -113,11 +121,6 @@ impl KeyRule {
     pub fn protects_outputs(&self) -> bool {
         self.hdcp > Hdcp::None || self.no_analogue || self.no_digital
     }
-}
-
-/// Whether keys of this label are for pictures at most as large as those of `most`. Sound is always.
-pub fn within(label: Label, most: Label) -> bool {
-    label == Label::Audio || label <= most
 }
 
 #[cfg(test)]
@@ -195,16 +198,5 @@ mod tests {
         assert_eq!(both.fairplay_hdcp, FairPlayHdcp::Type1);
         assert!(both.protects_outputs());
         assert!(!KeyRule::default().protects_outputs());
-    }
-
-    #[test]
-    fn sound_has_no_size() {
-        for most in Label::ALL {
-            assert!(within(Label::Audio, most));
-            assert!(within(most, most));
-        }
-        assert!(within(Label::Sd, Label::Hd));
-        assert!(!within(Label::Hd, Label::Sd));
-        assert!(!within(Label::Sd, Label::Audio));
     }
 }

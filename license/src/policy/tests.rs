@@ -249,6 +249,64 @@ fn what_is_open_needs_the_tenant() {
 }
 
 #[test]
+fn an_open_licence_is_kept_only_where_it_need_not_end() {
+    let case = |system| Case {
+        persistent: true,
+        ..case(system)
+    };
+    let with = |terms| {
+        rules(PolicyRule {
+            terms: Terms {
+                persistent: true,
+                ..terms
+            },
+            ..PolicyRule::default()
+        })
+    };
+    granted(&case(System::ClearKey), &with(Terms::default()));
+    let hour = Some(Duration::from_secs(3600));
+    let renewal = terms::Renewal {
+        after: Duration::from_secs(60),
+        retry: Duration::from_secs(10),
+        recovery: Duration::from_secs(60),
+    };
+    for ending in [
+        Terms {
+            expires: Some(NOW.plus(Duration::from_secs(3600))),
+            ..Terms::default()
+        },
+        Terms {
+            license_duration: hour,
+            ..Terms::default()
+        },
+        Terms {
+            rental_duration: hour,
+            ..Terms::default()
+        },
+        Terms {
+            playback_duration: hour,
+            ..Terms::default()
+        },
+        Terms {
+            renewal: Some(renewal),
+            ..Terms::default()
+        },
+    ] {
+        let rules = with(ending);
+        assert_eq!(
+            refused(&case(System::ClearKey), &rules),
+            Refusal::PersistenceNotAllowed
+        );
+        granted(&case(System::Widevine), &rules);
+        let temporary = Case {
+            persistent: false,
+            ..case(System::ClearKey)
+        };
+        granted(&temporary, &rules);
+    }
+}
+
+#[test]
 fn a_recorded_case_is_decided_alike() {
     let rules = rules(PolicyRule {
         terms: Terms {

@@ -23,7 +23,7 @@ use self::access::Access;
 pub use self::rates::RateOf;
 use self::rates::Rates;
 use self::revocations::Revocations;
-use crate::entitlement::Bearer;
+use crate::entitlement::{Bearer, is_name};
 use crate::store::postgres::Postgres;
 use crate::store::sqlite::{self, Sqlite};
 use crate::store::thread::Thread;
@@ -49,9 +49,6 @@ const ENDLESS: Duration = Duration::from_secs(365 * 86_400);
 const MIN_LEASE: Duration = Duration::from_secs(10);
 const MAX_LEASE: Duration = Duration::from_secs(86_400);
 
-/// The longest name of a session or a device, in bytes.
-const MAX_NAME_LEN: usize = 128;
-
 /// The rules, and what is remembered.
 #[derive(Debug)]
 pub struct Sessions {
@@ -76,6 +73,12 @@ pub struct Demanded {
     pub single_use: bool,
     /// When it ends, leeway included; none: never.
     pub until: Option<UnixTime>,
+    /// The stream that it is for, whatever a header says.
+    pub session: Option<String>,
+    /// The device, likewise.
+    pub device: Option<String>,
+    /// Devices, in place of what is configured.
+    pub devices: Option<u32>,
     /// Streams at once, in place of what is configured.
     pub streams: Option<u32>,
     /// How long a stream's lease lasts, likewise.
@@ -222,6 +225,11 @@ impl Sessions {
         (key_ids.iter()).try_for_each(|key_id| self.rates.take(RateOf::Key, key_id.as_bytes()))
     }
 
+    /// Whether [`Self::authorise`] asks anybody.
+    pub fn asks_outside(&self) -> bool {
+        self.authoriser.is_some()
+    }
+
     /// Asks whoever is to be asked, if anybody is.
     ///
     /// # Errors
@@ -279,15 +287,7 @@ impl Sessions {
         } else {
             None
         };
-        let device = match self.settings.devices {
-            Some(limit) => Some(DeviceUse {
-                device: named("device", self.device_header.as_ref(), ask.headers)?
-                    .ok_or(Refusal::Unnamed("device"))?,
-                limit,
-                term: self.settings.device_term,
-            }),
-            None => None,
-        };
+        let device = self.device(&ask)?;
         let stream = self.stream(&ask)?;
         if token.is_none() && device.is_none() && stream.is_none() {
             return Ok(());
@@ -395,11 +395,30 @@ impl Sessions {
         })
     }
 
+    fn device(&self, ask: &Ask<'_>) -> Result<Option<DeviceUse>, Refusal> {
+        let Some(limit) = ask.demanded.devices.or(self.settings.devices) else {
+            return Ok(None);
+        };
+        let device = match &ask.demanded.device {
+            Some(device) => Some(device.clone()),
+            None => named("device", self.device_header.as_ref(), ask.headers)?,
+        };
+        Ok(Some(DeviceUse {
+            device: device.ok_or(Refusal::Unnamed("device"))?,
+            limit,
+            term: self.settings.device_term,
+        }))
+    }
+
     fn stream(&self, ask: &Ask<'_>) -> Result<Option<StreamUse>, Refusal> {
         let Some(limit) = ask.demanded.streams.or(self.settings.streams) else {
             return Ok(None);
         };
-        let session = match named("session", self.session_header.as_ref(), ask.headers)? {
+        let named = match &ask.demanded.session {
+            Some(session) => Some(session.clone()),
+            None => named("session", self.session_header.as_ref(), ask.headers)?,
+        };
+        let session = match named {
             Some(session) => session,
             None if self.session_header.is_some() => return Err(Refusal::Unnamed("session")),
             None => {
@@ -438,9 +457,7 @@ fn named(
     let Some(value) = values.next() else {
         return Ok(None);
     };
-    let name = value.to_str().ok().filter(|name| {
-        (1..=MAX_NAME_LEN).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic())
-    });
+    let name = value.to_str().ok().filter(|name| is_name(name));
     match (name, values.next()) {
         (Some(name), None) => Ok(Some(name.to_owned())),
         (None, _) | (_, Some(_)) => Err(Refusal::Unnamed(what)),

@@ -150,7 +150,13 @@ async fn streams_are_counted_by_the_players_name_or_the_tokens() {
         let refused = Err(Refusal::ClaimMissing(missing));
         assert_eq!(by_token.admit(&bearer, &[], none()).await, refused);
     }
-    // A token may say another number.
+    // A token may name its stream by itself.
+    let named = Demanded {
+        session: Some("t1".to_owned()),
+        ..none()
+    };
+    assert_eq!(by_token.admit(&second, &[], named).await, Ok(()));
+    // And say another number.
     let two = || Demanded {
         streams: Some(2),
         ..none()
@@ -167,7 +173,7 @@ async fn streams_are_counted_by_the_players_name_or_the_tokens() {
     assert_eq!(by_name.admit(&second, &named("a"), none()).await, Ok(()));
     assert_eq!(by_name.admit(&ann(), &named("b"), none()).await, refused);
     let unnamed = Err(Refusal::Unnamed("session"));
-    let long = "x".repeat(MAX_NAME_LEN + 1);
+    let long = "x".repeat(129);
     for headers in [
         &[][..],
         &named(""),
@@ -261,6 +267,16 @@ async fn devices_are_limited_listed_and_reset() {
     assert_eq!(on("car").await, Err(Refusal::DeviceLimit));
     let unnamed = rig.admit(&ann(), &[], Demanded::default()).await;
     assert_eq!(unnamed, Err(Refusal::Unnamed("device")));
+    // What a token says goes before what a player says.
+    let tokens = |devices, device: &str| Demanded {
+        devices,
+        device: Some(device.to_owned()),
+        ..Demanded::default()
+    };
+    let header = [("x-device-id", "phone")];
+    let refused = rig.admit(&ann(), &header, tokens(None, "car")).await;
+    assert_eq!(refused, Err(Refusal::DeviceLimit));
+    assert_eq!(rig.admit(&ann(), &[], tokens(None, "phone")).await, Ok(()));
     let uri = "/api/v1/devices?issuer=shop&subject=ann";
     let listed = json!({"devices": [
         {"device": "phone", "added": NOW, "seen": NOW},
@@ -277,6 +293,8 @@ async fn devices_are_limited_listed_and_reset() {
     let (status, _) = rig.api("DELETE", uri, None).await;
     assert_eq!(status, StatusCode::NO_CONTENT);
     assert_eq!(on("boat").await, Ok(()));
+    let refused = rig.admit(&ann(), &[], tokens(Some(1), "car")).await;
+    assert_eq!(refused, Err(Refusal::DeviceLimit));
 }
 
 #[tokio::test]

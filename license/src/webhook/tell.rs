@@ -192,9 +192,7 @@ async fn keep(
         }
         match store.change(Change::Post(events)).await {
             Ok(0) => lost(count),
-            Ok(_) => {
-                posted.send_replace(());
-            }
+            Ok(_) => posted.send_replace(()),
             Err(error) => {
                 tracing::error!(%error, "events are lost");
                 lost(count);

@@ -38,6 +38,7 @@ struct Title {
     policy: Option<ProtectionPolicy>,
     asset: AssetId,
     revision: Revision,
+    max_video: Option<Label>,
 }
 
 impl Title {
@@ -84,6 +85,7 @@ impl Title {
             policy,
             asset: "film".parse().unwrap(),
             revision,
+            max_video: None,
         }
     }
 
@@ -99,6 +101,7 @@ impl Title {
             revision: self.revision,
             keys: &self.keys,
             signalling: signalling.as_ref(),
+            max_video: self.max_video,
         })
     }
 
@@ -340,6 +343,50 @@ fn s10_session_keys_are_the_keys_of_the_playlists() {
         sorted.sort_unstable();
         assert_eq!(sorted, keys);
     }
+}
+
+/// A player fails on a track whose key it is refused, so one that is not allowed is nowhere named, and neither is its key.
+#[test]
+fn larger_pictures_than_the_policy_allows_are_not_listed() {
+    for mut title in every_title() {
+        let largest = title.presentation.tracks().iter();
+        let largest = largest.max_by_key(|track| track.label()).unwrap();
+        let (name, hd) = (largest.name().to_owned(), KeyId::new([3; 16]).to_string());
+        assert_eq!(largest.label(), Label::Hd);
+        for (max_video, listed) in [
+            (None, true),
+            (Some(Label::Hd), true),
+            (Some(Label::Sd), false),
+        ] {
+            title.max_video = max_video;
+            let (mpd, hls) = (title.mpd(), title.multivariant());
+            assert_eq!(mpd.contains(&name), listed, "{mpd}");
+            assert_eq!(hls.contains(&name), listed, "{hls}");
+            let signals = |text: &str| {
+                text.contains(&hd) || text.contains(&format!("0x{}", hd.replace('-', "")))
+            };
+            let named = listed && title.policy.is_some();
+            assert_eq!(signals(&mpd), named, "{mpd}");
+            assert!(named || !signals(&hls), "{hls}");
+            let pictures = attributes(&mpd, "Representation", "width").len();
+            assert_eq!(pictures, 1 + usize::from(listed));
+            assert_eq!(hls.matches("#EXT-X-STREAM-INF:").count(), pictures);
+            assert_eq!(attributes(&mpd, "AdaptationSet", "lang"), ["en", "fr"]);
+        }
+    }
+}
+
+#[test]
+fn a_title_of_larger_pictures_alone_is_sound() {
+    let title = |sources: &[(&str, Vec<Spec>)], max_video| Title {
+        max_video,
+        ..Title::new(sources, None)
+    };
+    let large = title(&film()[1..], Some(Label::Sd));
+    let (mpd, hls) = (large.mpd(), large.multivariant());
+    assert_eq!(attributes(&mpd, "AdaptationSet", "contentType"), ["audio"]);
+    assert!(!hls.contains("RESOLUTION"), "{hls}");
+    assert_eq!(hls.matches("#EXT-X-STREAM-INF:").count(), 1);
 }
 
 #[test]

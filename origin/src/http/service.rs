@@ -393,6 +393,7 @@ fn write(
         revision,
         keys: &package.track_keys,
         signalling: signalling.as_ref(),
+        max_video: policy.max_video,
     };
     Ok(match text {
         Text::Alias(ManifestKind::Dash) => dash::write(&subject, Depth::Alias),
@@ -400,7 +401,8 @@ fn write(
         Text::Alias(ManifestKind::Hls) => hls::multivariant(&subject, Depth::Alias),
         Text::Manifest(ManifestKind::Hls) => hls::multivariant(&subject, Depth::Revision),
         Text::Playlist(rep) => {
-            let (at, _) = package.track(rep).ok_or(Error::NotFound)?;
+            let track = package.track(rep).filter(|(_, track)| subject.lists(track));
+            let (at, _) = track.ok_or(Error::NotFound)?;
             hls::media_playlist(&subject, at)
         }
     })

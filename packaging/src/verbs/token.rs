@@ -32,7 +32,7 @@ enum Verb {
         after_help = "Example:\n  castellum token mint --key shop.secret --issuer https://shop.example \
                             --audience castellum --asset film --for 1h"
     )]
-    Mint(Mint),
+    Mint(Box<Mint>),
     /// Show what a token says, and whether the licence server would take it
     #[command(
         after_help = "Example:\n  castellum token inspect -c /etc/castellum/castellum.toml < token.jwt"
@@ -81,6 +81,18 @@ struct Mint {
     /// Makes the token good for one licence; it then needs --token-id, except with `axinom`
     #[arg(long)]
     single_use: bool,
+    /// The stream that a native token is for
+    #[arg(long, value_name = "ID")]
+    session_id: Option<String>,
+    /// The device that it is for
+    #[arg(long, value_name = "ID")]
+    device_id: Option<String>,
+    /// How many streams its subject may play at once, in place of license.sessions.streams
+    #[arg(long, value_name = "N")]
+    max_streams: Option<u32>,
+    /// How many devices its subject may have, in place of license.sessions.devices
+    #[arg(long, value_name = "N")]
+    max_devices: Option<u32>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -165,6 +177,10 @@ impl Mint {
             kids: (!self.kids.is_empty()).then_some(self.kids),
             policy: self.policy,
             single_use: self.single_use,
+            session_id: self.session_id,
+            device_id: self.device_id,
+            max_streams: self.max_streams,
+            max_devices: self.max_devices,
             iss: self.issuer,
             aud: self.audience,
             ..Claims::until(now.plus(Duration::from(self.span)))

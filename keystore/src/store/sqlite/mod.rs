@@ -11,6 +11,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tokio::sync::{Mutex, MutexGuard};
 
+use self::recent::{Recent, Writing};
 use self::rows::{
     begin, bind_key, finish, kek, key_by_id, key_of, put_key, put_root, replace_kek, resume, root,
     rootless, signing_keys, writes,
@@ -27,6 +28,7 @@ use super::{
 use crate::audit::Head;
 use crate::error::{Error, ErrorKind};
 
+mod recent;
 mod rows;
 
 /// Each brings the schema from one version to the next; `PRAGMA user_version` counts those done.
@@ -45,6 +47,7 @@ pub struct Sqlite {
     options: Option<SqliteConnectOptions>,
     /// None in memory, where the writer is all there is.
     reader: Option<Mutex<SqliteConnection>>,
+    recent: Recent,
 }
 
 impl Sqlite {
@@ -61,6 +64,7 @@ impl Sqlite {
             writer: Mutex::new(writer),
             options: Some(options),
             reader: Some(Mutex::new(reader)),
+            recent: Recent::default(),
         })
     }
 
@@ -75,6 +79,7 @@ impl Sqlite {
             writer: Mutex::new(writer),
             options: None,
             reader: None,
+            recent: Recent::default(),
         })
     }
 
@@ -86,8 +91,8 @@ impl Sqlite {
     ///
     /// A full disk makes SQLite roll back by itself, unseen by the driver, which then takes the transaction for open for
     /// ever: such a connection is replaced.
-    async fn writer(&self) -> Result<MutexGuard<'_, SqliteConnection>, Error> {
-        let mut writer = self.writer.lock().await;
+    async fn writer(&self) -> Result<Writing<'_>, Error> {
+        let mut writer = Writing::begin(self.writer.lock().await, &self.recent);
         let attempted = "reach the database";
         if writer.is_in_transaction() {
             // One that was dropped is rolled back now.
@@ -404,11 +409,16 @@ impl Store for Sqlite {
 
     fn keys_by_id<'a>(&'a self, ids: &'a [KeyId]) -> Stored<'a, Vec<KeyRow>> {
         Box::pin(async move {
+            if let Some(rows) = self.recent.find(ids) {
+                return Ok(rows);
+            }
             let mut reader = self.reader().await;
+            let since = self.recent.writes();
             let mut rows = Vec::with_capacity(ids.len());
             for id in ids {
                 rows.extend(key_by_id(&mut reader, *id).await?);
             }
+            self.recent.keep(since, &rows);
             Ok(rows)
         })
     }

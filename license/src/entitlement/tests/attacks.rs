@@ -347,13 +347,48 @@ fn a_player_is_told_the_same_of_every_bad_token() {
     assert!(told.iter().all(|one| *one == told[0]), "{told:?}");
 }
 
+/// What the verifier says of a token with these claims besides.
+fn with(more: &str) -> Result<Entitlement, Refusal> {
+    let claims = format!("{},{more}}}", &CLAIMS[..CLAIMS.len() - 1]);
+    let verdict = hs256().verify(&signed(HEADER, &claims), NOW);
+    verdict.map_err(|rejection| rejection.refusal)
+}
+
+#[test]
+fn sessions_and_devices_are_named_and_counted_or_the_token_is_refused() {
+    let demands = with(r#""session_id":"s1","device_id":"tv","max_streams":2,"max_devices":3"#)
+        .unwrap()
+        .demands()
+        .clone();
+    assert_eq!(demands.session.as_deref(), Some("s1"));
+    assert_eq!(demands.device.as_deref(), Some("tv"));
+    assert_eq!(
+        (demands.streams.unwrap().limit, demands.devices),
+        (Some(2), Some(3))
+    );
+    let long = format!(r#""device_id":"{}""#, "x".repeat(129));
+    for (claims, name) in [
+        (r#""session_id":"""#, "session_id"),
+        (r#""session_id":7"#, "session_id"),
+        (r#""device_id":"my tv""#, "device_id"),
+        (&*long, "device_id"),
+        (r#""max_streams":0"#, "max_streams"),
+        (r#""max_streams":"2""#, "max_streams"),
+        (r#""max_devices":-1"#, "max_devices"),
+        (r#""max_devices":4294967296"#, "max_devices"),
+    ] {
+        assert_eq!(
+            with(claims).err(),
+            Some(Refusal::ClaimMalformed(name)),
+            "{claims}"
+        );
+    }
+}
+
+/// A token that is good once says so, and can be known again.
 /// A token that is good once says so, and can be known again.
 #[test]
 fn a_single_use_token_has_an_id() {
-    let with = |more: &str| {
-        let claims = format!("{},{more}}}", &CLAIMS[..CLAIMS.len() - 1]);
-        hs256().verify(&signed(HEADER, &claims), NOW)
-    };
     let entitlement = with(r#""single_use":true,"jti":"t1""#).unwrap();
     assert!(entitlement.demands().single_use);
     assert!(!with(r#""single_use":false"#).unwrap().demands().single_use);
@@ -364,7 +399,7 @@ fn a_single_use_token_has_an_id() {
             Refusal::ClaimMalformed("single_use"),
         ),
     ] {
-        assert_eq!(with(more).unwrap_err().refusal, expected);
+        assert_eq!(with(more).unwrap_err(), expected);
     }
 }
 

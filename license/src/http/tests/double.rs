@@ -11,10 +11,11 @@ pub(super) struct Double {
 }
 
 /// asset, key, tracks, scheme
-const RECORDS: [(&str, KeyId, Label, Scheme); 4] = [
+const RECORDS: [(&str, KeyId, Label, Scheme); 5] = [
     ("film", AUDIO, Label::Audio, Scheme::Cbcs),
     ("film", VIDEO, Label::Sd, Scheme::Cbcs),
     ("film", VIDEO_CENC, Label::Sd, Scheme::Cenc),
+    ("film", VIDEO_NEXT, Label::Sd, Scheme::Cbcs),
     ("series", OTHER, Label::Sd, Scheme::Cbcs),
 ];
 

@@ -26,12 +26,12 @@ const TIMEOUT: Duration = Duration::from_millis(300);
 /// What came to a stand-in.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
-    head: String,
-    body: Vec<u8>,
+    pub(super) head: String,
+    pub(super) body: Vec<u8>,
 }
 
 impl Seen {
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 
@@ -82,7 +82,7 @@ impl StandIn {
         Self::new(move |_| Some(bytes.clone())).await
     }
 
-    fn seen(&self) -> Vec<Seen> {
+    pub(super) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 
@@ -168,7 +168,7 @@ pub(super) fn widevine(license: &[u8]) -> Vec<u8> {
     answer(200, reply.to_string())
 }
 
-fn rig(upstreams: &[UpstreamSettings]) -> Rig {
+pub(super) fn rig(upstreams: &[UpstreamSettings]) -> Rig {
     Rig::with_upstreams(upstreams, &CertificateSettings::default())
 }
 
@@ -178,7 +178,7 @@ async fn post(rig: &Rig, path: &str, body: impl Into<Bytes>) -> Reply {
 }
 
 /// The request in a Widevine envelope, its signature checked.
-fn unsigned(envelope: &Value) -> Value {
+pub(super) fn unsigned(envelope: &Value) -> Value {
     let field = |name: &str| STANDARD.decode(envelope[name].as_str().unwrap()).unwrap();
     assert_eq!(envelope["signer"], "me");
     let request = field("request");
@@ -191,7 +191,7 @@ fn unsigned(envelope: &Value) -> Value {
 }
 
 /// The payload of a grant, its tag checked, and bound to this challenge.
-fn granted(seen: &Seen, challenge: &[u8]) -> Value {
+pub(super) fn granted(seen: &Seen, challenge: &[u8]) -> Value {
     let grant = seen.header("x-grant").unwrap();
     let (signed, tag) = grant.rsplit_once('.').unwrap();
     let key = hmac::Key::new(hmac::HMAC_SHA256, GRANT_SECRET);
@@ -206,7 +206,7 @@ fn granted(seen: &Seen, challenge: &[u8]) -> Value {
 }
 
 /// A key of a grant, unwrapped.
-fn unwrapped(entry: &Value) -> [u8; 16] {
+pub(super) fn unwrapped(entry: &Value) -> [u8; 16] {
     let mut kek = [0; 32];
     let derived = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(GRANT_SECRET);
     let info: &[&[u8]] = &[b"castellum grant keys"];
@@ -222,7 +222,7 @@ fn unwrapped(entry: &Value) -> [u8; 16] {
     key
 }
 
-fn base64_id(key_id: KeyId) -> String {
+pub(super) fn base64_id(key_id: KeyId) -> String {
     STANDARD.encode(key_id.as_bytes())
 }
 

@@ -84,7 +84,7 @@ fn adaptation_sets<'a>(subject: &Subject<'a>) -> Vec<AdaptationSet<'a>> {
         } else {
             "main"
         };
-        for (track, media) in subject.tracks(&of.tracks) {
+        for (track, media) in subject.tracks_of(of) {
             let same_key = |set: &&mut AdaptationSet<'a>| {
                 subject.signalling.is_none()
                     || set

@@ -25,7 +25,9 @@ pub fn multivariant(subject: &Subject<'_>, depth: Depth) -> String {
     let sets = || subject.presentation.switching_sets().iter();
     let audio: Vec<Rendition<'_>> =
         renditions(subject, sets().filter(|set| set.media == Media::Audio));
-    let video = sets().find(|set| set.media == Media::Video);
+    let video = sets()
+        .filter(|set| set.media == Media::Video)
+        .find(|set| subject.tracks_of(set).next().is_some());
     // A single language without pictures needs no group: each rate is a variant.
     let grouped = video.is_some() || audio.len() > 1;
     let keys = session_keys(subject);
@@ -36,12 +38,7 @@ pub fn multivariant(subject: &Subject<'_>, depth: Depth) -> String {
         (true, true) => out.push_str("#EXT-X-VERSION:4\n"), // EXT-X-MEDIA
         (true, false) => {}
     }
-    if subject
-        .presentation
-        .tracks()
-        .iter()
-        .all(|track| track.timeline().is_independent())
-    {
+    if (subject.listed()).all(|track| track.timeline().is_independent()) {
         out.push_str("#EXT-X-INDEPENDENT-SEGMENTS\n");
     }
     for key in keys {
@@ -55,19 +52,20 @@ pub fn multivariant(subject: &Subject<'_>, depth: Depth) -> String {
             );
         }
     }
-    match (video, sets().next()) {
+    let sound = sets().find(|set| set.media == Media::Audio);
+    match (video, sound) {
         (Some(set), _) => {
-            for track in subject.presentation.tracks_of(set) {
+            for (track, _) in subject.tracks_of(set) {
                 variant(&mut out, subject, track, &audio, urls);
             }
         }
         (None, Some(first)) if grouped => {
-            if let Some(default) = subject.presentation.tracks_of(first).last() {
+            if let Some((default, _)) = subject.tracks_of(first).last() {
                 variant(&mut out, subject, default, &audio, urls);
             }
         }
         (None, Some(only)) => {
-            for track in subject.presentation.tracks_of(only) {
+            for (track, _) in subject.tracks_of(only) {
                 variant(&mut out, subject, track, &[], urls);
             }
         }
@@ -140,7 +138,7 @@ fn renditions<'a>(
 ) -> Vec<Rendition<'a>> {
     let mut names: BTreeMap<String, u32> = BTreeMap::new();
     sets.filter_map(|set| {
-        let track = subject.presentation.tracks_of(set).last()?;
+        let (track, _) = subject.tracks_of(set).last()?;
         let stem = set.language.clone().unwrap_or_else(|| "und".to_owned());
         // A name is unique in its group (RFC 8216 4.3.4.1.1).
         let count = names.entry(stem.clone()).or_default();
@@ -329,18 +327,12 @@ fn key_lines(signalling: &Signalling<'_>, key: &TrackKey) -> Vec<KeyLine> {
     lines
 }
 
-/// Every key of the title in every spelling (rule S10), by label.
+/// Every key of the listed tracks in every spelling (rule S10), by label.
 fn session_keys(subject: &Subject<'_>) -> Vec<String> {
     let Some(signalling) = subject.signalling else {
         return Vec::new();
     };
-    let used = |label| {
-        subject
-            .presentation
-            .tracks()
-            .iter()
-            .any(|track| track.label() == label)
-    };
+    let used = |label| subject.listed().any(|track| track.label() == label);
     let keys = subject.keys.iter().filter(|(label, _)| used(**label));
     keys.flat_map(|(_, key)| key_lines(signalling, key))
         .filter(|line| line.in_session)

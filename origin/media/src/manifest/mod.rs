@@ -18,7 +18,7 @@ use keystore_types::Label;
 
 use crate::drm::Signalling;
 use crate::identity::{MediaIds, Revision};
-use crate::presentation::{Presentation, Track};
+use crate::presentation::{Presentation, SwitchingSet, Track};
 use crate::protect::TrackKey;
 use crate::time::{MediaTime, Rounding, Timescale};
 
@@ -41,16 +41,30 @@ pub struct Subject<'a> {
     pub keys: &'a BTreeMap<Label, TrackKey>,
     /// `None` when the pack is clear.
     pub signalling: Option<&'a Signalling<'a>>,
+    /// The largest pictures that are listed; `None`: all. Players fail on tracks whose keys they are refused.
+    pub max_video: Option<Label>,
 }
 
 impl<'a> Subject<'a> {
-    /// The tracks at positions `of`, each with its media id.
-    fn tracks<'s>(
+    /// Whether `track` is listed.
+    pub fn lists(&self, track: &Track) -> bool {
+        self.max_video.is_none_or(|most| track.label().within(most))
+    }
+
+    /// Every track that is listed.
+    fn listed(&self) -> impl Iterator<Item = &'a Track> {
+        let tracks = self.presentation.tracks().iter();
+        tracks.filter(|track| self.lists(track))
+    }
+
+    /// The tracks of `set` that are listed, each with its media id.
+    fn tracks_of<'s>(
         &'s self,
-        of: &'s [usize],
+        set: &'s SwitchingSet,
     ) -> impl Iterator<Item = (&'a Track, MediaIds)> + Clone + 's {
-        of.iter()
+        (set.tracks.iter())
             .map(|&at| (&self.presentation.tracks()[at], self.media_ids[at]))
+            .filter(|(track, _)| self.lists(track))
     }
 
     /// How `track` is protected, and with which key.

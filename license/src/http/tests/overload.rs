@@ -1,0 +1,67 @@
+//! What players are told where more is asked for than can be done.
+
+use super::*;
+use crate::admission::{Class, Place};
+
+impl Rig {
+    /// Takes every place: the keystore of this test is never slow.
+    pub(super) async fn fill(&self) -> Vec<Place> {
+        let mut places = Vec::new();
+        for _ in 0..conf::load(None).unwrap().license.admission.at_once {
+            places.push(self.admission.enter(|| Class::Start).await.unwrap());
+        }
+        places
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn starts_are_shed_and_unrecorded_while_renewals_are_answered() {
+    let rig = Rig::new();
+    let playing = token(|_| ());
+    let begins = token(|claims| claims.jti = Some("another".to_owned()));
+    let first = rig.clear_key("film", &playing, &[VIDEO]).await;
+    assert_eq!(first.status, StatusCode::OK);
+
+    let mut places = rig.fill().await;
+    let (shed, answered, renewed, ()) = tokio::join!(
+        rig.clear_key("film", &begins, &[VIDEO]),
+        rig.clear_key("film", &playing, &[AUDIO]),
+        rig.call(
+            Method::POST,
+            "/license/session/renew/film",
+            Some(&begins),
+            ""
+        ),
+        // Longer than a start may wait.
+        async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            places.pop();
+        },
+    );
+    assert_eq!(shed.status, StatusCode::SERVICE_UNAVAILABLE);
+    let problem: Value = serde_json::from_slice(&shed.body).unwrap();
+    assert_eq!(problem["type"], "urn:castellum:problem:overloaded");
+    assert!(shed.headers.contains_key(header::RETRY_AFTER));
+    assert_eq!(answered.status, StatusCode::OK);
+    assert_eq!(renewed.status, StatusCode::NO_CONTENT);
+    assert_eq!(
+        rig.decisions.latest(10).len(),
+        2,
+        "nothing was decided of the start"
+    );
+
+    places.clear();
+    let again = rig.clear_key("film", &begins, &[VIDEO]).await;
+    assert_eq!(again.status, StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_was_refused_renews_nothing() {
+    let rig = Rig::new();
+    let playing = token(|_| ());
+    let refused = rig.clear_key("film", &playing, &[UNKNOWN]).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    let _places = rig.fill().await;
+    let shed = rig.clear_key("film", &playing, &[VIDEO]).await;
+    assert_eq!(shed.status, StatusCode::SERVICE_UNAVAILABLE);
+}
