@@ -11,7 +11,7 @@ use keystore_types::AssetId;
 use origin_front::{BodyError, Response};
 
 use super::rescue::rescue;
-use super::service::{LicenseService, Parts, demanded, from_where, peer, respond, unread};
+use super::service::{LicenseService, Parts, demanded, from_where, peer, queued, respond, unread};
 use crate::admission::Class;
 use crate::decision_log::{Draft, Outcome};
 use crate::entitlement::KidRule;
@@ -60,7 +60,7 @@ impl LicenseService {
         } = &*self.parts;
         let address = sessions.enter(peer(head), &head.headers)?;
         let token = self.sources().token(head, None)?;
-        let _place = admission.enter(|| Class::Renewal).await?;
+        let _place = (admission.enter(queued(head), || Class::Renewal)).await?;
         let verdict = verifier.admit(token, draft.time).await;
         let entitlement = verdict.map_err(|rejection| {
             draft.bearer = rejection.bearer;

@@ -414,7 +414,7 @@ pub(super) fn peer(head: &request::Parts) -> Option<IpAddr> {
 }
 
 /// How long its connection waited to be taken up, if it is the first request of it.
-fn queued(head: &request::Parts) -> Duration {
+pub(super) fn queued(head: &request::Parts) -> Duration {
     let queued = head.extensions.get::<Queued>();
     queued.map_or(Duration::ZERO, |Queued(waited)| *waited)
 }
