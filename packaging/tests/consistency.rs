@@ -245,22 +245,23 @@ impl Reading<'_> {
             for descriptor in &descriptors[1..] {
                 let text = |name| descriptor.child(name).unwrap().text.as_str();
                 let urls = descriptor.children("Laurl").map(|url| url.text.as_str());
+                let urls: Vec<_> = urls.collect();
                 match descriptor.attribute("schemeIdUri").unwrap() {
                     CLEARKEY => {
-                        assert_eq!(urls.clone().count(), 2, "both generations");
-                        urls.for_each(|url| self.leads_to_clear_key(url, None));
+                        assert_eq!(urls.len(), 2, "both generations");
+                        urls.into_iter().for_each(|url| self.leads_to_clear_key(url, None));
                         assert!(descriptor.child("pssh").is_none());
                     }
                     WIDEVINE => {
                         self.widevine(text("pssh"), kid);
-                        urls.for_each(|url| self.leads_to(url, LicensedSystem::Widevine, kid));
+                        urls.into_iter().for_each(|url| self.leads_to(url, LicensedSystem::Widevine, kid));
                     }
                     _ => {
                         let object = STANDARD.decode(text("pro")).unwrap();
                         let pssh = Pssh::read(&STANDARD.decode(text("pssh")).unwrap()).unwrap();
                         assert_eq!(pssh.data, object);
                         self.playready(&object, kid);
-                        urls.for_each(|url| self.leads_to(url, LicensedSystem::PlayReady, kid));
+                        urls.into_iter().for_each(|url| self.leads_to(url, LicensedSystem::PlayReady, kid));
                     }
                 }
             }
