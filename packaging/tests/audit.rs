@@ -15,7 +15,8 @@ use std::fs;
 use appliance::{Demo, Node, Running, castellum, curl, free_port, project};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use proxy::{Answer, Proxy};
+use proxy::change::{bytes_of, guid_of, playready, replace_bytes, text, uuid_of, word};
+use proxy::{Change, Proxy};
 use serde_json::Value;
 
 const SECRET: &str = "an HS256 secret of the tests, which has 47 bytes";
@@ -257,101 +258,9 @@ struct Plant<'a> {
     /// What is done, in words.
     about: &'a str,
     manifests: &'a [&'a str],
-    change: Box<dyn Fn(&str, &mut Answer) + Send + Sync>,
+    change: Change,
     args: Vec<String>,
     names: &'a [&'a str],
-}
-
-/// A change of the text at paths that end so.
-fn text(
-    ends: &'static str,
-    change: impl Fn(String) -> String + Send + Sync + 'static,
-) -> Box<dyn Fn(&str, &mut Answer) + Send + Sync> {
-    Box::new(move |path, answer| {
-        if path.ends_with(ends) {
-            let before = String::from_utf8(std::mem::take(&mut answer.body)).unwrap();
-            answer.body = change(before).into_bytes();
-        }
-    })
-}
-
-/// A change of one word for another.
-fn word(
-    ends: &'static str,
-    from: impl Into<String>,
-    to: impl Into<String>,
-) -> Box<dyn Fn(&str, &mut Answer) + Send + Sync> {
-    let (from, to) = (from.into(), to.into());
-    text(ends, move |before| {
-        assert!(before.contains(&from), "no {from} in {before}");
-        before.replace(&from, &to)
-    })
-}
-
-/// A change of the XML in every PlayReady Object of an MPD.
-fn playready(
-    change: impl Fn(&str) -> String + Send + Sync + 'static,
-) -> Box<dyn Fn(&str, &mut Answer) + Send + Sync> {
-    text("main.mpd", move |mpd| {
-        let mut out = String::new();
-        let mut rest = mpd.as_str();
-        while let Some((before, after)) = rest.split_once("<mspr:pro>") {
-            let (object, after) = after.split_once('<').unwrap();
-            let object = STANDARD.decode(object).unwrap();
-            let units: Vec<u16> = (object[10..].as_chunks::<2>().0.iter())
-                .map(|unit| u16::from_le_bytes(*unit))
-                .collect();
-            let xml = change(&String::from_utf16(&units).unwrap());
-            let header: Vec<u8> = xml.encode_utf16().flat_map(u16::to_le_bytes).collect();
-            let len = u16::try_from(header.len()).unwrap();
-            let object = [
-                &(u32::from(len) + 10).to_le_bytes()[..],
-                &[1, 0, 1, 0],
-                &len.to_le_bytes(),
-                &header,
-            ]
-            .concat();
-            // The box beside it has the same object.
-            let (kept, _) = before.rsplit_once("<cenc:pssh>").unwrap();
-            out.push_str(&format!("{kept}<mspr:pro>{}<", STANDARD.encode(object)));
-            rest = after;
-        }
-        out + rest
-    })
-}
-
-fn bytes_of(uuid: &str) -> [u8; 16] {
-    let digits = uuid.replace('-', "");
-    std::array::from_fn(|n| u8::from_str_radix(&digits[2 * n..2 * n + 2], 16).unwrap())
-}
-
-fn guid_of(bytes: [u8; 16]) -> [u8; 16] {
-    let mut guid = bytes;
-    guid[..4].reverse();
-    guid[4..6].reverse();
-    guid[6..8].reverse();
-    guid
-}
-
-fn uuid_of(bytes: [u8; 16]) -> String {
-    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    [
-        &digits[..8],
-        &digits[8..12],
-        &digits[12..16],
-        &digits[16..20],
-        &digits[20..],
-    ]
-    .join("-")
-}
-
-fn replace_bytes(body: &mut [u8], from: [u8; 16], to: [u8; 16]) {
-    let places: Vec<usize> = (0..body.len().saturating_sub(15))
-        .filter(|&at| body[at..at + 16] == from)
-        .collect();
-    for at in places {
-        body[at..at + 16].copy_from_slice(&to);
-    }
 }
 
 #[test]

@@ -244,23 +244,28 @@ impl Reading<'_> {
             let kid: KeyId = kid.parse().unwrap();
             for descriptor in &descriptors[1..] {
                 let text = |name| descriptor.child(name).unwrap().text.as_str();
-                let urls = descriptor.children("Laurl").map(|url| url.text.as_str());
+                let urls: Vec<_> = (descriptor.children("Laurl"))
+                    .map(|url| url.text.as_str())
+                    .collect();
                 match descriptor.attribute("schemeIdUri").unwrap() {
                     CLEARKEY => {
-                        assert_eq!(urls.clone().count(), 2, "both generations");
-                        urls.for_each(|url| self.leads_to_clear_key(url, None));
+                        assert_eq!(urls.len(), 2, "both generations");
+                        urls.iter()
+                            .for_each(|url| self.leads_to_clear_key(url, None));
                         assert!(descriptor.child("pssh").is_none());
                     }
                     WIDEVINE => {
                         self.widevine(text("pssh"), kid);
-                        urls.for_each(|url| self.leads_to(url, LicensedSystem::Widevine, kid));
+                        urls.iter()
+                            .for_each(|url| self.leads_to(url, LicensedSystem::Widevine, kid));
                     }
                     _ => {
                         let object = STANDARD.decode(text("pro")).unwrap();
                         let pssh = Pssh::read(&STANDARD.decode(text("pssh")).unwrap()).unwrap();
                         assert_eq!(pssh.data, object);
                         self.playready(&object, kid);
-                        urls.for_each(|url| self.leads_to(url, LicensedSystem::PlayReady, kid));
+                        urls.iter()
+                            .for_each(|url| self.leads_to(url, LicensedSystem::PlayReady, kid));
                     }
                 }
             }

@@ -1,5 +1,7 @@
 //! A proxy before an origin and a licence server that changes what they answer.
 
+pub mod change;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
