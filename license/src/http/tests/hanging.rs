@@ -2,7 +2,6 @@
 //! answered in time, few of them wait, and nobody else does.
 
 use std::sync::atomic::AtomicUsize;
-use std::time::Instant;
 
 use conf::{
     AuthorisationSettings, HookSettings, IssuerKeys, IssuerSettings, KeyPlace, SecretSource,
@@ -10,13 +9,20 @@ use conf::{
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 use super::refusals::jwt;
 use super::upstreams::StandIn;
 use super::*;
 
 /// How long anyone is waited for in these tests.
-const TIMEOUT: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_millis(500);
+
+/// In which nobody is given up.
+const LONG: Duration = Duration::from_secs(600);
+
+/// An answer that has not come by then does not come: no measure of how fast it should.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How somebody who is asked misbehaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +115,12 @@ impl Liar {
     }
 }
 
+/// Each, and how long it is waited for.
+fn lies() -> impl Iterator<Item = (Lie, Duration)> {
+    let long = (Lie::Silent, LONG);
+    LIES.into_iter().map(|lie| (lie, TIMEOUT)).chain([long])
+}
+
 impl Lie {
     async fn tell(self, stream: &mut tokio::net::TcpStream) -> std::io::Result<()> {
         let whole = |kind: &str, body: &str| {
@@ -164,41 +176,43 @@ impl Lie {
     }
 }
 
-/// Asks so often at once; the answers, and how long the last of them took.
-async fn at_once(
-    rig: &Arc<Rig>,
-    count: usize,
-    path: &'static str,
-    token: &str,
-) -> (Vec<Reply>, Duration) {
-    let began = Instant::now();
-    let asking: Vec<_> = (0..count)
-        .map(|_| {
-            let (rig, token) = (Arc::clone(rig), token.to_owned());
-            tokio::spawn(async move {
-                let body = match path.starts_with("/license/clearkey") {
-                    true => asking(&[VIDEO]),
-                    false => "a challenge".to_owned(),
-                };
-                rig.call(Method::POST, path, Some(&token), body).await
-            })
+/// Asks so often at once; all are answered.
+async fn at_once(rig: &Arc<Rig>, count: usize, path: &'static str, token: &str) -> Vec<Reply> {
+    let asking = (0..count).map(|_| {
+        let (rig, token) = (Arc::clone(rig), token.to_owned());
+        tokio::spawn(async move {
+            let body = match path.starts_with("/license/clearkey") {
+                true => asking(&[VIDEO]),
+                false => "a challenge".to_owned(),
+            };
+            rig.call(Method::POST, path, Some(&token), body).await
         })
-        .collect();
-    let mut replies = Vec::new();
-    for asked in asking {
-        replies.push(asked.await.unwrap());
-    }
-    (replies, began.elapsed())
+    });
+    let asking = futures_util::future::try_join_all(asking.collect::<Vec<_>>());
+    let replies = tokio::time::timeout(PATIENCE, asking).await;
+    replies.expect("some are not answered").unwrap()
 }
 
-/// Licences that need nobody come all the same, and soon.
+/// Licences that need nobody come all the same.
 async fn others_go_on(rig: &Arc<Rig>, what: &str) {
-    let (replies, took) = at_once(rig, 20, FILM, &token(|_| ())).await;
+    let replies = at_once(rig, 20, FILM, &token(|_| ())).await;
     assert!(
         replies.iter().all(|it| it.status == StatusCode::OK),
         "{what}"
     );
-    assert!(took < TIMEOUT, "{what}: {took:?}");
+}
+
+/// The same while somebody who says nothing is still waited for.
+async fn others_go_on_meanwhile<T>(rig: &Arc<Rig>, liar: &Liar, waiting: JoinHandle<T>) {
+    let asked = async {
+        while liar.asked() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    (tokio::time::timeout(PATIENCE, asked).await).expect("nobody is asked");
+    others_go_on(rig, "meanwhile").await;
+    assert!(!waiting.is_finished());
+    waiting.abort();
 }
 
 const FILM: &str = "/license/clearkey/film";
@@ -224,7 +238,7 @@ fn no_upstreams() -> Upstreams {
 /// More ask with key ids of an issuer that hangs than may wait: the others are answered at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_issuer_that_hangs_or_lies_costs_its_own_tokens_alone() {
-    for lie in LIES {
+    for (lie, timeout) in lies() {
         let liar = Liar::new(lie).await;
         let folder = tempfile::tempdir().unwrap();
         let settings = IssuerSettings {
@@ -234,7 +248,7 @@ async fn an_issuer_that_hangs_or_lies_costs_its_own_tokens_alone() {
                 path: "/jwks".to_owned(),
                 discovery: false,
                 ca_file: "/none".into(),
-                timeout: TIMEOUT,
+                timeout,
             }),
             ..IssuerSettings::of_key(
                 "away",
@@ -257,16 +271,18 @@ async fn an_issuer_that_hangs_or_lies_costs_its_own_tokens_alone() {
             let (rig, theirs) = (Arc::clone(&rig), theirs.clone());
             tokio::spawn(async move { at_once(&rig, 200, FILM, &theirs).await })
         };
+        if timeout == LONG {
+            others_go_on_meanwhile(&rig, &liar, waiting).await;
+            refresher.abort();
+            continue;
+        }
         others_go_on(&rig, &what).await;
-        let (replies, took) = waiting.await.unwrap();
-        for reply in replies {
+        for reply in waiting.await.unwrap() {
             let told = (reply.status.as_u16(), reply.kind());
             assert_eq!(told, (503, "issuer-keys-unavailable".to_owned()), "{what}");
         }
-        assert!(took < TIMEOUT * 4, "{what}: {took:?}");
         // It was asked once, and is not asked again so soon.
-        let (_, took) = at_once(&rig, 20, FILM, &theirs).await;
-        assert!(took < TIMEOUT, "{what}: {took:?}");
+        at_once(&rig, 20, FILM, &theirs).await;
         assert!(liar.asked() <= 1, "{what}: {}", liar.asked());
         refresher.abort();
     }
@@ -274,7 +290,7 @@ async fn an_issuer_that_hangs_or_lies_costs_its_own_tokens_alone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_licence_service_that_hangs_or_lies_costs_its_own_system_alone() {
-    for lie in LIES {
+    for (lie, timeout) in lies() {
         let liar = Liar::new(lie).await;
         let stand_in = StandIn::saying("").await;
         let mut settings = stand_in.upstream(UpstreamKind::Widevine);
@@ -285,7 +301,7 @@ async fn a_licence_service_that_hangs_or_lies_costs_its_own_system_alone() {
             ca_file: "/none".into(),
             identity: None,
         };
-        settings.timeout = TIMEOUT;
+        settings.timeout = timeout;
         let most = settings.in_flight;
         let upstreams = Upstreams::open(&[settings], &CertificateSettings::default()).unwrap();
         let rig = rig(&no_rules(), upstreams, |_| ());
@@ -295,15 +311,17 @@ async fn a_licence_service_that_hangs_or_lies_costs_its_own_system_alone() {
             let rig = Arc::clone(&rig);
             tokio::spawn(async move { at_once(&rig, 200, "/license/widevine/film", &kids).await })
         };
+        if timeout == LONG {
+            others_go_on_meanwhile(&rig, &liar, waiting).await;
+            continue;
+        }
         others_go_on(&rig, &what).await;
-        let (replies, took) = waiting.await.unwrap();
-        for reply in replies {
+        for reply in waiting.await.unwrap() {
             let told = (reply.status.as_u16(), reply.kind());
             let unavailable = (503, "license-service-unavailable".to_owned());
             let failed = (502, "license-service-failed".to_owned());
             assert!(told == unavailable || told == failed, "{what}: {told:?}");
         }
-        assert!(took < TIMEOUT * 4, "{what}: {took:?}");
         assert!(liar.asked() <= 2 * most, "{what}: {}", liar.asked());
     }
 }
@@ -336,10 +354,9 @@ async fn whoever_is_asked_before_a_licence_and_hangs_or_lies_is_soon_left_alone(
                 true => StatusCode::OK,
                 false => StatusCode::SERVICE_UNAVAILABLE,
             };
-            for (count, most) in [(200, TIMEOUT * 4), (20, TIMEOUT)] {
-                let (replies, took) = at_once(&rig, count, FILM, &token(|_| ())).await;
+            for count in [200, 20] {
+                let replies = at_once(&rig, count, FILM, &token(|_| ())).await;
                 assert!(replies.iter().all(|it| it.status == expected), "{what}");
-                assert!(took < most, "{what}: {took:?}");
             }
             // As many as may ask at once, and who came between the failures that shut the gate.
             assert!(liar.asked() < 128 + 5, "{what}: {}", liar.asked());
