@@ -12,7 +12,7 @@ use crate::error::Error;
 /// The state folder, taken until this is dropped or the process ends, however it ends.
 pub(crate) struct Folder {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl Folder {
@@ -30,7 +30,7 @@ impl Folder {
         })?;
         Ok(Self {
             path: path.to_owned(),
-            _lock: lock,
+            lock,
         })
     }
 
@@ -53,6 +53,13 @@ impl Folder {
     pub(crate) fn sync(&self) -> Result<(), Error> {
         sync(&self.path)?;
         sync_parent(&self.path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Closing the file is not enough where a process was just started: that has it open until it becomes its program.
+        let _ = flock(&self.lock, FlockOperation::Unlock);
     }
 }
 

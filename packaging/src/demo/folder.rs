@@ -16,7 +16,7 @@ use crate::failure::Failure;
 pub(super) struct Folder {
     path: PathBuf,
     temporary: bool,
-    _lock: File,
+    lock: File,
 }
 
 /// Temporary folders are named by process: two demos may run at once.
@@ -59,7 +59,7 @@ impl Folder {
             Ok(()) => Ok(Self {
                 path,
                 temporary,
-                _lock: lock,
+                lock,
             }),
             Err(Errno::WOULDBLOCK) => Err(Failure::failed(format!(
                 "another demo runs in {}",
@@ -80,6 +80,8 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         if !self.temporary {
+            // Closing the file is not enough where a process was just started: that has it open until it becomes its program.
+            let _ = flock(&self.lock, FlockOperation::Unlock);
             return;
         }
         // Threads that are just ending may still put a file back.
@@ -126,16 +128,10 @@ fn is_abandoned(entry: &fs::DirEntry) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Mutex, PoisonError};
-
     use super::*;
-
-    /// A process that another test starts holds every lock of this one until it has become its program.
-    static ALONE: Mutex<()> = Mutex::new(());
 
     #[test]
     fn a_folder_is_one_process_s() {
-        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("kept");
         let first = Folder::keep(&path).unwrap();
@@ -148,7 +144,6 @@ mod tests {
 
     #[test]
     fn only_what_killed_demos_left_is_swept() {
-        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let parent = tempfile::tempdir().unwrap();
         let dead = || {
             let mut child = std::process::Command::new("true").spawn().unwrap();
