@@ -1,7 +1,7 @@
-//! Real players in a real browser: runs each suite of `tests/browser` with Node and Debian's Chromium
-//! against `castellum demo`.
+//! Real players in real browsers: runs each suite of `tests/browser` with Node and Debian's Chromium or Firefox
+//! against `castellum demo` or an appliance with a configuration of the suite's own.
 //!
-//! Without Node, Chromium or the npm packages a suite is skipped, and says so; under `make test`, which
+//! Without Node, the suite's browser or the npm packages it is skipped, and says so; under `make test`, which
 //! installs them, it fails instead.
 
 use std::path::{Path, PathBuf};
@@ -11,38 +11,59 @@ use std::sync::Mutex;
 /// One suite at a time: each keeps two browsers busy, and a machine may have two cores.
 static STAGE: Mutex<()> = Mutex::new(());
 
+/// A browser and the npm package that drives it.
+struct Browser {
+    program: &'static str,
+    driver: &'static str,
+}
+
+const CHROMIUM: Browser = Browser {
+    program: "chromium",
+    driver: "playwright-core",
+};
+
+const FIREFOX: Browser = Browser {
+    program: "firefox-esr",
+    driver: "puppeteer-core",
+};
+
 #[test]
 fn every_stream_in_every_player() {
-    run("matrix.test.mjs");
+    run("matrix.test.mjs", &CHROMIUM);
 }
 
 #[test]
 fn every_protocol() {
-    run("protocols.test.mjs");
+    run("protocols.test.mjs", &CHROMIUM);
 }
 
 #[test]
 fn refusals() {
-    run("refusals.test.mjs");
+    run("refusals.test.mjs", &CHROMIUM);
 }
 
 #[test]
 fn tokens() {
-    run("tokens.test.mjs");
+    run("tokens.test.mjs", &CHROMIUM);
+}
+
+#[test]
+fn tokens_in_firefox() {
+    run("firefox.test.mjs", &FIREFOX);
 }
 
 #[test]
 fn limits() {
-    run("limits.test.mjs");
+    run("limits.test.mjs", &CHROMIUM);
 }
 
 #[test]
 fn player_page() {
-    run("page.test.mjs");
+    run("page.test.mjs", &CHROMIUM);
 }
 
-fn run(suite: &str) {
-    if let Some(missing) = missing() {
+fn run(suite: &str, browser: &Browser) {
+    if let Some(missing) = missing(browser) {
         assert!(
             std::env::var_os("CASTELLUM_NO_SKIP").is_none(),
             "{suite} cannot run: {missing}"
@@ -70,19 +91,22 @@ fn run(suite: &str) {
     assert!(passed, "{suite} failed twice: see above");
 }
 
-/// What stands in the way of a browser test, if anything does.
-fn missing() -> Option<String> {
+/// What stands in the way of a test in this browser, if anything does.
+fn missing(browser: &Browser) -> Option<String> {
     for (program, argument) in [
         ("node", "--version"),
-        ("chromium", "--version"),
+        (browser.program, "--version"),
         ("certutil", "-H"),
     ] {
         if Command::new(program).arg(argument).output().is_err() {
             return Some(format!("no {program}"));
         }
     }
-    for file in ["node_modules/playwright-core", "page/dist/index.html"] {
-        if !packaging().join(file).exists() {
+    for file in [
+        format!("node_modules/{}", browser.driver),
+        "page/dist/index.html".to_owned(),
+    ] {
+        if !packaging().join(&file).exists() {
             return Some(format!("no packaging/{file}"));
         }
     }

@@ -8,29 +8,16 @@ import path from "node:path";
 
 import { Appliance, base64url } from "./appliance.mjs";
 import { Browser } from "./browser.mjs";
-import { ALGORITHMS, Issuer, SHAPE_NAMES } from "./issuer.mjs";
+import { everyShape, LICENSE, plays, titleOf } from "./shapes.mjs";
 import { film, Theatre } from "./stage.mjs";
 
 const PICTURES = path.join(import.meta.dirname, "../../../target/pictures");
 
-const PLAYERS = [
+const CASES = everyShape([
   ["shaka", "dash"],
   ["dashjs", "dash"],
   ["hlsjs", "hls"],
-];
-const PLACES = { bearer: {}, header: { header: "X-Castellum-Token" }, query: { query: "token" } };
-
-// Each shape in each player; algorithms, places and schemes take turns, so that each player meets each place and scheme.
-const CASES = SHAPE_NAMES.flatMap((shape, row) =>
-  PLAYERS.map(([player, form], column) => ({
-    shape,
-    player,
-    form,
-    algorithm: ALGORITHMS[(row * PLAYERS.length + column) % ALGORITHMS.length],
-    place: Object.keys(PLACES)[(row + column) % 3],
-    policy: ["cenc", "cbcs"][(row + column) % 2],
-  })),
-);
+]);
 
 // The manifests of a policy for small pictures play everywhere. With the full one and without the key of the large pictures,
 // shaka-player plays DASH, and nothing else does without an error (license/README.md).
@@ -48,14 +35,14 @@ const SMALL = [
 ];
 
 describe("tokens", { concurrency: 2 }, () => {
-  const issuers = CASES.map(({ shape, algorithm }) => new Issuer(shape, algorithm));
+  const issuers = CASES.map(({ issuer }) => issuer);
   const [shop] = issuers;
   let appliance, browser, theatre;
 
   before(async () => {
     const small = 'max_video = "SD"';
     appliance = await Appliance.start(issuers, {
-      license: 'token_header = "X-Castellum-Token"\ntoken_query = "token"',
+      license: LICENSE,
       policies: {
         "small-cenc": { of: "cenc", license: small },
         "small-cbcs": { of: "cbcs", license: small },
@@ -74,24 +61,8 @@ describe("tokens", { concurrency: 2 }, () => {
     await appliance?.stop();
   });
 
-  test("every algorithm has its turn", () => {
-    assert.deepEqual([...new Set(CASES.map(({ algorithm }) => algorithm))].sort(), [...ALGORITHMS].sort());
-  });
-
-  for (const [at, { shape, player, form, algorithm, place, policy }] of CASES.entries()) {
-    test(`${shape} by ${algorithm} in the ${place}: ${form} ${policy} in ${player}`, async () => {
-      const stream = appliance.stream(policy);
-      const token = issuers[at].token({ asset: stream.asset, keyIds: await appliance.keyIds(policy) });
-      const wanted = { ...film(stream, form, token), place: PLACES[place] };
-      const performance = await theatre.perform(browser, player, wanted);
-      await performance.runsFrom(0);
-      assert.deepEqual((await performance.state()).heights, [180, 360, 720]);
-      const licenses = performance.journal.filter(({ url }) => appliance.isLicense(url));
-      assert.deepEqual([...new Set(licenses.map(({ status }) => status))], [200]);
-      assert.deepEqual([...new Set(licenses.map(({ url }) => url.includes(token)))], [place === "query"]);
-      await performance.close();
-      await appliance.decided({ issuer: issuers[at].name, result: "granted" });
-    });
+  for (const one of CASES) {
+    test(titleOf(one), () => plays({ appliance, browser, theatre }, one));
   }
 
   for (const [player, form, policy] of SMALL) {

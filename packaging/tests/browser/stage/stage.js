@@ -5,6 +5,9 @@ const video = document.querySelector("video");
 window.stage = {
   faults: [],
 
+  /** Every key session that the player opened. */
+  sessions: [],
+
   /**
    * Records an error that a viewer would suffer from; `status` is the HTTP status that the player saw, `problem` the
    * document that came with it and `retryAfter` its header, as far as the player hands them to the page.
@@ -63,6 +66,8 @@ window.stage = {
       time: video.currentTime,
       frames: quality.totalVideoFrames - quality.droppedVideoFrames,
       width: video.videoWidth,
+      height: video.videoHeight,
+      keys: this.sessions.flatMap((session) => [...session.keyStatuses.values()]),
       ready: video.readyState,
       paused: video.paused,
       faults: this.faults,
@@ -72,3 +77,11 @@ window.stage = {
 };
 
 video.addEventListener("error", () => stage.fault("video", `MediaError ${video.error?.code} ${video.error?.message}`));
+
+// A page cannot ask a video element for the sessions of its keys.
+const { createSession } = MediaKeys.prototype;
+MediaKeys.prototype.createSession = function (...type) {
+  const session = createSession.apply(this, type);
+  stage.sessions.push(session);
+  return session;
+};
