@@ -12,16 +12,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use conf::SecretSource;
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::{self, Connection};
+use hyper_util::client::legacy::connect::{self, CaptureConnection, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -202,8 +203,23 @@ impl Outbound {
     }
 
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, Fault> {
-        let response = self.client.request(request).await;
-        let (head, body) = (response.map_err(|error| unreachable(&error))?).into_parts();
+        let response = loop {
+            let mut request = request.clone();
+            let connection = connect::capture_connection(&mut request);
+            match self.client.request(request).await {
+                Ok(response) => {
+                    if let Some(answered) = Answered::on(&connection) {
+                        answered.0.store(true, Relaxed);
+                    }
+                    break response;
+                }
+                // The other end may close a connection in the moment in which it is used again. Whatever is asked here may be
+                // asked twice, and each turn takes one connection away, until a new one is made.
+                Err(_) if Answered::on(&connection).is_some_and(|it| it.0.load(Relaxed)) => {}
+                Err(error) => return Err(unreachable(&error)),
+            }
+        };
+        let (head, body) = response.into_parts();
         // A body that is not read to its end takes its connection with it.
         let body = match Limited::new(body, self.limit).collect().await {
             Ok(body) => Wiped::new(body.to_bytes()),
@@ -270,12 +286,25 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// A connection, of which there is nothing more to say.
+/// Whether a connection has brought an answer before.
+#[derive(Clone, Default)]
+struct Answered(Arc<AtomicBool>);
+
+impl Answered {
+    fn on(connection: &CaptureConnection) -> Option<Self> {
+        let mut extras = Extensions::new();
+        let metadata = connection.connection_metadata();
+        metadata.as_ref()?.get_extras(&mut extras);
+        extras.remove()
+    }
+}
+
+/// A connection.
 struct Connected(TokioIo<Box<dyn Stream>>);
 
 impl Connection for Connected {
     fn connected(&self) -> connect::Connected {
-        connect::Connected::new()
+        connect::Connected::new().extra(Answered::default())
     }
 }
 
@@ -516,6 +545,33 @@ mod tests {
         }
         served.abort();
         assert_eq!(connections, "0001112");
+    }
+
+    /// As a server does that was just restarted, or one that keeps connections and does not say for how long.
+    #[tokio::test]
+    async fn a_connection_that_is_closed_as_it_is_used_again_is_no_failure() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let authority = listener.local_addr().unwrap().to_string();
+        let outbound = outbound(Reach::Plain {
+            authority: &authority,
+        });
+        let served = tokio::spawn(async move {
+            let mut came = vec![0; 4096];
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                assert!(stream.read(&mut came).await.unwrap() > 0);
+                let ok = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nx";
+                stream.write_all(ok).await.unwrap();
+                // It takes one request more, and closes without a word.
+                let _ = stream.read(&mut came).await;
+            }
+        });
+        for _ in 0..5 {
+            let body = Bytes::from_static(b"body");
+            let answer = outbound.post(HeaderMap::new(), body).await.unwrap();
+            assert_eq!(answer.status, StatusCode::OK);
+        }
+        served.abort();
     }
 
     #[tokio::test]
