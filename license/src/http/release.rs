@@ -11,8 +11,7 @@ use keystore_types::AssetId;
 use origin_front::{BodyError, Response};
 
 use super::rescue::rescue;
-use super::service::{LicenseService, Parts, demanded, from_where, peer, queued, respond, unread};
-use crate::admission::Class;
+use super::service::{LicenseService, demanded, respond, unread};
 use crate::decision_log::{Draft, Outcome};
 use crate::entitlement::KidRule;
 use crate::format::clearkey::{self, Release};
@@ -31,6 +30,10 @@ impl LicenseService {
         let (now, system) = (self.parts.clock.now(), System::ClearKey.as_str());
         let mut draft = Draft::new(now, system, Some(asset.clone()));
         let result = self.give_up(&asset, head, body, &mut draft).await;
+        // As with licences, nothing was decided.
+        if let Err(refusal @ Refusal::Overloaded { .. }) = &result {
+            return rescue(refusal);
+        }
         let outcome = match &result {
             Ok(()) => Outcome::Released,
             Err(refusal) => Outcome::from(refusal),
@@ -52,23 +55,13 @@ impl LicenseService {
         body: Result<Bytes, BodyError>,
         draft: &mut Draft,
     ) -> Result<(), Refusal> {
-        let Parts {
-            verifier,
-            sessions,
-            admission,
-            ..
-        } = &*self.parts;
-        let address = sessions.enter(peer(head), &head.headers)?;
-        let token = self.sources().token(head, None)?;
-        let _place = (admission.enter(queued(head), || Class::Renewal)).await?;
-        let verdict = verifier.admit(token, draft.time).await;
-        let entitlement = verdict.map_err(|rejection| {
-            draft.bearer = rejection.bearer;
-            rejection.refusal
-        })?;
+        let (_place, entitlement) =
+            (self.recognise(head, draft.time).await).map_err(|rejection| {
+                draft.bearer = rejection.bearer;
+                rejection.refusal
+            })?;
         draft.bearer = Some(entitlement.bearer().clone());
         // Nothing more is asked of a viewer: whoever may do nothing any more may still give up what there was.
-        from_where(&entitlement, address)?;
         let release = Release::read(&body.map_err(unread)?)?;
         draft.key_ids = release.key_ids;
         if !entitlement.covers_asset(asset) {
@@ -92,7 +85,7 @@ impl LicenseService {
             request: &[],
             now: draft.time,
         };
-        match sessions.release(ask).await {
+        match self.parts.sessions.release(ask).await {
             // A licence that was kept may be given up long after its stream: where none is named, none ends.
             Ok(()) | Err(Refusal::Unnamed(_) | Refusal::ClaimMissing(_)) => Ok(()),
             Err(refusal) => Err(refusal),

@@ -15,9 +15,9 @@ use super::challenge;
 use super::rescue::{method_not_allowed, not_found, rescue};
 use super::route::{LicensedSystem, Route, SessionAct};
 use super::stack;
-use crate::admission::{Admission, Class};
+use crate::admission::{Admission, Class, Place};
 use crate::decision_log::{DecisionLog, Draft, Outcome};
-use crate::entitlement::{Entitlement, Verifier};
+use crate::entitlement::{Entitlement, Rejection, Verifier};
 use crate::exchange::Exchange;
 use crate::format::clearkey::{self, SessionType};
 use crate::format::{SecretBytes, hls_key, playready, widevine};
@@ -209,7 +209,7 @@ impl LicenseService {
     }
 
     /// Where a request may carry its token.
-    pub(super) fn sources(&self) -> Sources<'_> {
+    fn sources(&self) -> Sources<'_> {
         Sources {
             header: &self.parts.token_header,
             query: self.parts.token_query.as_deref(),
@@ -363,6 +363,31 @@ impl LicenseService {
         }
     }
 
+    /// Who asks, where no key is to be had: it has its turn as a renewal, whatever it is.
+    pub(super) async fn recognise(
+        &self,
+        head: &request::Parts,
+        now: UnixTime,
+    ) -> Result<(Place, Entitlement), Rejection> {
+        let Parts {
+            verifier,
+            sessions,
+            admission,
+            ..
+        } = &*self.parts;
+        let address = sessions.enter(peer(head), &head.headers)?;
+        let token = self.sources().token(head, None)?;
+        let place = (admission.enter(queued(head), || Class::Renewal)).await?;
+        let entitlement = verifier.admit(token, now).await?;
+        match from_where(&entitlement, address) {
+            Ok(()) => Ok((place, entitlement)),
+            Err(refusal) => Err(Rejection {
+                refusal,
+                bearer: Some(entitlement.bearer().clone()),
+            }),
+        }
+    }
+
     /// When the stream's lease now ends; none where it has ended, or streams are not counted.
     async fn act(
         &self,
@@ -370,21 +395,10 @@ impl LicenseService {
         asset: &AssetId,
         head: &request::Parts,
     ) -> Result<Option<UnixTime>, Refusal> {
-        let Parts {
-            verifier,
-            sessions,
-            admission,
-            clock,
-            ..
-        } = &*self.parts;
-        let address = sessions.enter(peer(head), &head.headers)?;
-        let token = self.sources().token(head, None)?;
-        // Whatever it says, no key leaves for it.
-        let _place = (admission.enter(queued(head), || Class::Renewal)).await?;
-        let now = clock.now();
-        let verdict = verifier.admit(token, now).await;
-        let entitlement = verdict.map_err(|rejection| rejection.refusal)?;
-        from_where(&entitlement, address)?;
+        let now = self.parts.clock.now();
+        let sessions = &self.parts.sessions;
+        let known = self.recognise(head, now).await;
+        let (_place, entitlement) = known.map_err(|rejection| rejection.refusal)?;
         if !entitlement.covers_asset(asset) {
             return Err(Refusal::AssetNotEntitled);
         }
@@ -408,13 +422,13 @@ impl LicenseService {
 }
 
 /// The address of the connection.
-pub(super) fn peer(head: &request::Parts) -> Option<IpAddr> {
+fn peer(head: &request::Parts) -> Option<IpAddr> {
     let connection = head.extensions.get::<ConnectionInfo>();
     connection.map(|connection| connection.peer.ip())
 }
 
 /// How long its connection waited to be taken up, if it is the first request of it.
-pub(super) fn queued(head: &request::Parts) -> Duration {
+fn queued(head: &request::Parts) -> Duration {
     let queued = head.extensions.get::<Queued>();
     queued.map_or(Duration::ZERO, |Queued(waited)| *waited)
 }
@@ -439,10 +453,7 @@ pub(super) fn demanded(entitlement: &Entitlement) -> Demanded {
 }
 
 /// Whether the token may be used at this address.
-pub(super) fn from_where(
-    entitlement: &Entitlement,
-    address: Option<IpAddr>,
-) -> Result<(), Refusal> {
+fn from_where(entitlement: &Entitlement, address: Option<IpAddr>) -> Result<(), Refusal> {
     let Some(blocks) = &entitlement.demands().addresses else {
         return Ok(());
     };

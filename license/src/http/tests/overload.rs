@@ -70,3 +70,26 @@ async fn a_token_that_was_refused_renews_nothing() {
     let shed = rig.clear_key("film", &playing, &[VIDEO]).await;
     assert_eq!(shed.status, StatusCode::SERVICE_UNAVAILABLE);
 }
+
+#[tokio::test]
+async fn a_release_for_which_there_is_no_room_is_unrecorded_too() {
+    let full = conf::AdmissionSettings {
+        at_once: 0,
+        queue_time: Duration::from_secs(1),
+        starts_waiting: 0,
+        renewals_waiting: 0,
+    };
+    let upstreams = Upstreams::open(&[], &CertificateSettings::default()).unwrap();
+    let bearer = header::AUTHORIZATION;
+    let rig = Rig::of(true, bearer, upstreams, &no_rules(), |parts| {
+        parts.admission = Admission::new(full);
+    });
+    let body = json!({ "kids": [VIDEO.to_base64url()] }).to_string();
+    let path = "/license/clearkey/film/release";
+    let reply = rig
+        .call(Method::POST, path, Some(&token(|_| ())), body)
+        .await;
+    let told = (reply.status.as_u16(), reply.kind());
+    assert_eq!(told, (503, "overloaded".to_owned()));
+    assert_eq!(rig.decisions.latest(10), []);
+}
