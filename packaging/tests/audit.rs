@@ -705,6 +705,26 @@ fn each_fault_is_found_by_its_name() {
     assert_eq!(planted, BTreeSet::from(NAMES), "each name is planted");
 }
 
+/// What a manifest names is relative to where it was found, not to where it was asked for.
+#[test]
+fn a_redirect_is_followed_and_relative_urls_with_it() {
+    let stage = Stage::new();
+    let proxy = stage.proxy.url.clone();
+    stage.proxy.change(Box::new(move |path, answer| {
+        if let Some((before, after)) = path.split_once("/elsewhere/") {
+            answer.status = 302;
+            answer.location = Some(format!("{proxy}{before}/{after}"));
+        }
+    }));
+    let asked = ["cbcs/elsewhere/main.mpd", "cbcs/elsewhere/main.m3u8"];
+    let (code, report) = stage.audit(&asked, &[]);
+    assert_eq!((code, names(&report)), (0, BTreeSet::new()), "{report}");
+    assert_eq!(
+        (&report["manifests"], &report["tracks"]),
+        (&2.into(), &10.into())
+    );
+}
+
 #[test]
 fn what_never_ends_is_left() {
     let stage = Stage::new();

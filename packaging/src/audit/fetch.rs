@@ -64,13 +64,20 @@ pub(crate) struct Bounds {
     pub(crate) time: Duration,
 }
 
+/// What was had, and where: what it names is relative to there (RFC 3986 5.1.3), and redirects may have led on.
+#[derive(Clone, Debug)]
+pub(crate) struct Fetched {
+    pub(crate) url: Url,
+    pub(crate) bytes: Arc<[u8]>,
+}
+
 /// Asks.
 pub(crate) struct Fetcher {
     ca_file: PathBuf,
     left: u32,
     asked: u32,
     until: Instant,
-    kept: HashMap<Resource, Result<Arc<[u8]>, Unserved>>,
+    kept: HashMap<Resource, Result<Fetched, Unserved>>,
     kept_bytes: usize,
     /// Whether a bound ended something.
     pub(crate) bound: bool,
@@ -118,12 +125,12 @@ impl Fetcher {
         &mut self,
         resource: &Resource,
         limit: usize,
-    ) -> Result<Arc<[u8]>, Unserved> {
+    ) -> Result<Fetched, Unserved> {
         if let Some(kept) = self.kept.get(resource) {
             return kept.clone();
         }
         let fetched = self.follow(resource, limit).await;
-        if let Ok(bytes) = &fetched {
+        if let Ok(Fetched { bytes, .. }) = &fetched {
             self.kept_bytes = self.kept_bytes.saturating_add(bytes.len());
         }
         if self.kept_bytes <= MAX_KEPT && !matches!(fetched, Err(Unserved::Bound)) {
@@ -132,7 +139,7 @@ impl Fetcher {
         fetched
     }
 
-    async fn follow(&mut self, resource: &Resource, limit: usize) -> Result<Arc<[u8]>, Unserved> {
+    async fn follow(&mut self, resource: &Resource, limit: usize) -> Result<Fetched, Unserved> {
         let mut headers = HeaderMap::new();
         if let Some((start, end)) = resource.range {
             let range = format!("bytes={start}-{}", end.saturating_sub(1));
@@ -152,21 +159,21 @@ impl Fetcher {
                 continue;
             }
             let body: &[u8] = &answer.body;
-            return match (answer.status, resource.range) {
-                (StatusCode::OK, None) | (StatusCode::PARTIAL_CONTENT, Some(_)) => Ok(body.into()),
+            let bytes = match (answer.status, resource.range) {
+                (StatusCode::OK, None) | (StatusCode::PARTIAL_CONTENT, Some(_)) => body,
                 // A server need not know ranges (RFC 9110 14.2).
                 (StatusCode::OK, Some((start, end))) => {
                     let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
                     let range = body.get(at(start)..at(end).min(body.len()));
-                    range
-                        .map(Into::into)
-                        .ok_or_else(|| Unserved::fault(&url, "it ends before the range begins"))
+                    range.ok_or_else(|| Unserved::fault(&url, "it ends before the range begins"))?
                 }
-                (status, _) => Err(Unserved::Status {
-                    place: shown(&url),
-                    status,
-                }),
+                (status, _) => {
+                    let place = shown(&url);
+                    return Err(Unserved::Status { place, status });
+                }
             };
+            let bytes = bytes.into();
+            return Ok(Fetched { url, bytes });
         }
         Err(Unserved::fault(&resource.url, "too many redirects"))
     }

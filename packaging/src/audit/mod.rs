@@ -36,7 +36,7 @@ pub(crate) use finding::{Fault, Finding};
 pub(crate) use licences::Token;
 
 use crate::failure::Failure;
-use fetch::{Bounds, Fetcher, Resource};
+use fetch::{Bounds, Fetched, Fetcher, Resource};
 use finding::Place;
 use manifest::{Title, Track, dash, hls};
 
@@ -180,8 +180,8 @@ async fn walk(
     policy: &policy::Policies<'_>,
     findings: &mut Vec<Finding>,
 ) -> Option<Title> {
-    let bytes = match fetcher.get(&url.clone().into(), MAX_MANIFEST).await {
-        Ok(bytes) => bytes,
+    let Fetched { url, bytes } = match fetcher.get(&url.clone().into(), MAX_MANIFEST).await {
+        Ok(fetched) => fetched,
         Err(error) => {
             let place = Place::of(url, None, "manifest");
             // That the policy is missing says more.
@@ -191,6 +191,7 @@ async fn walk(
             return None;
         }
     };
+    let url = &url;
     let Ok(text) = str::from_utf8(&bytes) else {
         let place = Place::of(url, None, "manifest");
         findings.push(Finding::new(Fault::Malformed, place, "it is not UTF-8"));
@@ -213,12 +214,15 @@ async fn walk(
         session: multivariant.session,
         cut: multivariant.cut,
     };
-    for playlist in multivariant.playlists {
+    for mut playlist in multivariant.playlists {
         let fetched = fetcher
             .get(&playlist.url.clone().into(), MAX_MANIFEST)
             .await;
         let text = match &fetched {
-            Ok(bytes) => str::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned()),
+            Ok(Fetched { url, bytes }) => {
+                playlist.url.clone_from(url);
+                str::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())
+            }
             Err(error) => Err(error.to_string()),
         };
         match text {
@@ -246,7 +250,7 @@ async fn look_into(
     };
     if let Some(init) = &track.init {
         match fetcher.get(init, MAX_INIT).await {
-            Ok(bytes) => match Header::read(&bytes) {
+            Ok(Fetched { bytes, .. }) => match Header::read(&bytes) {
                 Ok(header) => parts.init = Some((bytes, header)),
                 Err(error) => find(Fault::Malformed, "init segment", error.to_string()),
             },
@@ -255,7 +259,7 @@ async fn look_into(
     }
     for segment in drawn(&track.segments, samples) {
         match fetcher.get(segment, MAX_SEGMENT).await {
-            Ok(bytes) => parts.segments.push(bytes),
+            Ok(Fetched { bytes, .. }) => parts.segments.push(bytes),
             Err(error) => find(Fault::NotServed, "segment", error.to_string()),
         }
     }
