@@ -17,7 +17,7 @@ use super::route::{LicensedSystem, Route, SessionAct};
 use super::stack;
 use crate::admission::{Admission, Class, Place};
 use crate::decision_log::{DecisionLog, Draft, Outcome};
-use crate::entitlement::{Entitlement, Rejection, Verifier};
+use crate::entitlement::{Bearer, Entitlement, Rejection, Verifier};
 use crate::exchange::Exchange;
 use crate::format::clearkey::{self, SessionType};
 use crate::format::{SecretBytes, hls_key, playready, widevine};
@@ -197,11 +197,15 @@ impl LicenseService {
             Err(refusal) => Outcome::from(refusal),
         };
         telemetry::decided(&outcome, begun.elapsed());
+        let mut events = Vec::new();
         if let (Some(bearer), Some(asset)) = (&draft.bearer, &draft.asset) {
             let reason = result.as_ref().err().map(Refusal::reason);
-            (self.parts.sessions).decided(bearer, asset, &draft.key_ids, reason, draft.time);
+            events =
+                (self.parts.sessions).decided(bearer, asset, &draft.key_ids, reason, draft.time);
         }
+        // First, as it waits for nothing: whoever goes away while events are written is in the record.
         self.parts.decisions.record(draft, outcome);
+        self.parts.sessions.post(events).await;
         match result {
             Ok(reply) => reply.into_response(),
             Err(refusal) => rescue(&refusal),
@@ -227,7 +231,6 @@ impl LicenseService {
         let Parts {
             verifier,
             rules,
-            keystore,
             keys,
             sessions,
             admission,
@@ -294,7 +297,7 @@ impl LicenseService {
             verdict?;
         }
         let url = head.uri.path_and_query().map_or("", |url| url.as_str());
-        sessions
+        let held = sessions
             .admit(session::Ask {
                 bearer,
                 demanded: demanded(&entitlement),
@@ -304,39 +307,79 @@ impl LicenseService {
                 now: draft.time,
             })
             .await?;
+        let granted = Granted {
+            challenge: &challenge,
+            grant: &grant,
+            bearer,
+            head,
+        };
+        match self.give(granted, form, body, place, draft).await {
+            Ok(reply) => {
+                held.given();
+                admission.answered(token);
+                Ok(reply)
+            }
+            Err(refusal) => {
+                held.give_back().await;
+                Err(refusal)
+            }
+        }
+    }
+
+    /// The licence, once all that it needs is taken.
+    async fn give(
+        &self,
+        granted: Granted<'_>,
+        form: Form,
+        body: Result<Bytes, Refusal>,
+        place: Place,
+        draft: &mut Draft,
+    ) -> Result<Reply, Refusal> {
+        let Parts {
+            keystore,
+            upstreams,
+            ..
+        } = &*self.parts;
+        let Granted {
+            challenge,
+            grant,
+            bearer,
+            head,
+        } = granted;
         if matches!(form, Form::Forwarded) && !upstreams.take_keys(challenge.system) {
             draft.key_ids = grant.key_ids();
             drop(place);
-            let reply = forward(
-                upstreams, &challenge, &grant, None, head, &body?, draft.time,
-            )
-            .await?;
-            admission.answered(token);
-            return Ok(reply);
+            return forward(upstreams, challenge, grant, None, head, &body?, draft.time).await;
         }
-        let license = issue(&**keystore, &challenge, &grant, entitlement.bearer()).await?;
+        let license = issue(&**keystore, challenge, grant, bearer).await?;
         draft.key_ids = license.key_ids();
         drop(place);
-        let reply = match form {
-            Form::JwkSet(session) => Reply::Secret {
+        match form {
+            Form::JwkSet(session) => Ok(Reply::Secret {
                 content_type: "application/json",
                 bytes: clearkey::write(license.keys(), session),
-            },
-            Form::RawKey => Reply::Secret {
+            }),
+            Form::RawKey => Ok(Reply::Secret {
                 content_type: OCTETS,
                 bytes: hls_key::write(license.first()),
-            },
+            }),
             Form::Forwarded => {
                 let license = Some(&license);
                 forward(
-                    upstreams, &challenge, &grant, license, head, &body?, draft.time,
+                    upstreams, challenge, grant, license, head, &body?, draft.time,
                 )
-                .await?
+                .await
             }
-        };
-        admission.answered(token);
-        Ok(reply)
+        }
     }
+}
+
+/// What is granted, and to whom.
+struct Granted<'a> {
+    challenge: &'a Challenge,
+    grant: &'a Grant,
+    bearer: &'a Bearer,
+    head: &'a request::Parts,
 }
 
 impl LicenseService {

@@ -11,6 +11,7 @@ mod record;
 mod refusals;
 mod release;
 mod sessions;
+mod undone;
 mod upstreams;
 
 use std::collections::BTreeMap;
