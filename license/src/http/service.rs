@@ -309,7 +309,7 @@ impl LicenseService {
             .await?;
         let granted = Granted {
             challenge: &challenge,
-            grant: &grant,
+            grant,
             bearer,
             head,
         };
@@ -342,16 +342,13 @@ impl LicenseService {
         } = &*self.parts;
         let Granted {
             challenge,
-            grant,
+            mut grant,
             bearer,
             head,
         } = granted;
-        if matches!(form, Form::Forwarded) && !upstreams.take_keys(challenge.system) {
-            draft.key_ids = grant.key_ids();
-            drop(place);
-            return forward(upstreams, challenge, grant, None, head, &body?, draft.time).await;
-        }
-        let license = issue(&**keystore, challenge, grant, bearer).await?;
+        // Exported also where the service has the keys itself: so the keystore records who gets which, and has the last word
+        // on what is sealed, withdrawn or destroyed.
+        let license = issue(&**keystore, challenge, &grant, bearer).await?;
         draft.key_ids = license.key_ids();
         drop(place);
         match form {
@@ -364,9 +361,16 @@ impl LicenseService {
                 bytes: hls_key::write(license.first()),
             }),
             Form::Forwarded => {
-                let license = Some(&license);
+                (grant.keys).retain(|key| draft.key_ids.contains(&key.key_id));
+                let license = upstreams.take_keys(challenge.system).then_some(license);
                 forward(
-                    upstreams, challenge, grant, license, head, &body?, draft.time,
+                    upstreams,
+                    challenge,
+                    &grant,
+                    license.as_ref(),
+                    head,
+                    &body?,
+                    draft.time,
                 )
                 .await
             }
@@ -377,7 +381,7 @@ impl LicenseService {
 /// What is granted, and to whom.
 struct Granted<'a> {
     challenge: &'a Challenge,
-    grant: &'a Grant,
+    grant: Grant,
     bearer: &'a Bearer,
     head: &'a request::Parts,
 }
