@@ -226,9 +226,13 @@ mod axinom {
                     "renewal_retry_interval": 10,
                     "renewal_recovery": 60,
                     "include_all_entitled_keys": true,
+                    "real_time_duration_expiration": true,
+                    "real_time_playback_expiration": "true",
                 },
-                "fairplay": { "duration": 60, "real_time_expiration": "true" },
+                "fairplay": { "duration": 60, "real_time_expiration": "false" },
+                "playready": { "custom_data": "x" },
             },
+            "session": { "user_id": "ann" },
             "license_server": {
                 "return_license_request_info": true,
                 "access_control": {
@@ -291,6 +295,7 @@ mod axinom {
         assert!(demands.single_use);
         // It has no id of its own, so one is made of what is signed.
         assert_eq!(entitlement.bearer().token_id.as_ref().unwrap().len(), 43);
+        assert_eq!(entitlement.bearer().subject.as_deref(), Some("ann"));
         let streams = StreamDemand {
             limit: Some(2),
             interval: Some(seconds(60)),
@@ -455,6 +460,43 @@ mod axinom {
             (
                 access(json!({ "concurrency_mode": "BLOCK_NEW_DEVICE" })),
                 malformed(&format!("{CONTROL}.concurrency_limit")),
+            ),
+            (
+                access(json!({ "concurrency_limit": 2 })),
+                malformed("message.session.user_id"),
+            ),
+            (
+                json!({ "session": { "user_id": " " } }),
+                malformed("message.session.user_id"),
+            ),
+            (
+                json!({ "license": { "playready": { "real_time_expiration": true } } }),
+                unsupported("message.license.playready.real_time_expiration"),
+            ),
+            (
+                json!({ "license": { "fairplay": { "real_time_expiration": "true" } } }),
+                unsupported("message.license.fairplay.real_time_expiration"),
+            ),
+            (
+                json!({ "license": { "widevine": { "renew_with_usage": true } } }),
+                unsupported("message.license.widevine.renew_with_usage"),
+            ),
+            (
+                json!({ "license": { "widevine": { "real_time_playback_expiration": 1 } } }),
+                malformed("message.license.widevine.real_time_playback_expiration"),
+            ),
+            // What nobody knows might be a rule; also what stands where it means nothing.
+            (
+                json!({ "license": { "max_plays": 1 } }),
+                unsupported("message.license.max_plays"),
+            ),
+            (
+                json!({ "license": { "real_time_expiration": true } }),
+                unsupported("message.license.real_time_expiration"),
+            ),
+            (
+                json!({ "license": { "fairplay": { "custom_data": "x" } } }),
+                unsupported("message.license.fairplay.custom_data"),
             ),
             (
                 access(json!({ "concurrency_mode": "DISPLACE" })),
