@@ -51,6 +51,7 @@ const ADDRESS: &str = "203.0.113.77";
 const DEVICE: &str = "device-4c3b2a1908";
 const SESSION: &str = "session-77aa66bb55";
 
+/// The licence server's attack row "token in the URL", among others.
 #[test]
 fn nothing_that_is_said_holds_a_token_a_key_or_a_name() {
     let folder = tempfile::tempdir().unwrap();

@@ -380,7 +380,7 @@ async fn an_issuer_that_is_down_is_not_missed_for_a_day_nor_by_a_restart() {
     );
 }
 
-/// The attack row "unknown `kid` storm".
+/// The attack row "unknown kid storm".
 #[tokio::test]
 async fn a_storm_of_unknown_key_ids_costs_one_fetch_in_an_interval() {
     let folder = tempfile::tempdir().unwrap();
