@@ -499,7 +499,7 @@ proxies = ["127.0.0.1/32"]
 address_header = "X-Forwarded-For"
 [license.webhooks.crm]
 url = "http://127.0.0.1:{liar}/hook"
-events = ["granted", "refused", "session_started", "session_ended", "device_added"]
+events = ["granted", "refused", "session_started", "session_ended", "session_expired", "device_added"]
 secret_file = {hook:?}
 [license.authorisation]
 url = "http://127.0.0.1:{liar}/authorise"

@@ -56,7 +56,7 @@ pub struct Sqlite {
 
 /// Something to be written, and who waits for it.
 enum Write {
-    Admit(Claim, Reply<(Verdict, Taken)>),
+    Admit(Box<Claim>, Reply<(Verdict, Taken)>),
     Change(Change, Reply<u64>),
     Take(String, [UnixTime; 2], u32, Reply<Vec<Event>>),
 }
@@ -130,7 +130,7 @@ impl Sqlite {
 
 impl Store for Sqlite {
     fn admit(&self, claim: Claim) -> Stored<'_, (Verdict, Taken)> {
-        Box::pin(self.send(move |reply| Write::Admit(claim, reply), ADMIT))
+        Box::pin(self.send(move |reply| Write::Admit(Box::new(claim), reply), ADMIT))
     }
 
     fn change(&self, change: Change) -> Stored<'_, u64> {

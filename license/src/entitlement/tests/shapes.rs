@@ -568,6 +568,7 @@ mod minted {
         let key = SigningKey::read(Algorithm::Hs256, SECRET).unwrap();
         let claims = Claims {
             kids: Some(vec![key_id(KID)]),
+            sub: Some("ann".to_owned()),
             ..Claims::until(NOW.plus(Duration::from_secs(60)))
         };
         let of = |shape, iss: Option<&str>| {
@@ -587,6 +588,7 @@ mod minted {
             let entitlement = of(shape, iss).verify(&token, NOW).unwrap();
             assert!(entitlement.covers_key(&self::key_id(KID)));
             assert_eq!(entitlement.expires(), Some(claims.exp));
+            assert_eq!(entitlement.bearer().subject.as_deref(), Some("ann"));
         }
         for (shape, claims, key_id) in [
             (Shape::Axinom, claims.clone(), None),
