@@ -236,10 +236,10 @@ impl LicenseService {
         } = &*self.parts;
         let address = sessions.enter(peer(head), &head.headers)?;
         let custom_data = match (ask.system(), &body) {
-            (System::PlayReady, Ok(body)) => playready::token(body),
-            _ => None,
+            (System::PlayReady, Ok(body)) => playready::tokens(body),
+            _ => vec![],
         };
-        let token = self.sources().token(head, custom_data.as_deref())?;
+        let token = self.sources().token(head, &custom_data)?;
         let class = || match admission.has_answered(token) {
             true => Class::Renewal,
             false => Class::Start,
@@ -376,7 +376,7 @@ impl LicenseService {
             ..
         } = &*self.parts;
         let address = sessions.enter(peer(head), &head.headers)?;
-        let token = self.sources().token(head, None)?;
+        let token = self.sources().token(head, &[])?;
         let place = (admission.enter(queued(head), || Class::Renewal)).await?;
         let entitlement = verifier.admit(token, now).await?;
         match from_where(&entitlement, address) {
