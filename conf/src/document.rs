@@ -61,7 +61,7 @@ pub struct LogDocument {
     pub format: LogFormat,
     /// The least severe level that is written, by target: `info`, or `warn,origin=debug`. Default `"info"`.
     pub filter: String,
-    /// One line for each request, without its query and without tokens. Default `true`.
+    /// One line for each request, without its query and without tokens. Those of the licence server have the block of the client's address, unless `license.log_full_addresses` asks for more. Default `true`.
     pub access: bool,
 }
 
