@@ -231,7 +231,9 @@ impl<'a> Node<'a> {
 
     fn text(&self, name: &str) -> Result<Option<&'a str>, MessageFault> {
         self.read(name, |value| {
-            value.as_str().filter(|text| text.len() <= MAX_TEXT_LEN)
+            let fits =
+                |text: &&str| text.len() <= MAX_TEXT_LEN && !text.chars().any(char::is_control);
+            value.as_str().filter(fits)
         })
     }
 
@@ -349,16 +351,16 @@ impl<'a> Node<'a> {
     fn subject(&self, demands: &Demands) -> Result<Option<String>, MessageFault> {
         let session = self.object("session")?;
         let user = match &session {
-            Some(session) => session.read("user_id", |value| {
-                let user = value.as_str()?;
-                (user.len() <= MAX_TEXT_LEN && !user.trim().is_empty()).then(|| user.to_owned())
-            })?,
+            Some(session) => session.text("user_id")?,
             None => None,
         };
+        if user.is_some_and(|user| user.trim().is_empty()) {
+            return Err(self.fault("session.user_id"));
+        }
         let limited = (demands.streams).is_some_and(|streams| streams.limit.is_some());
         match limited && user.is_none() {
             true => Err(self.fault("session.user_id")),
-            false => Ok(user),
+            false => Ok(user.map(str::to_owned)),
         }
     }
 

@@ -39,7 +39,7 @@ const ANSWER_BYTES: usize = 256 << 10;
 /// The operator's licence services.
 pub struct Upstreams {
     /// In the order in which those of one system are asked.
-    upstreams: Vec<Upstream>,
+    upstreams: Arc<[Upstream]>,
     certificates: Certificates,
 }
 
@@ -161,9 +161,7 @@ impl Upstreams {
 
     /// Those of a system, in the order in which they are asked.
     fn of(&self, system: System) -> Vec<&Upstream> {
-        (self.upstreams.iter())
-            .filter(|upstream| upstream.systems.contains(&system))
-            .collect()
+        of(&self.upstreams, system).collect()
     }
 
     /// The key that a FairPlay module says an SPC is for; none where no module is asked that.
@@ -262,20 +260,25 @@ impl Upstreams {
     }
 
     async fn service_certificate(&self) -> Result<Arc<Certificate>, Refusal> {
-        self.certificates.widevine(self.fetch_certificate()).await
+        let fetch = fetch_certificate(Arc::clone(&self.upstreams));
+        self.certificates.widevine(fetch).await
     }
+}
 
-    async fn fetch_certificate(&self) -> Result<Certificate, Refusal> {
-        let mut round = Round::default();
-        for upstream in self.of(System::Widevine) {
-            if let Some(turn) = round.enter(upstream)
-                && let Some(end) = round.end(upstream, turn, upstream.certificate().await)
-            {
-                return end;
-            }
+fn of(upstreams: &[Upstream], system: System) -> impl Iterator<Item = &Upstream> {
+    (upstreams.iter()).filter(move |upstream| upstream.systems.contains(&system))
+}
+
+async fn fetch_certificate(upstreams: Arc<[Upstream]>) -> Result<Certificate, Refusal> {
+    let mut round = Round::default();
+    for upstream in of(&upstreams, System::Widevine) {
+        if let Some(turn) = round.enter(upstream)
+            && let Some(end) = round.end(upstream, turn, upstream.certificate().await)
+        {
+            return end;
         }
-        Err(round.over())
     }
+    Err(round.over())
 }
 
 /// One request's way along the upstreams of a system. Each has its own gate and its own time, so that the whole is

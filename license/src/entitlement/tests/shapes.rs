@@ -415,6 +415,10 @@ mod axinom {
                 malformed(&format!("{POLICY}.widevine.hdcp")),
             ),
             (
+                policy(json!({ "name": "P\u{0}" })),
+                malformed(&format!("{POLICY}.name")),
+            ),
+            (
                 policy(json!({ "name": "P", "other": {} })),
                 unsupported(&format!("{POLICY}.other")),
             ),
@@ -467,6 +471,10 @@ mod axinom {
             ),
             (
                 json!({ "session": { "user_id": " " } }),
+                malformed("message.session.user_id"),
+            ),
+            (
+                json!({ "session": { "user_id": "a\u{0}b" } }),
                 malformed("message.session.user_id"),
             ),
             (
