@@ -131,8 +131,9 @@ pub enum Unmet {
     /// Its pictures are larger than the policy's `max_video`.
     #[error("its pictures are larger than the policy allows")]
     Resolution,
-    /// It asks for protected outputs, which a system that gives keys in the open cannot promise.
-    #[error("it asks for protected outputs, and this system protects none")]
+    /// It asks for protected outputs, which a system that gives keys in the open cannot promise, and FairPlay only in part:
+    /// [`KeyRule::in_fairplay`].
+    #[error("it asks for outputs to be protected as this system cannot")]
     Outputs,
     /// It asks for a robust device, likewise.
     #[error("it asks for a robust device, and this system knows none")]
@@ -191,9 +192,9 @@ fn grant(case: &Case, rules: &Rules) -> Result<Grant, Refusal> {
         }
         let (key_id, label) = (*key_id, key.label);
         let rule = policy.rule(label).and(case.rule(&key_id));
-        match unmet(case.system, label, &rule, policy.max_video) {
-            Some(why) => left_out.push(LeftOut { key_id, why }),
-            None => keys.push(KeyGrant {
+        match kept(case.system, label, rule, policy.max_video) {
+            Err(why) => left_out.push(LeftOut { key_id, why }),
+            Ok(rule) => keys.push(KeyGrant {
                 key_id,
                 label,
                 rule,
@@ -212,17 +213,30 @@ fn grant(case: &Case, rules: &Rules) -> Result<Grant, Refusal> {
     }
 }
 
-/// Which rule of a key this request cannot meet, whatever the device is.
-fn unmet(system: System, label: Label, rule: &KeyRule, max_video: Option<Label>) -> Option<Unmet> {
+/// The rule of a key as the system keeps it.
+///
+/// # Errors
+/// Which rule this request cannot meet, whatever the device is.
+fn kept(
+    system: System,
+    label: Label,
+    rule: KeyRule,
+    max_video: Option<Label>,
+) -> Result<KeyRule, Unmet> {
     if max_video.is_some_and(|most| !label.within(most)) {
-        return Some(Unmet::Resolution);
+        return Err(Unmet::Resolution);
     }
-    if !system.is_open() {
-        return None;
+    match system {
+        System::Widevine | System::PlayReady => Ok(rule),
+        System::FairPlay => rule.in_fairplay().ok_or(Unmet::Outputs),
+        System::ClearKey | System::Hls if rule.protects_outputs() => Err(Unmet::Outputs),
+        System::ClearKey | System::Hls => {
+            let robust = rule.widevine > WidevineLevel::default()
+                || rule.playready > terms::PlayReadyLevel::default();
+            match robust {
+                true => Err(Unmet::Robustness),
+                false => Ok(rule),
+            }
+        }
     }
-    if rule.protects_outputs() {
-        return Some(Unmet::Outputs);
-    }
-    (rule.widevine > WidevineLevel::default() || rule.playready > terms::PlayReadyLevel::default())
-        .then_some(Unmet::Robustness)
 }
