@@ -425,14 +425,28 @@ fn outbound(table: &str, settings: &UpstreamSettings) -> Result<Outbound, Error>
     })
 }
 
-/// The answer, where its status is 200. `refusing` are those that speak of the challenge and not of the service.
-fn judged(answer: Answer, refusing: &[StatusCode]) -> Result<Answer, Miss> {
+/// The statuses that a viewer can cause, by a challenge or by what a player says of it (its media type, `SOAPAction`): they
+/// refuse the challenge, and say nothing of the service. A 400 or 403 may mean this server as well, whose credentials are
+/// wrong: but whatever counted as a failure here could be sent by a viewer until nobody gets a licence. 401 is about
+/// this server alone.
+const REFUSING: [StatusCode; 6] = [
+    StatusCode::BAD_REQUEST,
+    StatusCode::FORBIDDEN,
+    StatusCode::PAYLOAD_TOO_LARGE,
+    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    StatusCode::UNPROCESSABLE_ENTITY,
+    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+];
+
+/// The answer, where its status is 200.
+fn judged(answer: Answer) -> Result<Answer, Miss> {
     let status = answer.status;
     match status {
         StatusCode::OK => Ok(answer),
-        status if refusing.contains(&status) => Err(Miss::Refused(format!(
+        status if REFUSING.contains(&status) => Err(Miss::Refused(format!(
             "it refuses the challenge with {status}"
         ))),
+        StatusCode::TOO_MANY_REQUESTS => Err(Miss::Unavailable(format!("it answers {status}"))),
         status if status.is_server_error() => {
             Err(Miss::Unavailable(format!("it answers {status}")))
         }

@@ -59,10 +59,10 @@ impl Service {
             }
             Some(_) => Ok(Reply {
                 content_type: SOAP,
-                body: Bytes::copy_from_slice(&judged(answer, &[])?.body),
+                body: Bytes::copy_from_slice(&judged(answer)?.body),
             }),
             None => {
-                judged(answer, &[])?;
+                judged(answer)?;
                 Err(Miss::Unfit("its answer is no SOAP message".to_owned()))
             }
         }

@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use conf::{UpstreamBody, UpstreamSettings};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, header};
 use serde_json::json;
 
 use super::grant::{GrantSigner, rules, terms};
@@ -24,13 +24,6 @@ pub(super) struct Service {
     signer: Option<Signer>,
     grant: Option<GrantSigner>,
 }
-
-/// The statuses with which a service refuses a challenge.
-const REFUSING: [StatusCode; 3] = [
-    StatusCode::BAD_REQUEST,
-    StatusCode::FORBIDDEN,
-    StatusCode::UNPROCESSABLE_ENTITY,
-];
 
 const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
@@ -150,6 +143,6 @@ impl Service {
             let (name, value) = grant.header(call);
             headers.insert(name, value);
         }
-        judged(self.outbound.post(headers, body).await?, &REFUSING)
+        judged(self.outbound.post(headers, body).await?)
     }
 }
