@@ -30,13 +30,18 @@ impl Check<'_> {
             let unlike = |other: &&UpstreamSettings| {
                 other.holds_keys != settings.holds_keys
                     && other.systems.iter().any(|it| settings.systems.contains(it))
+                    && match (&other.assets, &settings.assets) {
+                        (None, None) => true,
+                        (Some(these), Some(those)) => these.iter().any(|it| those.contains(it)),
+                        (None, Some(_)) | (Some(_), None) => false,
+                    }
             };
             if let Some(other) = checked.iter().find(unlike) {
                 let message = format!(
-                    "is another than that of `{}`, for the same system",
+                    "is another than that of `{}`, for the same system and assets",
                     other.name
                 );
-                let help = "either all upstreams of a system have the content keys, or none";
+                let help = "either all that stand in for each other have the content keys, or none";
                 self.fault(&format!("{key}.holds_keys"), &message, help);
             }
             checked.push(settings);
@@ -64,6 +69,8 @@ impl Check<'_> {
             upstream.secret_credential.clone(),
         );
         let systems = kind.map(|kind| self.upstream_systems(key, kind, &upstream.systems));
+        let assets = upstream.assets.clone();
+        self.upstream_assets(key, assets.as_deref());
         let signer = kind.and_then(|kind| self.upstream_signer(key, kind, &upstream, signing_key));
         if let Some(kind) = kind {
             self.upstream_keys(key, kind, &upstream, secret.is_some());
@@ -84,6 +91,7 @@ impl Check<'_> {
             name,
             kind: kind?,
             systems: systems?,
+            assets,
             place: place?,
             holds_keys,
             provider,
@@ -127,6 +135,17 @@ impl Check<'_> {
             self.fault(&format!("{key}.systems"), message, "leave it out");
         }
         vec![own]
+    }
+
+    fn upstream_assets(&mut self, key: &str, assets: Option<&[String]>) {
+        let key = format!("{key}.assets");
+        if assets.is_some_and(<[_]>::is_empty) {
+            let help = "leave it out for an upstream of all assets that no other names";
+            self.fault(&key, "names no asset", help);
+        }
+        for (at, asset) in assets.into_iter().flatten().enumerate() {
+            self.name(&format!("{key}[{at}]"), asset);
+        }
     }
 
     /// Who signs, where somebody must or may.

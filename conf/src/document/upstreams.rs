@@ -12,6 +12,8 @@ pub struct UpstreamDocument {
     pub systems: Vec<System>,
     /// Those of one system are asked in this order, the lowest first; the next one when one cannot answer. Default `0`.
     pub order: u32,
+    /// The assets that it answers for, and in its system no upstream that names none does: as during a change of FairPlay's SDK. Without it: all assets that no other names.
+    pub assets: Option<Vec<String>>,
     /// Where it answers, in full: `https`, or `http` on this host's loopback. No redirect is followed.
     pub url: Option<String>,
     /// The Unix socket at which it answers HTTP, instead of `url`.
@@ -26,7 +28,7 @@ pub struct UpstreamDocument {
     pub key_file: Option<PathBuf>,
     /// The systemd credential that is its private key, instead of `key_file`.
     pub key_credential: Option<String>,
-    /// It has the content keys itself: none is exported for it. All upstreams of one system have them, or none. Default `false`.
+    /// It has the content keys itself: none is exported for it. All upstreams that stand in for each other, of one system and the same assets, have them, or none. Default `false`.
     pub holds_keys: bool,
     /// `widevine`: the name of the content provider.
     pub provider: Option<String>,
@@ -84,6 +86,7 @@ impl Default for UpstreamDocument {
             kind: None,
             systems: Vec::new(),
             order: 0,
+            assets: None,
             url: None,
             socket: None,
             path: "/".to_owned(),

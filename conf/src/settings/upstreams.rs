@@ -11,6 +11,8 @@ pub struct UpstreamSettings {
     pub kind: UpstreamKind,
     /// The systems that it answers for; at least one, and never ClearKey.
     pub systems: Vec<System>,
+    /// The assets that it answers for, at least one; none: those that no upstream of the same system names.
+    pub assets: Option<Vec<String>>,
     /// Where it answers.
     pub place: UpstreamPlace,
     /// It has the content keys itself.

@@ -264,7 +264,9 @@ impl LicenseService {
             && entitlement.covers_asset(&challenge.asset)
         {
             let identified;
-            (place, identified) = admission.outside(place, upstreams.identify(body)).await?;
+            (place, identified) = admission
+                .outside(place, upstreams.identify(&challenge.asset, body))
+                .await?;
             challenge.key_ids.extend(identified?);
             draft.key_ids.clone_from(&challenge.key_ids);
         }
@@ -284,7 +286,7 @@ impl LicenseService {
         sessions.retain(&mut key_ids)?;
         grant.keys.retain(|key| key_ids.contains(&key.key_id));
         if matches!(form, Form::Forwarded) {
-            upstreams.are_ready(challenge.system, &grant)?;
+            upstreams.are_ready(challenge.system, &challenge.asset, &grant)?;
         }
         let (bearer, asset) = (entitlement.bearer(), &challenge.asset);
         if sessions.asks_outside() {
@@ -304,7 +306,9 @@ impl LicenseService {
                 now: draft.time,
             })
             .await?;
-        if matches!(form, Form::Forwarded) && !upstreams.take_keys(challenge.system) {
+        if matches!(form, Form::Forwarded)
+            && !upstreams.take_keys(challenge.system, &challenge.asset)
+        {
             draft.key_ids = grant.key_ids();
             drop(place);
             let reply = forward(
@@ -493,12 +497,11 @@ impl Ask {
                 asset,
                 kind: Kind::HlsKey(key_id),
             }),
-            Route::Challenge { system, asset } => {
-                upstreams.answer_for(system.into()).then_some(Self {
+            Route::Challenge { system, asset } => (upstreams.answer_for(system.into(), &asset))
+                .then_some(Self {
                     asset,
                     kind: Kind::Licensed(system),
-                })
-            }
+                }),
             Route::ClearKeyRelease { .. }
             | Route::Certificate { .. }
             | Route::Session { .. }

@@ -16,6 +16,7 @@ mod signer;
 mod vendor;
 mod widevine;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -47,6 +48,8 @@ pub struct Upstreams {
 struct Upstream {
     name: String,
     systems: Vec<System>,
+    /// None: those that no upstream of the same system names.
+    assets: Option<BTreeSet<AssetId>>,
     holds_keys: bool,
     two_steps: bool,
     gate: Gate,
@@ -149,31 +152,44 @@ impl Upstreams {
         })
     }
 
-    /// Whether any upstream answers for the system.
-    pub fn answer_for(&self, system: System) -> bool {
-        !self.of(system).is_empty()
+    /// Whether any upstream answers for the asset in the system.
+    pub fn answer_for(&self, system: System, asset: &AssetId) -> bool {
+        !self.of(system, asset).is_empty()
     }
 
-    /// Whether the content keys go along to the upstreams of the system, and are to be exported for that.
-    pub fn take_keys(&self, system: System) -> bool {
-        self.of(system).iter().any(|upstream| !upstream.holds_keys)
+    /// Whether the content keys go along to the upstreams of the asset, and are to be exported for that.
+    pub fn take_keys(&self, system: System, asset: &AssetId) -> bool {
+        (self.of(system, asset).iter()).any(|upstream| !upstream.holds_keys)
     }
 
-    /// Those of a system, in the order in which they are asked.
-    fn of(&self, system: System) -> Vec<&Upstream> {
-        (self.upstreams.iter())
-            .filter(|upstream| upstream.systems.contains(&system))
-            .collect()
+    /// Those of a system that answer for an asset, in the order in which they are asked: those that name it, else those that
+    /// name none. Never both: a service for some assets has what the others lack, as a module of another SDK.
+    fn of(&self, system: System, asset: &AssetId) -> Vec<&Upstream> {
+        let of_system = || self.of_any_asset(system);
+        let names = |upstream: &&Upstream| {
+            (upstream.assets.as_ref()).is_some_and(|assets| assets.contains(asset))
+        };
+        let own: Vec<_> = of_system().filter(names).collect();
+        match own.is_empty() {
+            true => of_system()
+                .filter(|upstream| upstream.assets.is_none())
+                .collect(),
+            false => own,
+        }
     }
 
-    /// The key that a FairPlay module says an SPC is for; none where no module is asked that.
+    fn of_any_asset(&self, system: System) -> impl Iterator<Item = &Upstream> {
+        (self.upstreams.iter()).filter(move |upstream| upstream.systems.contains(&system))
+    }
+
+    /// The key that a FairPlay module of the asset says an SPC is for; none where no module is asked that.
     ///
     /// # Errors
     /// As for [`Upstreams::answer`].
-    pub async fn identify(&self, body: &[u8]) -> Result<Option<KeyId>, Refusal> {
+    pub async fn identify(&self, asset: &AssetId, body: &[u8]) -> Result<Option<KeyId>, Refusal> {
         let mut round = Round::default();
         let mut asked = false;
-        for upstream in self.of(System::FairPlay) {
+        for upstream in self.of(System::FairPlay, asset) {
             if let Service::FairPlay(service) = &upstream.service
                 && upstream.two_steps
             {
@@ -191,15 +207,15 @@ impl Upstreams {
         }
     }
 
-    /// Whether any upstream of the system can be asked for these keys at this moment, so that none leaves the keystore, and
+    /// Whether any upstream of the asset can be asked for these keys at this moment, so that none leaves the keystore, and
     /// nothing of a viewer's is used up, for an answer that cannot come.
     ///
     /// # Errors
     /// [`Refusal::UpstreamRefused`] where the system has one key to a licence and these are more;
     /// [`Refusal::UpstreamUnavailable`] where all are busy or left alone.
-    pub fn are_ready(&self, system: System, grant: &Grant) -> Result<(), Refusal> {
+    pub fn are_ready(&self, system: System, asset: &AssetId, grant: &Grant) -> Result<(), Refusal> {
         let mut round = Round::default();
-        for upstream in self.of(system) {
+        for upstream in self.of(system, asset) {
             if matches!(upstream.service, Service::FairPlay(_)) && grant.keys.len() != 1 {
                 let what = format!("the upstream {}: {}", upstream.name, fairplay::ONE_KEY);
                 return Err(Refusal::UpstreamRefused(what));
@@ -212,14 +228,14 @@ impl Upstreams {
         Err(round.over())
     }
 
-    /// Has the challenge answered by the first upstream of its system that can.
+    /// Has the challenge answered by the first upstream of its system and asset that can.
     ///
     /// # Errors
     /// [`Refusal::UpstreamRefused`] where one refuses the challenge, [`Refusal::UpstreamUnfit`] where none gives a licence
     /// and the last one gave something else, [`Refusal::UpstreamUnavailable`] where none answers in its time.
     pub async fn answer(&self, call: &Call<'_>) -> Result<Reply, Refusal> {
         let mut round = Round::default();
-        for upstream in self.of(call.challenge.system) {
+        for upstream in self.of(call.challenge.system, &call.challenge.asset) {
             if let Some(turn) = round.enter(upstream)
                 && let Some(end) = round.end(upstream, turn, upstream.ask(call).await)
             {
@@ -258,7 +274,7 @@ impl Upstreams {
     }
 
     fn has_widevine_certificate(&self) -> bool {
-        self.certificates.has_widevine() || self.answer_for(System::Widevine)
+        self.certificates.has_widevine() || self.of_any_asset(System::Widevine).next().is_some()
     }
 
     async fn service_certificate(&self) -> Result<Arc<Certificate>, Refusal> {
@@ -267,7 +283,8 @@ impl Upstreams {
 
     async fn fetch_certificate(&self) -> Result<Certificate, Refusal> {
         let mut round = Round::default();
-        for upstream in self.of(System::Widevine) {
+        // The service's certificate is the same whatever is licensed.
+        for upstream in self.of_any_asset(System::Widevine) {
             if let Some(turn) = round.enter(upstream)
                 && let Some(end) = round.end(upstream, turn, upstream.certificate().await)
             {
@@ -363,6 +380,10 @@ impl Upstream {
                     conf::System::ClearKey => None,
                 })
                 .collect(),
+            assets: match &settings.assets {
+                Some(assets) => Some(asset_ids(&table, assets)?),
+                None => None,
+            },
             holds_keys: settings.holds_keys,
             two_steps: settings.two_steps,
             gate: Gate::new(
@@ -392,6 +413,13 @@ impl Upstream {
             }
         }
     }
+}
+
+fn asset_ids(table: &str, names: &[String]) -> Result<BTreeSet<AssetId>, Error> {
+    let read = |name: &String| {
+        (name.parse()).map_err(|error| Error::malformed(format!("{table}.assets: {name}: {error}")))
+    };
+    names.iter().map(read).collect()
 }
 
 fn outbound(table: &str, settings: &UpstreamSettings) -> Result<Outbound, Error> {

@@ -174,3 +174,70 @@ async fn a_module_is_told_the_stricter_word_of_hdcp_or_nothing_at_all() {
         }
     }
 }
+
+/// During a change of the SDK: assets of the new one have a certificate and a module of their own.
+#[tokio::test]
+async fn an_asset_is_licensed_by_the_modules_that_name_it_or_by_those_that_name_none() {
+    let refusing = || StandIn::saying(answer(422, ""));
+    let (old, new) = (refusing().await, StandIn::saying(module_answer()).await);
+    let gone = StandIn::saying(answer(500, "")).await;
+    let of = |module: &StandIn, assets: Option<&[&str]>| UpstreamSettings {
+        assets: assets.map(|names| names.iter().map(|&name| name.to_owned()).collect()),
+        ..module.upstream(UpstreamKind::FairPlay)
+    };
+    let settings = [
+        of(&old, None),
+        of(&gone, Some(&["film", "other"])),
+        of(&new, Some(&["film"])),
+    ];
+    let both = rig(&settings, PolicyRule::default());
+    let asked = || [&old, &gone, &new].map(|module| module.seen().len());
+    // The first that names it is down, and the next one that does answers.
+    assert_eq!(ask(&both, "film", VIDEO).await.status, StatusCode::OK);
+    assert_eq!(asked(), [0, 1, 1]);
+    let reply = ask(&both, "series", OTHER).await;
+    assert_eq!(reply.kind(), "challenge-refused");
+    assert_eq!(asked(), [1, 1, 1]);
+
+    // Where each names some, there is nothing at the URLs of others.
+    let some = rig(&settings[2..], PolicyRule::default());
+    assert_eq!(ask(&some, "film", VIDEO).await.status, StatusCode::OK);
+    let reply = ask(&some, "series", OTHER).await;
+    assert_eq!(reply.status, StatusCode::NOT_FOUND);
+    assert_eq!(asked(), [1, 1, 2]);
+}
+
+#[tokio::test]
+async fn the_module_of_an_asset_names_the_key_of_its_spcs() {
+    let naming = |key_id: KeyId| {
+        StandIn::new(move |seen| {
+            let reply = match seen.json()["ask"].as_str().unwrap() {
+                "asset" => json!({ "asset": key_id }),
+                _ => json!({ "ckc": STANDARD.encode(ckc()) }),
+            };
+            Some(answer(200, reply.to_string()))
+        })
+    };
+    let (general, own) = (naming(AUDIO).await, naming(VIDEO).await);
+    let two_steps = |module: &StandIn, assets| UpstreamSettings {
+        two_steps: true,
+        assets,
+        ..module.upstream(UpstreamKind::FairPlay)
+    };
+    let settings = [
+        two_steps(&general, None),
+        two_steps(&own, Some(vec!["film".to_owned()])),
+    ];
+    let rig = rig(&settings, PolicyRule::default());
+    let reply = rig
+        .call(
+            Method::POST,
+            "/license/fairplay/film",
+            Some(&token(|_| ())),
+            spc(),
+        )
+        .await;
+    assert_eq!(reply.status, StatusCode::OK);
+    assert_eq!(own.seen()[1].json()["key_id"], json!(VIDEO));
+    assert_eq!(general.seen().len(), 0);
+}

@@ -107,6 +107,7 @@ impl StandIn {
             name: "stand-in".to_owned(),
             kind,
             systems,
+            assets: None,
             place: UpstreamPlace::Url {
                 tls: false,
                 authority: self.authority.clone(),
