@@ -53,6 +53,9 @@ pub struct Entry {
     pub asset: Option<AssetId>,
     /// The keys that were given or given up, or asked for where none were.
     pub kids: Vec<KeyId>,
+    /// Keys that were granted, and that a licence does without all the same: revoked, destroyed, or not to be had otherwise.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub withheld: Vec<KeyId>,
     /// The partner in key exchange, once it was known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partner: Option<String>,
@@ -109,6 +112,8 @@ pub(crate) struct Draft {
     pub(crate) system: &'static str,
     pub(crate) asset: Option<AssetId>,
     pub(crate) key_ids: Vec<KeyId>,
+    /// Those that were granted by rules, whatever became of them then.
+    pub(crate) granted: Vec<KeyId>,
     pub(crate) bearer: Option<Bearer>,
     pub(crate) partner: Option<String>,
     pub(crate) case: Option<Case>,
@@ -123,6 +128,7 @@ impl Draft {
             system,
             asset,
             key_ids: Vec::new(),
+            granted: Vec::new(),
             bearer: None,
             partner: None,
             case: None,
@@ -180,12 +186,18 @@ impl DecisionLog {
             Some(bearer) => (Some(bearer.issuer), bearer.subject, bearer.token_id),
             None => (None, None, None),
         };
+        let mut withheld = match outcome {
+            Outcome::Granted => draft.granted,
+            Outcome::Released | Outcome::Refused { .. } => Vec::new(),
+        };
+        withheld.retain(|key_id| !draft.key_ids.contains(key_id));
         let mut entry = Entry {
             number: 0,
             time: draft.time.as_seconds(),
             system: draft.system,
             asset: draft.asset,
             kids: draft.key_ids,
+            withheld,
             partner: draft.partner,
             issuer,
             subject,
@@ -378,6 +390,7 @@ mod tests {
             system: System::ClearKey.as_str(),
             asset: Some("film".parse().unwrap()),
             key_ids: vec![KeyId::new([1; 16])],
+            granted: Vec::new(),
             bearer: Some(Bearer {
                 issuer: "ott".to_owned(),
                 subject: Some("a \"quoted\"\nname".to_owned()),

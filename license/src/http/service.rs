@@ -283,6 +283,7 @@ impl LicenseService {
         };
         draft.left_out.clone_from(&grant.left_out);
         let mut key_ids = grant.key_ids();
+        draft.granted.clone_from(&key_ids);
         sessions.retain(&mut key_ids)?;
         grant.keys.retain(|key| key_ids.contains(&key.key_id));
         if matches!(form, Form::Forwarded) {

@@ -119,6 +119,7 @@ impl Rig {
             seal: watch::Sender::new(SealState::Unsealed),
             audit: Mutex::default(),
             audit_full: AtomicBool::new(false),
+            destroyed: Mutex::default(),
         });
         let decisions = Arc::new(DecisionLog::in_memory());
         let admission = Admission::new(conf::load(None).unwrap().license.admission);

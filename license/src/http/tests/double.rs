@@ -8,6 +8,8 @@ pub(super) struct Double {
     pub(super) audit: Mutex<Vec<ExportRequest>>,
     /// Whether it can record nothing.
     pub(super) audit_full: AtomicBool,
+    /// Keys that are described from memory, and not given any more.
+    pub(super) destroyed: Mutex<Vec<KeyId>>,
 }
 
 /// asset, key, tracks, scheme
@@ -62,11 +64,13 @@ impl Keystore for Double {
                 return Err(full);
             }
             self.audit.lock().unwrap().push(request.clone());
+            let destroyed = self.destroyed.lock().unwrap();
             Ok(RECORDS
                 .into_iter()
                 .filter(|(asset, key_id, ..)| {
                     *asset == request.asset.as_str() && request.key_ids.contains(key_id)
                 })
+                .filter(|(_, key_id, ..)| !destroyed.contains(key_id))
                 .map(|(_, key_id, label, scheme)| ExportedKey {
                     key_id,
                     label,
