@@ -106,13 +106,14 @@ struct Recorded {
 }
 
 /// Reasons that [`decide`] gives.
-pub(super) const DECIDED: [&str; 9] = [
+pub(super) const DECIDED: [&str; 10] = [
     "asset_not_entitled",
     "policy_unmet",
     "clear_key_not_allowed",
     "not_yet_available",
     "no_longer_available",
     "persistence_not_allowed",
+    "keys_unnamed",
     "keys_not_entitled",
     "keys_unknown",
     "rules_unmet",

@@ -56,6 +56,11 @@ impl System {
         }
     }
 
+    /// Whether its challenges are not read here, so that the URL names their keys, or else the token.
+    pub const fn is_opaque(self) -> bool {
+        matches!(self, Self::Widevine | Self::FairPlay)
+    }
+
     /// Whether it gives keys to players in the open, and so can keep no rule about them.
     const fn is_open(self) -> bool {
         matches!(self, Self::ClearKey | Self::Hls)
@@ -69,7 +74,8 @@ pub struct Challenge {
     pub system: System,
     /// The asset, named by the URL.
     pub asset: AssetId,
-    /// The keys, each once. None where the challenge is opaque and the URL names none: those that the token names.
+    /// The keys, each once. None where the challenge is opaque and the URL names none: then those that the token names are
+    /// asked for. Never whatever the asset has: the keystore tells nobody which keys there are.
     pub key_ids: Vec<KeyId>,
     /// Whether the licence is to be kept beyond the session.
     pub persistent: bool,
@@ -177,6 +183,9 @@ fn grant(case: &Case, rules: &Rules) -> Result<Grant, Refusal> {
     // A licence of an open system carries no time: one that is kept would never end.
     if case.persistent && (!terms.persistent || (case.system.is_open() && terms.ends())) {
         return Err(Refusal::PersistenceNotAllowed);
+    }
+    if case.requested.is_empty() {
+        return Err(Refusal::KeysUnnamed);
     }
     if case.covered.is_empty() || (case.strict && case.covered.len() < case.requested.len()) {
         return Err(Refusal::KeysNotEntitled);
