@@ -20,6 +20,7 @@ use serde::Serialize;
 
 use crate::entitlement::Bearer;
 use crate::policy::{Case, LeftOut};
+use crate::upstream::Answered;
 use crate::{Refusal, UnixTime};
 
 /// The name of the file in the role's state folder.
@@ -68,6 +69,9 @@ pub struct Entry {
     /// The token's `jti`, likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_id: Option<String>,
+    /// The licence service that answered, and what it said besides the licence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<Answered>,
     /// What was decided on, once that was known: `castellum license replay` decides on it anew.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub case: Option<Case>,
@@ -116,6 +120,7 @@ pub(crate) struct Draft {
     pub(crate) granted: Vec<KeyId>,
     pub(crate) bearer: Option<Bearer>,
     pub(crate) partner: Option<String>,
+    pub(crate) upstream: Option<Answered>,
     pub(crate) case: Option<Case>,
     pub(crate) left_out: Vec<LeftOut>,
 }
@@ -131,6 +136,7 @@ impl Draft {
             granted: Vec::new(),
             bearer: None,
             partner: None,
+            upstream: None,
             case: None,
             left_out: Vec::new(),
         }
@@ -202,6 +208,7 @@ impl DecisionLog {
             issuer,
             subject,
             token_id,
+            upstream: draft.upstream,
             case: draft.case,
             left_out: draft.left_out,
             outcome,
@@ -397,6 +404,7 @@ mod tests {
                 token_id: None,
             }),
             partner: None,
+            upstream: None,
             case: None,
             left_out: Vec::new(),
         }

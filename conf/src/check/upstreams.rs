@@ -12,6 +12,31 @@ use crate::settings::{
 };
 use crate::units::Span;
 
+/// The members of a request to a Widevine service that the licence server writes.
+const WIDEVINE_MEMBERS: [&str; 5] = [
+    "payload",
+    "provider",
+    "content_id",
+    "allowed_track_types",
+    "content_key_specs",
+];
+
+/// Those within its `policy_overrides`.
+const WIDEVINE_OVERRIDES: [&str; 9] = [
+    "can_play",
+    "can_persist",
+    "can_renew",
+    "license_duration_seconds",
+    "rental_duration_seconds",
+    "playback_duration_seconds",
+    "renewal_delay_seconds",
+    "renewal_retry_interval_seconds",
+    "renewal_recovery_duration_seconds",
+];
+
+/// Those of a request to a vendor in JSON.
+const VENDOR_MEMBERS: [&str; 6] = ["version", "system", "asset", "challenge", "keys", "terms"];
+
 impl Check<'_> {
     /// The upstreams in the order in which they are asked.
     pub(super) fn upstreams(
@@ -86,6 +111,10 @@ impl Check<'_> {
         let header = self.header(&format!("{key}.grant_header"), &upstream.grant_header);
         let (provider, holds_keys) = (upstream.provider.clone(), upstream.holds_keys);
         let (body, two_steps, timeout) = (upstream.body, upstream.two_steps, upstream.timeout.0);
+        let request = upstream.request.clone().unwrap_or_default();
+        if let Some(kind) = kind {
+            self.upstream_request(key, kind, body, &request);
+        }
         let place = self.upstream_place(key, upstream);
         Some(UpstreamSettings {
             name,
@@ -98,6 +127,7 @@ impl Check<'_> {
             signer,
             grant: secret.map(|secret| (header, secret)),
             body,
+            request,
             two_steps,
             timeout,
             in_flight,
@@ -214,6 +244,56 @@ impl Check<'_> {
         }
     }
 
+    /// Members of requests that are not Castellum's own.
+    fn upstream_request(
+        &mut self,
+        key: &str,
+        kind: UpstreamKind,
+        body: UpstreamBody,
+        request: &toml::Table,
+    ) {
+        let key = format!("{key}.request");
+        let own: &[&str] = match (kind, body) {
+            (UpstreamKind::Widevine, _) => &WIDEVINE_MEMBERS,
+            (UpstreamKind::Vendor, UpstreamBody::Json) => &VENDOR_MEMBERS,
+            (UpstreamKind::Vendor | UpstreamKind::PlayReady | UpstreamKind::FairPlay, _) => {
+                if !request.is_empty() {
+                    let message = "nothing is added to what is sent to this upstream";
+                    let help = "leave it out, or set body = \"json\" for a vendor";
+                    self.fault(&key, message, help);
+                }
+                return;
+            }
+        };
+        self.additions(&key, own, request);
+        if kind == UpstreamKind::Widevine
+            && let Some(overrides) = request.get("policy_overrides")
+        {
+            let key = format!("{key}.policy_overrides");
+            match overrides {
+                toml::Value::Table(overrides) => {
+                    self.additions(&key, &WIDEVINE_OVERRIDES, overrides);
+                }
+                _ => self.fault(&key, "is no table", "write { name = value }"),
+            }
+        }
+    }
+
+    fn additions(&mut self, key: &str, own: &[&str], members: &toml::Table) {
+        for (name, value) in members {
+            let key = format!("{key}.{name}");
+            if own.contains(&name.as_str()) {
+                let help =
+                    "leave it out: tokens, policies and the settings of the upstream decide it";
+                self.fault(&key, "is written by the licence server", help);
+            }
+            if !is_json(value) {
+                let help = "write times as strings, and numbers that are finite";
+                self.fault(&key, "holds what JSON cannot", help);
+            }
+        }
+    }
+
     fn upstream_place(&mut self, key: &str, upstream: UpstreamDocument) -> Option<UpstreamPlace> {
         let identity = self.client_identity(
             key,
@@ -292,5 +372,16 @@ impl Check<'_> {
             fairplay,
             fairplay_assets,
         }
+    }
+}
+
+/// Whether JSON has the value, which has no times and no infinite numbers.
+fn is_json(value: &toml::Value) -> bool {
+    match value {
+        toml::Value::String(_) | toml::Value::Integer(_) | toml::Value::Boolean(_) => true,
+        toml::Value::Float(number) => number.is_finite(),
+        toml::Value::Datetime(_) => false,
+        toml::Value::Array(values) => values.iter().all(is_json),
+        toml::Value::Table(members) => members.values().all(is_json),
     }
 }

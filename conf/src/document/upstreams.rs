@@ -46,6 +46,8 @@ pub struct UpstreamDocument {
     pub grant_header: String,
     /// What is sent to a `vendor`: `raw`, the challenge as it came, or `json`. Default `"raw"`.
     pub body: UpstreamBody,
+    /// `widevine`, and a `vendor` whose body is `json`: members that the JSON of each request gets besides Castellum's own, as the service knows them; for `widevine` within `policy_overrides`, too. No secrets.
+    pub request: Option<toml::Table>,
     /// `fairplay`: the module is asked first which key an SPC is for, where the URL does not say it. Default `false`.
     pub two_steps: bool,
     /// How long one request may take. Default `"3s"`.
@@ -103,6 +105,7 @@ impl Default for UpstreamDocument {
             secret_credential: None,
             grant_header: "X-Castellum-Grant".to_owned(),
             body: UpstreamBody::Raw,
+            request: None,
             two_steps: false,
             timeout: Span::seconds(3),
             in_flight: 64,

@@ -26,6 +26,9 @@ pub struct UpstreamSettings {
     pub grant: Option<(String, SecretSource)>,
     /// What is sent to a vendor.
     pub body: UpstreamBody,
+    /// Members that are added to the JSON of a request: for Widevine, and for a vendor's JSON. None is one that this server writes,
+    /// `policy_overrides` apart, whose members are added likewise. Each is JSON.
+    pub request: toml::Table,
     /// A FairPlay module says first which key an SPC is for.
     pub two_steps: bool,
     /// How long one request may take.

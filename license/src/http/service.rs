@@ -312,12 +312,13 @@ impl LicenseService {
         {
             draft.key_ids = grant.key_ids();
             drop(place);
-            let reply = forward(
+            let (reply, answered) = forward(
                 upstreams, &challenge, &grant, None, head, &body?, draft.time,
             )
             .await?;
+            draft.upstream = Some(answered);
             admission.answered(token);
-            return Ok(reply);
+            return Ok(Reply::Forwarded(reply));
         }
         let license = issue(&**keystore, &challenge, &grant, entitlement.bearer()).await?;
         draft.key_ids = license.key_ids();
@@ -333,10 +334,12 @@ impl LicenseService {
             },
             Form::Forwarded => {
                 let license = Some(&license);
-                forward(
+                let (reply, answered) = forward(
                     upstreams, &challenge, &grant, license, head, &body?, draft.time,
                 )
-                .await?
+                .await?;
+                draft.upstream = Some(answered);
+                Reply::Forwarded(reply)
             }
         };
         admission.answered(token);
@@ -582,7 +585,7 @@ async fn forward(
     head: &request::Parts,
     body: &[u8],
     now: UnixTime,
-) -> Result<Reply, Refusal> {
+) -> Result<(upstream::Reply, upstream::Answered), Refusal> {
     let call = upstream::Call {
         challenge,
         grant,
@@ -591,7 +594,7 @@ async fn forward(
         body,
         now,
     };
-    upstreams.answer(&call).await.map(Reply::Forwarded)
+    upstreams.answer(&call).await
 }
 
 /// The form of a licence.

@@ -8,6 +8,7 @@ mod double;
 mod fairplay;
 mod hanging;
 mod overload;
+mod passed_through;
 mod periods;
 mod record;
 mod refusals;

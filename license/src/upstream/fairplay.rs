@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::grant::{fairplay, terms};
-use super::{Call, Miss, Reply, decoded, json_headers, judged, members};
+use super::{Call, Miss, Reply, decoded, json_headers, judged, members, said};
 use crate::format::fairplay::Spc;
 use crate::outbound::Outbound;
 
@@ -59,13 +59,15 @@ impl Service {
             .outbound
             .post(json_headers(), body(&head, key.exported))
             .await?;
-        let ckc = decoded(&members(&judged(answer)?)?, "ckc")?;
+        let mut members = members(&judged(answer)?)?;
+        let ckc = decoded(&mut members, "ckc")?;
         if !is_whole(&ckc) {
             return Err(Miss::Unfit("its answer's `ckc` is no CKC".to_owned()));
         }
         Ok(Reply {
             content_type: HeaderValue::from_static(spc.shape.media_type()),
             body: spc.shape.write(&ckc).into(),
+            said: said::recorded(&members),
         })
     }
 }

@@ -12,6 +12,7 @@ mod certificate;
 mod fairplay;
 mod grant;
 mod playready;
+mod said;
 mod signer;
 mod vendor;
 mod widevine;
@@ -25,6 +26,8 @@ use conf::{CertificateSettings, UpstreamKind, UpstreamPlace, UpstreamSettings};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use keystore_client::ExportedKey;
 use keystore_types::{AssetId, KeyId};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use self::certificate::Certificates;
 use crate::format::widevine::Certificate;
@@ -110,6 +113,18 @@ pub struct Reply {
     pub content_type: HeaderValue,
     /// What the player gets.
     pub body: Bytes,
+    /// What it says besides, as far as records may hold that.
+    said: Map<String, Value>,
+}
+
+/// Which upstream gave a licence, for the record of the decision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Answered {
+    /// Its name in the configuration.
+    pub name: String,
+    /// What it says besides the licence. What has room for a key stands there by its length alone.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub said: Map<String, Value>,
 }
 
 /// Why one upstream gave no licence.
@@ -233,13 +248,17 @@ impl Upstreams {
     /// # Errors
     /// [`Refusal::UpstreamRefused`] where one refuses the challenge, [`Refusal::UpstreamUnfit`] where none gives a licence
     /// and the last one gave something else, [`Refusal::UpstreamUnavailable`] where none answers in its time.
-    pub async fn answer(&self, call: &Call<'_>) -> Result<Reply, Refusal> {
+    pub async fn answer(&self, call: &Call<'_>) -> Result<(Reply, Answered), Refusal> {
         let mut round = Round::default();
         for upstream in self.of(call.challenge.system, &call.challenge.asset) {
             if let Some(turn) = round.enter(upstream)
                 && let Some(end) = round.end(upstream, turn, upstream.ask(call).await)
             {
-                return end;
+                return end.map(|mut reply| {
+                    let said = std::mem::take(&mut reply.said);
+                    let name = upstream.name.clone();
+                    (reply, Answered { name, said })
+                });
             }
         }
         Err(round.over())
@@ -487,23 +506,28 @@ fn json_headers() -> HeaderMap {
     HeaderMap::from_iter([(http::header::CONTENT_TYPE, json)])
 }
 
+/// The members that the settings add to requests.
+fn additions(table: &str, settings: &UpstreamSettings) -> Result<Map<String, Value>, Error> {
+    match serde_json::to_value(&settings.request) {
+        Ok(Value::Object(members)) => Ok(members),
+        _ => Err(Error::malformed(format!("{table}.request is no JSON"))),
+    }
+}
+
 /// The members of the JSON object that an upstream answered.
-fn members(answer: &Answer) -> Result<serde_json::Map<String, serde_json::Value>, Miss> {
+fn members(answer: &Answer) -> Result<Map<String, Value>, Miss> {
     match crate::json::parse(&answer.body) {
-        Ok(serde_json::Value::Object(members)) => Ok(members),
+        Ok(Value::Object(members)) => Ok(members),
         _ => Err(Miss::Unfit("its answer is not one JSON object".to_owned())),
     }
 }
 
-/// The bytes of a member in base64; at least one.
-fn decoded(
-    members: &serde_json::Map<String, serde_json::Value>,
-    name: &str,
-) -> Result<Vec<u8>, Miss> {
+/// The bytes of a member in base64; at least one. They are taken out: the others are what is said besides.
+fn decoded(members: &mut Map<String, Value>, name: &str) -> Result<Vec<u8>, Miss> {
     use base64::Engine as _;
 
-    let text = members.get(name).and_then(serde_json::Value::as_str);
-    let bytes = text.and_then(|text| {
+    let member = members.remove(name);
+    let bytes = member.as_ref().and_then(Value::as_str).and_then(|text| {
         base64::engine::general_purpose::STANDARD
             .decode(text)
             .ok()

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use conf::UpstreamSettings;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use serde_json::Map;
 
 use super::grant::GrantSigner;
 use super::{Call, Miss, Reply, judged};
@@ -60,6 +61,7 @@ impl Service {
             Some(_) => Ok(Reply {
                 content_type: SOAP,
                 body: Bytes::copy_from_slice(&judged(answer)?.body),
+                said: Map::new(),
             }),
             None => {
                 judged(answer)?;

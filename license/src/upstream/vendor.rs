@@ -6,12 +6,12 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use conf::{UpstreamBody, UpstreamSettings};
 use http::{HeaderMap, HeaderValue, header};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::grant::{GrantSigner, rules, terms};
 use super::playready::SOAP;
 use super::signer::Signer;
-use super::{Call, Miss, Reply, decoded, json_headers, judged, members};
+use super::{Call, Miss, Reply, additions, decoded, json_headers, judged, members, said};
 use crate::Error;
 use crate::format::fairplay::Spc;
 use crate::format::widevine::{CERTIFICATE_REQUEST, Certificate};
@@ -23,6 +23,8 @@ pub(super) struct Service {
     body: UpstreamBody,
     signer: Option<Signer>,
     grant: Option<GrantSigner>,
+    /// Members that a JSON request gets besides.
+    additions: Map<String, Value>,
 }
 
 const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
@@ -35,6 +37,7 @@ impl Service {
     ) -> Result<Self, Error> {
         Ok(Self {
             outbound,
+            additions: additions(table, settings)?,
             body: settings.body,
             signer: match &settings.signer {
                 Some((name, key)) => Some(Signer::read(table, name, key)?),
@@ -62,6 +65,7 @@ impl Service {
                 Ok(Reply {
                     content_type: said.unwrap_or(BYTES),
                     body: Bytes::copy_from_slice(&answer.body),
+                    said: Map::new(),
                 })
             }
             UpstreamBody::Json => {
@@ -82,9 +86,10 @@ impl Service {
                     "keys": rules(call),
                     "terms": terms(&call.grant.terms, call.now),
                 });
-                let request = self.signed(request.to_string())?;
+                let request = self.signed(request)?;
                 let answer = self.post(json_headers(), request, Some(call)).await?;
-                let license = decoded(&members(&answer)?, "license")?;
+                let mut members = members(&answer)?;
+                let license = decoded(&mut members, "license")?;
                 let (content_type, body) = match (&spc, system) {
                     (Some(spc), _) => {
                         let media_type = HeaderValue::from_static(spc.shape.media_type());
@@ -96,6 +101,7 @@ impl Service {
                 Ok(Reply {
                     content_type,
                     body: body.into(),
+                    said: said::recorded(&members),
                 })
             }
         }
@@ -115,16 +121,21 @@ impl Service {
                     "system": System::Widevine.as_str(),
                     "challenge": STANDARD.encode(CERTIFICATE_REQUEST),
                 });
-                let request = self.signed(request.to_string())?;
+                let request = self.signed(request)?;
                 let answer = self.post(json_headers(), request, None).await?;
-                decoded(&members(&answer)?, "license")?
+                decoded(&mut members(&answer)?, "license")?
             }
         };
         Certificate::read(&message)
             .ok_or_else(|| Miss::Unfit("what it gives for a certificate is none".to_owned()))
     }
 
-    fn signed(&self, request: String) -> Result<Bytes, Miss> {
+    /// The request as it is sent.
+    fn signed(&self, mut request: Value) -> Result<Bytes, Miss> {
+        if let Value::Object(members) = &mut request {
+            members.extend(self.additions.clone());
+        }
+        let request = request.to_string();
         let Some(signer) = &self.signer else {
             return Ok(request.into());
         };

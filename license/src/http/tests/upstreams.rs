@@ -121,6 +121,7 @@ impl StandIn {
                 .then(|| ("me".to_owned(), file("signing", signing.as_bytes()))),
             grant: grants.then(|| ("x-grant".to_owned(), file("secret", GRANT_SECRET))),
             body: UpstreamBody::Raw,
+            request: Default::default(),
             two_steps: false,
             timeout: TIMEOUT,
             in_flight: 4,
