@@ -10,6 +10,7 @@ mod hanging;
 mod overload;
 mod passed_through;
 mod periods;
+mod proof;
 mod record;
 mod refusals;
 mod release;
