@@ -61,11 +61,14 @@ fn is_short(text: &str) -> bool {
     text.len() <= LONGEST
 }
 
-/// Whether the text has room for 16 bytes in base64 or hexadecimal, however their digits are grouped. Names in capitals, which
-/// protocols have for their values, have none.
+/// Whether the text has room for 16 bytes in base64 or hexadecimal, however their digits are grouped. Names of protocols, in
+/// letters of one case, have none: of 100 million random keys, one would be written so.
 fn may_hold_key(text: &str) -> bool {
     let is_digit = |it: char| it.is_ascii_alphanumeric() || "+/-_".contains(it);
-    let is_name = |run: &str| run.bytes().all(|it| it.is_ascii_uppercase() || it == b'_');
+    let is_name = |run: &str| {
+        let of = |of_case: fn(&u8) -> bool| run.bytes().all(|it| of_case(&it) || it == b'_');
+        of(u8::is_ascii_uppercase) || of(u8::is_ascii_lowercase)
+    };
     let mut runs = text.split(|it| !is_digit(it));
     let hexadecimal = text.chars().filter(char::is_ascii_hexdigit).count();
     runs.any(|run| run.len() >= KEY_CHARACTERS && !is_name(run))
