@@ -288,8 +288,7 @@ impl Check<'_> {
                 self.fault(&key, "is written by the licence server", help);
             }
             if !is_json(value) {
-                let help = "write times as strings, and numbers that are finite";
-                self.fault(&key, "holds what JSON cannot", help);
+                self.fault(&key, "holds what JSON cannot", "write finite numbers");
             }
         }
     }
@@ -375,7 +374,7 @@ impl Check<'_> {
     }
 }
 
-/// Whether JSON has the value, which has no times and no infinite numbers.
+/// Whether JSON has the value, which has no infinite numbers. Times were read as strings.
 fn is_json(value: &toml::Value) -> bool {
     match value {
         toml::Value::String(_) | toml::Value::Integer(_) | toml::Value::Boolean(_) => true,
