@@ -61,7 +61,7 @@ pub struct LogDocument {
     pub format: LogFormat,
     /// The least severe level that is written, by target: `info`, or `warn,origin=debug`. Default `"info"`.
     pub filter: String,
-    /// One line for each request, without its query and without tokens. Default `true`.
+    /// One line for each request, without its query and without tokens. Those of the licence server have the block of the client's address, unless `license.log_full_addresses` asks for more. Default `true`.
     pub access: bool,
 }
 
@@ -255,7 +255,7 @@ pub struct BudgetDocument {
     pub uses: u32,
     /// Different keys: whoever goes through the catalogue asks for many. Default `10000`.
     pub keys: u32,
-    /// Refusals: whoever asks for what it was not granted tries to find out what there is. Default `16`.
+    /// Refusals: whoever asks for what it was not granted tries to find out what there is. As many refusals to describe keys, which viewers cause who ask a licence server for assets that it was not granted, raise the alarm (`limit="descriptions"`) and stop nothing. Default `16`.
     pub denials: u32,
 }
 

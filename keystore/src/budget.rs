@@ -77,7 +77,7 @@ impl fmt::Display for Spender<'_> {
 /// What was used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Exceeded {
-    /// `uses`, `keys` or `denials`.
+    /// `uses`, `keys`, `denials` or `descriptions`.
     pub limit: &'static str,
     /// How much there is in a minute.
     pub of: u32,
@@ -103,6 +103,8 @@ struct Window {
     /// At most as many as the limit.
     keys: HashSet<Fingerprint>,
     denials: u32,
+    /// Refusals to describe.
+    undescribed: u32,
     /// The limits that were exceeded so far.
     told: Vec<&'static str>,
 }
@@ -176,6 +178,18 @@ impl Budget {
         window.denials = window.denials.saturating_add(1);
         match window.denials > most {
             true => Err(window.exceeded("denials", most)),
+            false => Ok(()),
+        }
+    }
+
+    /// Counts a refusal to describe keys: as many are ordinary as other refusals are, and they take nothing away.
+    pub(crate) fn deny_description(&self, spender: Spender<'_>, now: u64) -> Result<(), Exceeded> {
+        let most = self.limits.denials;
+        let mut windows = self.windows();
+        let window = window(&mut windows, self.whose(spender), now);
+        window.undescribed = window.undescribed.saturating_add(1);
+        match window.undescribed > most {
+            true => Err(window.exceeded("descriptions", most)),
             false => Ok(()),
         }
     }
@@ -260,6 +274,27 @@ mod tests {
         assert_eq!(own("another", 102), Ok(()));
         assert_eq!(own("thief", 160), Ok(()));
     }
+
+    #[test]
+    fn whoever_is_told_nothing_of_keys_gets_their_own_all_the_same() {
+        let budget = Budget::new(LIMITS, &[]);
+        let describe = |now| budget.deny_description(of("server"), now);
+        assert_eq!((describe(100), describe(100)), (Ok(()), Ok(())));
+        for first in [true, false] {
+            let over = Exceeded {
+                limit: "descriptions",
+                of: 2,
+                first,
+            };
+            assert_eq!(describe(101), Err(over));
+        }
+        assert_eq!(
+            budget.spend(of("server"), 101, keys(0..1).into_iter()),
+            Ok(())
+        );
+        assert_eq!(describe(160), Ok(()));
+    }
+
     #[test]
     fn a_partner_uses_up_nobody_elses() {
         let budget = Budget::new(LIMITS, &["one".to_owned(), "other".to_owned()]);

@@ -374,7 +374,15 @@ impl Inner {
                 "a field of the entitlement has more than {MAX_ENTITLEMENT_FIELD} bytes"
             )));
         }
-        let rows = self.exportable(caller, &asset, &key_ids).await?;
+        let tenants: Vec<&str> = caller.tenants_with(Capability::Export, &asset).collect();
+        if tenants.is_empty() {
+            return Err(self.deny(caller, Capability::Export, Some(&asset)).await);
+        }
+        self.unsealed()?;
+        // Those that are not there too: guesses are uses.
+        let spent = key_ids.iter().map(Fingerprint::of_id);
+        self.spend(caller, spent).await?;
+        let rows = self.exportable(&tenants, &asset, &key_ids).await?;
         let unsealed = self.unsealed()?;
         let keys = self.given(&unsealed, &rows).await?;
         let given = |id: &KeyId| rows.iter().any(|row| row.key_id == *id);
@@ -399,7 +407,16 @@ impl Inner {
     ) -> Result<Vec<KeyDescription>, CallError> {
         let DescribeRequest { asset, key_ids } = request;
         check_count(key_ids.len())?;
-        let rows = self.exportable(caller, &asset, &key_ids).await?;
+        let tenants: Vec<&str> = caller.tenants_with(Capability::Export, &asset).collect();
+        if tenants.is_empty() {
+            return Err(self.deny_description(caller, &asset).await);
+        }
+        self.unsealed()?;
+        let rows = self.exportable(&tenants, &asset, &key_ids).await?;
+        // Those that are there, and no more: viewers choose what a licence server asks for, and one who guesses must not use
+        // up what the others need. Guesses bring nothing: ids are random, and no key leaves.
+        let spent = rows.iter().map(|row| Fingerprint::of_id(&row.key_id));
+        self.spend(caller, spent).await?;
         let described = rows.iter().map(|row| KeyDescription {
             key_id: row.key_id,
             label: row.context.label,
@@ -408,21 +425,13 @@ impl Inner {
         Ok(described.collect())
     }
 
-    /// Those of an asset's keys that the caller may have in a licence, of the ids that it names. It is unsealed.
+    /// Those of an asset's keys that may be in a licence of these tenants, of the ids that are named.
     async fn exportable(
         &self,
-        caller: &Caller,
+        tenants: &[&str],
         asset: &AssetId,
         key_ids: &[KeyId],
     ) -> Result<Vec<KeyRow>, CallError> {
-        let tenants: Vec<&str> = caller.tenants_with(Capability::Export, asset).collect();
-        if tenants.is_empty() {
-            return Err(self.deny(caller, Capability::Export, Some(asset)).await);
-        }
-        self.unsealed()?;
-        // Those that are not there too: guesses are uses.
-        let spent = key_ids.iter().map(Fingerprint::of_id);
-        self.spend(caller, spent).await?;
         let mut rows = self.store.keys_by_id(key_ids).await?;
         rows.retain(|row| {
             row.context.asset == *asset
@@ -575,8 +584,20 @@ impl Inner {
         }
     }
 
-    /// Raises the alarm, once a minute; returns what the caller is told.
+    /// Raises the alarm; returns what the caller is told.
     async fn over_budget(&self, spender: Spender<'_>, exceeded: Exceeded) -> CallError {
+        let Exceeded { limit, of, .. } = exceeded;
+        if let Err(error) = self.alarm(spender, exceeded).await {
+            return error.into();
+        }
+        let whose = self.budget.whose(spender);
+        CallError::Unavailable(format!(
+            "{whose} has used up its {of} {limit} of this minute (keystore.budget.{limit})"
+        ))
+    }
+
+    /// Counts it, and says so in log and audit log once a minute.
+    async fn alarm(&self, spender: Spender<'_>, exceeded: Exceeded) -> Result<(), Error> {
         let whose = self.budget.whose(spender);
         let Exceeded { limit, of, first } = exceeded;
         let caller = whose.caller.to_owned();
@@ -594,13 +615,9 @@ impl Inner {
                 of,
                 partner: whose.partner.map(str::to_owned),
             };
-            if let Err(error) = self.record(whose.caller, event).await {
-                return error.into();
-            }
+            self.record(whose.caller, event).await?;
         }
-        CallError::Unavailable(format!(
-            "{whose} has used up its {of} {limit} of this minute (keystore.budget.{limit})"
-        ))
+        Ok(())
     }
 
     /// Records that a caller lacks a capability; returns what it is told.
@@ -614,18 +631,36 @@ impl Inner {
         if let Err(exceeded) = self.budget.deny(spender, self.now()) {
             return self.over_budget(spender, exceeded).await;
         }
-        let name = spender.caller;
+        self.denied(spender.caller, capability, asset).await
+    }
+
+    /// As [`Self::deny`], where keys are only described. Viewers choose the asset, so that takes nothing from the others:
+    /// beyond the limit there is an alarm, and no record more.
+    async fn deny_description(&self, caller: &Caller, asset: &AssetId) -> CallError {
+        let spender = Spender::from(caller);
+        match self.budget.deny_description(spender, self.now()) {
+            Ok(()) => (self.denied(caller.name(), Capability::Export, Some(asset))).await,
+            Err(exceeded) => match self.alarm(spender, exceeded).await {
+                Ok(()) => lacks(caller.name(), Capability::Export, Some(asset)),
+                Err(error) => error.into(),
+            },
+        }
+    }
+
+    async fn denied(
+        &self,
+        name: &str,
+        capability: Capability,
+        asset: Option<&AssetId>,
+    ) -> CallError {
         let event = Event::Denied {
             capability: capability.as_str(),
             asset: asset.cloned(),
         };
-        if let Err(error) = self.record(name, event).await {
-            return error.into();
+        match self.record(name, event).await {
+            Ok(()) => lacks(name, capability, asset),
+            Err(error) => error.into(),
         }
-        CallError::Denied(match asset {
-            Some(asset) => format!("{name} may not {} {asset}", capability.as_str()),
-            None => format!("{name} may not {}", capability.as_str()),
-        })
     }
 
     pub(crate) async fn record(&self, caller: &str, event: Event) -> Result<(), Error> {
@@ -678,6 +713,13 @@ impl Inner {
     pub(crate) fn now(&self) -> u64 {
         self.now_ms() / 1000
     }
+}
+
+fn lacks(name: &str, capability: Capability, asset: Option<&AssetId>) -> CallError {
+    CallError::Denied(match asset {
+        Some(asset) => format!("{name} may not {} {asset}", capability.as_str()),
+        None => format!("{name} may not {}", capability.as_str()),
+    })
 }
 
 pub(crate) fn audited(row: &KeyRow) -> audit::Key {

@@ -11,7 +11,9 @@ use std::time::{Duration, SystemTime};
 use conf::{AuditSettings, BudgetSettings};
 use keystore::capability::Caller;
 use keystore::{Clock, Local, testing};
-use keystore_client::{EntitlementRef, Error, ExportRequest, Keystore, LeaseRequest};
+use keystore_client::{
+    DescribeRequest, EntitlementRef, Error, ExportRequest, Keystore, LeaseRequest,
+};
 use keystore_types::{Generation, KeyContext, KeyId, Label, SUBSAMPLE_RULE, Scheme};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 
@@ -221,4 +223,51 @@ async fn budget_uses_and_distinct_keys_are_limited_and_alarm() {
     let log = std::fs::read_to_string(settings.state_dir.join("audit.log")).unwrap();
     // Once for each caller, limit and minute: keys and uses of the origin, keys and denials of the licence server.
     assert_eq!(log.matches("\"op\":\"budget\"").count(), 4);
+}
+
+/// A licence server asks for what viewers name: one who guesses, or asks for assets that the server was not granted, takes
+/// nothing from the others.
+#[tokio::test]
+async fn budget_is_not_used_up_by_describing_what_is_not_there() {
+    let values = values();
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = testing::settings(folder.path());
+    settings.budget = BudgetSettings {
+        uses: 100,
+        keys: 30,
+        denials: 3,
+    };
+    let mut caller = settings.callers["license"].clone();
+    caller.assets = vec!["film".to_owned()];
+    settings.callers.insert("asked".to_owned(), caller);
+    let clock = Arc::new(Hand(Mutex::new(SystemTime::now())));
+    let local = Local::open(&settings, clock).await.unwrap();
+    let operator = testing::operator(&local);
+    operator.init("correct horse".into()).await.unwrap();
+    let made = testing::origin(&local).lease(contexts(0..2)).await.unwrap();
+    let license = local.handle(Caller::configured(&settings, "asked").unwrap());
+    let describe = |asset: &str, key_ids: Vec<KeyId>| {
+        license.describe(DescribeRequest {
+            asset: asset.parse().unwrap(),
+            key_ids,
+        })
+    };
+    for byte in 0..200 {
+        let guesses = (0..64).map(|other| {
+            let mut id = [byte; 16];
+            id[15] = other;
+            KeyId::new(id)
+        });
+        assert_eq!(describe("film", guesses.collect()).await.unwrap(), []);
+        let error = describe("series", vec![KeyId::new([byte; 16])]).await;
+        assert!(matches!(error, Err(Error::Denied(_))), "{error:?}");
+    }
+    let key_ids: Vec<_> = made.keys.iter().map(|key| key.key_id).collect();
+    assert_eq!(describe("film", key_ids.clone()).await.unwrap().len(), 2);
+    assert_eq!(license.export(export(key_ids)).await.unwrap().len(), 2);
+    let log = std::fs::read_to_string(settings.state_dir.join("audit.log")).unwrap();
+    assert_eq!(log.matches("\"op\":\"denied\"").count(), 3);
+    assert_eq!(log.matches("\"limit\":\"descriptions\"").count(), 1);
+    let name = "castellum_keystore_budget_exceeded_total{caller=asked,limit=descriptions}";
+    assert_eq!(values.bits(name), 197);
 }

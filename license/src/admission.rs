@@ -4,9 +4,9 @@
 //! renewals first. A start that has waited for `queue_time` is told to come again, since its player would soon do so by
 //! itself; a renewal waits until it is its turn. Both rows are bounded.
 //!
-//! A request is a renewal if its URL says that a stream goes on or ends, or if this node has answered its token with a
-//! licence before: both are known before a signature is verified. That a client *says* it renews counts for nothing where a
-//! key is to be had.
+//! A request is a renewal if this node has answered its token before, with a licence or a lease that goes on: that is known
+//! before a signature is verified. That a client *says* it renews, by its URL too, counts for nothing: anybody can, with any
+//! token.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
@@ -143,13 +143,13 @@ impl Admission {
         Ok((place, told))
     }
 
-    /// Takes note that the token was answered with a licence.
+    /// Takes note that the token was answered with a licence, or with a longer lease.
     pub fn answered(&self, token: &str) {
         let token = self.hasher.hash_one(token);
         self.tokens().keep(token, Instant::now());
     }
 
-    /// Whether the token was answered with a licence lately, for all that this node remembers.
+    /// Whether the token was answered so lately, for all that this node remembers.
     pub fn has_answered(&self, token: &str) -> bool {
         let token = self.hasher.hash_one(token);
         self.tokens().holds(token, Instant::now())

@@ -66,6 +66,10 @@ impl Gate {
     /// Lets a request through, at once or not at all.
     pub(crate) fn enter(&self, now: Instant) -> Result<Turn<'_>, Shut> {
         let place = self.places.try_acquire().map_err(|_| Shut::Full)?;
+        self.take(place, now)
+    }
+
+    fn take<'a>(&'a self, place: SemaphorePermit<'a>, now: Instant) -> Result<Turn<'a>, Shut> {
         let mut state = self.state();
         let trial = state.admits(now)?;
         state.trial |= trial;
@@ -75,6 +79,13 @@ impl Gate {
             trial,
             _place: place,
         })
+    }
+
+    /// Lets a request through when there is a place, however long that takes; at once or not at all where it is left alone.
+    pub(crate) async fn wait(&self, now: impl Fn() -> Instant) -> Result<Turn<'_>, Shut> {
+        self.state().admits(now())?;
+        let place = self.places.acquire().await.map_err(|_| Shut::Full)?;
+        self.take(place, now())
     }
 
     /// Whether a request would be let through.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ::http::HeaderName;
 use conf::{LicenseSettings, Transport};
 use keystore_client::Keystore;
+use origin_front::access_log::Peers;
 use origin_front::{Bound, Drain, Limits, Tls, Workers};
 
 use crate::admin;
@@ -125,7 +126,11 @@ impl Server {
                 Transport::Plain => "license_plain",
             };
             let bound = Bound::open(name, listener, tls.as_ref(), settings.workers.get())
-                .map_err(|error| Error::unavailable("open the licence server", error))?;
+                .map_err(|error| Error::unavailable("open the licence server", error))?
+                .logging(match settings.log_full_addresses {
+                    true => Peers::Whole,
+                    false => Peers::Block,
+                });
             addresses.push((listener.transport, bound.address()));
             listeners.push(bound);
         }

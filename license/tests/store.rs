@@ -398,6 +398,28 @@ async fn what_has_expired_is_removed(nodes: Nodes) {
     }
 }
 
+/// PostgreSQL has no text with a NUL in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_value_that_the_database_refuses_stops_nobody() {
+    let Some(nodes) = postgresql(ROOM).await else {
+        return;
+    };
+    let node = nodes.first();
+    for expected in [BEGUN, RENEWED, RENEWED] {
+        let refused = Claim {
+            viewer: Viewer::new("shop", "eve"),
+            stream: stream("a\0b", 2),
+            ..claim(at(0))
+        };
+        node.admit(refused).await.unwrap_err();
+        let good = Claim {
+            stream: stream("tv", 2),
+            ..claim(at(0))
+        };
+        assert_eq!(node.admit(good).await.unwrap(), expected);
+    }
+}
+
 async fn nothing_is_let_through_that_cannot_be_remembered(nodes: Nodes) {
     let node = nodes.first();
     for number in 0..ROOM {

@@ -12,8 +12,8 @@
 //! | `sub` and `jti` | `decisions.jsonl`, the keystore's `audit.log`, events that wait in `sessions.db` |
 //! | devices and sessions, as players call them | `sessions.db` |
 //!
-//! Nowhere else; a token, a key or an address nowhere at all, but for the peer's address in the access log, which
-//! `log.access` turns off.
+//! Nowhere else; a token, a key or an address nowhere at all. The access log of the licence server has the block that the
+//! peer is in.
 //!
 //! What this cannot catch: what only a failure says that does not happen here.
 
@@ -48,6 +48,7 @@ const SUBJECT: &str = "erika.mustermann@viewers.example";
 const TOKEN_ID: &str = "jti-5e1f7c0a9b";
 const NAME: &str = "Erika Mustermann";
 const ADDRESS: &str = "203.0.113.77";
+const PEER: &str = "127.0.0.77";
 const DEVICE: &str = "device-4c3b2a1908";
 const SESSION: &str = "session-77aa66bb55";
 
@@ -109,7 +110,7 @@ fn nothing_that_is_said_holds_a_token_a_key_or_a_name() {
     }
     let log = node.log();
     assert!(
-        log.contains("TRACE") && log.contains("\"access\""),
+        log.contains("TRACE") && log.contains("\"access\"") && log.contains("127.0.0.0/24"),
         "it did not say all"
     );
     assert!(!log.contains("panicked"), "{log}");
@@ -138,6 +139,7 @@ fn nothing_that_is_said_holds_a_token_a_key_or_a_name() {
     }
     secrets.push(Secret::text("a name", NAME));
     secrets.push(Secret::text("an address", ADDRESS));
+    secrets.push(Secret::text("a peer's address", PEER));
     let named = [
         Secret::text("the subject", SUBJECT),
         Secret::text("the token's id", TOKEN_ID),
@@ -220,7 +222,7 @@ impl Said {
             format!("X-Device-Id: {DEVICE}"),
             format!("X-Session-Id: {SESSION}"),
         ];
-        let mut args = vec![version, "--include"];
+        let mut args = vec![version, "--include", "--interface", PEER];
         args.extend(viewer.iter().flat_map(|header| ["-H", header]));
         args.extend(more);
         args.push(url);
@@ -494,7 +496,7 @@ devices = 1000
 device_header = "X-Device-Id"
 revocations = true
 [license.access]
-proxies = ["127.0.0.1/32"]
+proxies = ["127.0.0.0/24"]
 address_header = "X-Forwarded-For"
 [license.webhooks.crm]
 url = "http://127.0.0.1:{liar}/hook"

@@ -85,6 +85,7 @@ impl Check<'_> {
                 Size(0),
                 Size::mebibytes(4096),
             ),
+            log_full_addresses: license.log_full_addresses,
             issuers: self.issuers(license.issuers),
             exchange: self.exchange(license.exchange, license.tls.listen.0.is_some()),
             default_policy: license.default_policy,

@@ -19,6 +19,8 @@ pub struct LicenseDocument {
     pub token_query: Option<String>,
     /// Tokens that were verified are remembered in this much memory, so that the next request with the same token costs no signature; `"0B"` remembers none. Default `"32MiB"`.
     pub token_cache: Size,
+    /// Logs have clients' whole addresses, which are personal data, and not only the block that each is in: /24 of version 4, /48 of version 6. Default `false`.
+    pub log_full_addresses: bool,
     /// HTTP/1.1, /2 and /3 over TLS.
     pub tls: LicenseTlsDocument,
     /// HTTP/1.1 and h2c, behind a TLS terminator.
@@ -120,6 +122,7 @@ impl Default for LicenseDocument {
             default_policy: None,
             token_query: None,
             token_cache: Size::mebibytes(32),
+            log_full_addresses: false,
             tls: LicenseTlsDocument::default(),
             plain: LicensePlainDocument::default(),
             admin: LicenseAdminDocument::default(),

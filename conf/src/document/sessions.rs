@@ -66,9 +66,9 @@ pub struct LicensePostgresDocument {
 pub struct AccessDocument {
     /// The addresses of proxies that are believed in what the two headers below say, each an address or a block such as `10.0.0.0/8`. Default `[]`.
     pub proxies: Vec<String>,
-    /// The header in which a proxy gives the client's address, such as `X-Forwarded-For`: of several, the last that is no proxy's. Without one, the connection's address counts.
+    /// The header in which a proxy gives the client's address, such as `X-Forwarded-For`: of several, the last that is no proxy's. What a proxy sends without it is refused. Without this key, the connection's address counts.
     pub address_header: Option<String>,
-    /// The header in which a proxy gives the client's country in two letters (ISO 3166-1), such as `CloudFront-Viewer-Country`.
+    /// The header in which a proxy gives the client's country in two letters (ISO 3166-1), such as `CloudFront-Viewer-Country`. The proxy must set it, not add to it: several values are refused where countries matter.
     pub country_header: Option<String>,
     /// A MaxMind DB file with countries by address. It is read again when it has changed.
     pub country_file: Option<PathBuf>,

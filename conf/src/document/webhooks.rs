@@ -32,11 +32,11 @@ pub struct AuthorisationDocument {
     pub secret_credential: Option<String>,
     /// The authorities, in PEM, one of which must vouch for its certificate. Default `"/etc/ssl/certs/ca-certificates.crt"`.
     pub ca_file: PathBuf,
-    /// How long a licence waits for the answer. Default `"1s"`.
+    /// How long a licence waits for the answer. A viewer's questions are put one after the other, and 128 of all viewers at once: a question waits for its turn at most twice as long. Default `"1s"`.
     pub timeout: Span,
-    /// For how long an answer is taken again for the same token and asset; `"0s"`: it is not. Default `"10s"`.
+    /// For how long an answer is taken again for the same token, asset and keys; `"0s"`: it is not. Default `"10s"`.
     pub cache: Span,
-    /// Gives the licence where no answer comes. Default `false`.
+    /// Gives the licence where no answer comes: the request fails, takes too long, or is not made for 10 s after five that did. Not where a question waits too long for its turn, which viewers could bring about who are denied: they are refused. Default `false`.
     pub fail_open: bool,
 }
 

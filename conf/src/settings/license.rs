@@ -32,6 +32,8 @@ pub struct LicenseSettings {
     pub token_query: Option<String>,
     /// Verified tokens are remembered in so many bytes; 0: not at all.
     pub token_cache_bytes: usize,
+    /// Logs have clients' whole addresses, and not only the block that each is in.
+    pub log_full_addresses: bool,
     /// Who may say what a viewer is entitled to. Without one, every token is refused.
     pub issuers: Vec<IssuerSettings>,
     /// Key exchange; none: its URLs are not there.

@@ -253,7 +253,7 @@ pub enum Event {
     },
     /// A caller has used up what it may use in a minute: the first time in that minute.
     Budget {
-        /// What of: `uses`, `keys` or `denials`.
+        /// What of: `uses`, `keys`, `denials` or `descriptions`.
         limit: &'static str,
         /// How much that is.
         of: u32,

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -16,6 +17,13 @@ const MAX_GROUP: usize = 1 << 20;
 
 /// At most this many records go by without a checkpoint, while there is something to sign with.
 pub(super) const CHECKPOINT_EVERY: u64 = 256;
+
+/// Where so many records came together the last time, others are on their way.
+const BUSY: usize = 4;
+
+/// How long they are waited for: a sync costs much more of the processor than a record does, and takes longer than this
+/// on most disks. Where there is little to do, nobody waits.
+const GATHERING: Duration = Duration::from_millis(1);
 
 /// A new file's name until it takes the old one's place.
 const NEW: &str = "audit.log.new";
@@ -71,7 +79,11 @@ impl Writer {
 
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         self.measure();
+        let mut together = 0;
         while let Some(first) = queue.blocking_recv() {
+            if together >= BUSY {
+                std::thread::sleep(GATHERING);
+            }
             let mut group = Group::after(self.shared.committed(), self.unsigned);
             self.add(&mut group, first);
             while group.bytes.len() < MAX_GROUP
@@ -88,6 +100,7 @@ impl Writer {
                 drop(done.send(written.clone().and_then(|()| self.set_aside(unix_ms))));
             }
             self.measure();
+            together = group.waiting.len();
             for waiting in group.waiting {
                 waiting.tell(&written);
             }

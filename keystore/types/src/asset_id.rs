@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// The name of an asset: `[A-Za-z0-9][A-Za-z0-9._-]*`, at most 128 characters, so that it needs no escaping
 /// in a URL, a file name or a claim.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "String")]
 pub struct AssetId(String);
 
 impl AssetId {

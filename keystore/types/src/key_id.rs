@@ -3,15 +3,18 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// A key id (`KID`, ISO/IEC 23001-7 8.2): 16 bytes, written as a lower-case hyphenated UUID.
 ///
 /// The bytes stand in the same order in `tenc`, `pssh` and `cenc:default_KID`. Only PlayReady swaps them:
 /// see [`KeyId::to_guid`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct KeyId([u8; 16]);
+
+/// The characters of a UUID.
+const UUID_LEN: usize = 36;
 
 impl KeyId {
     /// The id with these bytes, in `tenc` order.
@@ -39,17 +42,33 @@ impl KeyId {
     pub fn to_base64url(&self) -> String {
         URL_SAFE_NO_PAD.encode(self.0)
     }
+
+    /// Every record of a licence names its keys several times, so this goes without the machinery of formats.
+    fn with_uuid<T>(&self, read: impl FnOnce(&str) -> T) -> T {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [b'-'; UUID_LEN];
+        let mut at = 0;
+        for (index, byte) in self.0.iter().enumerate() {
+            if matches!(index, 4 | 6 | 8 | 10) {
+                at += 1;
+            }
+            text[at] = DIGITS[usize::from(byte >> 4)];
+            text[at + 1] = DIGITS[usize::from(byte & 15)];
+            at += 2;
+        }
+        read(std::str::from_utf8(&text).unwrap_or_default())
+    }
 }
 
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, byte) in self.0.iter().enumerate() {
-            if matches!(index, 4 | 6 | 8 | 10) {
-                f.write_str("-")?;
-            }
-            write!(f, "{byte:02x}")?;
-        }
-        Ok(())
+        self.with_uuid(|text| f.write_str(text))
+    }
+}
+
+impl Serialize for KeyId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.with_uuid(|text| serializer.serialize_str(text))
     }
 }
 
@@ -70,7 +89,7 @@ impl FromStr for KeyId {
     /// Reads the canonical spelling only, so that one key has one URL.
     fn from_str(text: &str) -> Result<Self, KeyIdError> {
         let text = text.as_bytes();
-        if text.len() != 36 {
+        if text.len() != UUID_LEN {
             return Err(KeyIdError);
         }
         let digit = |byte: u8| match byte {
@@ -99,12 +118,6 @@ impl TryFrom<String> for KeyId {
 
     fn try_from(text: String) -> Result<Self, KeyIdError> {
         text.parse()
-    }
-}
-
-impl From<KeyId> for String {
-    fn from(id: KeyId) -> Self {
-        id.to_string()
     }
 }
 

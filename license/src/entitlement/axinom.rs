@@ -209,7 +209,9 @@ impl<'a> Node<'a> {
 
     fn text(&self, name: &str) -> Result<Option<&'a str>, MessageFault> {
         self.read(name, |value| {
-            value.as_str().filter(|text| text.len() <= MAX_TEXT_LEN)
+            let fits =
+                |text: &&str| text.len() <= MAX_TEXT_LEN && !text.chars().any(char::is_control);
+            value.as_str().filter(fits)
         })
     }
 

@@ -169,14 +169,18 @@ pub(super) fn are_of_id_token(claims: &Map<String, Value>) -> bool {
         || says("token_use", "id")
 }
 
-/// A text claim.
+/// A text claim. Control characters are in no name, and would be in logs and databases, of which some take no NUL.
 pub(super) fn text(
     claims: &Map<String, Value>,
     name: &'static str,
 ) -> Result<Option<String>, Refusal> {
     match claims.get(name) {
         None => Ok(None),
-        Some(Value::String(text)) if text.len() <= MAX_TEXT_LEN => Ok(Some(text.clone())),
+        Some(Value::String(text))
+            if text.len() <= MAX_TEXT_LEN && !text.chars().any(char::is_control) =>
+        {
+            Ok(Some(text.clone()))
+        }
         Some(_) => Err(Refusal::ClaimMalformed(name)),
     }
 }

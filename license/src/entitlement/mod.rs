@@ -27,6 +27,7 @@ mod token;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use keystore_types::{AssetId, KeyId};
 
 pub use self::axinom::MessageFault;
@@ -42,6 +43,7 @@ pub use self::issuer::{Issuer, Keys, KidRule, Shape};
 pub use self::key::{Algorithm, SigningKey, VerificationKey};
 pub use self::key_set::{KeySet, Skipped};
 pub use self::mint::{Claims, mint};
+use self::refresh::Fetch;
 pub use self::refresh::{FetchedKeys, Refresher};
 pub use self::token::{Malformation, Part, Token};
 use crate::refusal::IssuerMismatch;
@@ -86,31 +88,20 @@ impl Verifier {
         Ok(Self { cache, ..self })
     }
 
-    /// What the token entitles its bearer to at this moment. Where a key is missing that the issuer may have published
-    /// since, its keys are fetched first, if that was not just done; nobody else waits for that.
-    ///
-    /// # Errors
-    /// As for [`Self::verify`].
-    pub async fn admit(&self, text: &str, now: UnixTime) -> Result<Entitlement, Rejection> {
-        let verdict = self.verify(text, now);
-        let Err(rejection) = &verdict else {
-            return verdict;
-        };
-        let Ok(token) = Token::parse(text) else {
-            return verdict;
-        };
-        let mut fetched = false;
-        for issuer in &self.issuers {
-            if let Some(keys) = issuer.could_have_more(&rejection.refusal)
-                && issuer.is_named_by(&token).unwrap_or(false)
-            {
-                fetched |= keys.refreshed().await;
-            }
+    /// The keys for want of which the token was refused so, and that its issuer may have published since; none where they
+    /// were fetched a moment ago, or many wait for them already.
+    pub fn missing_keys(&self, text: &str, refusal: &Refusal) -> Option<MissingKeys> {
+        let could_have_more = |issuer: &&Issuer| issuer.could_have_more(refusal).is_some();
+        if !self.issuers.iter().any(|issuer| could_have_more(&issuer)) {
+            return None;
         }
-        match fetched {
-            true => self.verify(text, now),
-            false => verdict,
-        }
+        let token = Token::parse(text).ok()?;
+        let named = self.issuers.iter().filter(could_have_more);
+        let named = named.filter(|issuer| issuer.is_named_by(&token).unwrap_or(false));
+        let fetches: Vec<_> = named
+            .filter_map(|issuer| issuer.could_have_more(refusal)?.wish())
+            .collect();
+        (!fetches.is_empty()).then_some(MissingKeys(fetches))
     }
 
     /// What the token entitles its bearer to at this moment, by the keys at hand.
@@ -185,6 +176,18 @@ impl Verifier {
             }
             None => Refusal::IssuerUnknown(nearest).into(),
         })
+    }
+}
+
+/// Keys that are being fetched for a token that was refused for want of them.
+#[derive(Debug)]
+pub struct MissingKeys(Vec<Fetch>);
+
+impl MissingKeys {
+    /// Waits for them, but not long. Whether any were fetched.
+    pub async fn fetched(self) -> bool {
+        let ended = join_all(self.0.into_iter().map(Fetch::ended)).await;
+        ended.contains(&true)
     }
 }
 

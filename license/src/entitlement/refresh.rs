@@ -20,7 +20,7 @@ use conf::{IssuerSettings, KeyPlace};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use ring::digest;
 use serde_json::{Map, Value, json};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::key::Algorithm;
@@ -77,21 +77,36 @@ impl FetchedKeys {
         self.published.borrow().clone()
     }
 
-    /// Waits for the fetch that is under way, or wishes for one and waits for that, but not long, and not where many wait.
-    /// Whether one ended.
-    pub(super) async fn refreshed(&self) -> bool {
+    /// The fetch that is under way, or one that is wished for; none where one has just ended, or many wait.
+    pub(super) fn wish(&self) -> Option<Fetch> {
         let seen = *self.progress.borrow();
         if seen.begun == seen.ended {
             if seen.is_fresh() {
-                return false;
+                return None;
             }
             self.wish.notify_one();
         }
-        let Ok(_place) = self.places.try_acquire() else {
-            return false;
-        };
-        let mut progress = self.progress.clone();
-        let ended = progress.wait_for(|now| now.ended > seen.ended);
+        Some(Fetch {
+            progress: self.progress.clone(),
+            ended: seen.ended,
+            _place: Arc::clone(&self.places).try_acquire_owned().ok()?,
+        })
+    }
+}
+
+/// A fetch that a request waits for.
+#[derive(Debug)]
+pub(super) struct Fetch {
+    progress: watch::Receiver<Progress>,
+    /// How many had ended before.
+    ended: u64,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Fetch {
+    /// Waits for its end, but not long. Whether it came.
+    pub(super) async fn ended(mut self) -> bool {
+        let ended = self.progress.wait_for(|now| now.ended > self.ended);
         matches!(tokio::time::timeout(PATIENCE, ended).await, Ok(Ok(_)))
     }
 }

@@ -54,19 +54,15 @@ pub fn key_ids(body: &[u8]) -> Result<Vec<KeyId>, ChallengeFault> {
     }
 }
 
-/// The custom data of a challenge, where it is a token by its looks: three parts with dots between them. Whatever else
-/// applications send there is the business of the licence service. None where the body is no challenge, which
-/// [`key_ids`] says why.
-pub fn token(body: &[u8]) -> Option<String> {
-    let scan = Scan::over(body).ok()?;
-    let mut tokens = (scan.custom_data.into_iter())
+/// Each custom data of a challenge that is a token by its looks: three parts with dots between them. Whatever else
+/// applications send there is the business of the licence service. There should be one; two readers could take one each of
+/// more. None where the body is no challenge, which [`key_ids`] says why.
+pub fn tokens(body: &[u8]) -> Vec<String> {
+    let custom_data = Scan::over(body).map_or_else(|_| vec![], |scan| scan.custom_data);
+    (custom_data.into_iter())
         .map(|data| data.trim_ascii().to_owned())
-        .filter(|data| data.split('.').count() == 3 && !data.contains(char::is_whitespace));
-    match (tokens.next(), tokens.next()) {
-        (Some(token), None) => Some(token),
-        // Two in one challenge are none: two readers could take one each.
-        _ => None,
-    }
+        .filter(|data| data.split('.').count() == 3 && !data.contains(char::is_whitespace))
+        .collect()
 }
 
 /// What a PlayReady server answered.
@@ -258,24 +254,24 @@ mod tests {
         };
         let custom = |text: &str| with(&format!("<CustomData>{text}</CustomData>"));
         for (body, expected) in [
-            (good.clone(), None),
-            (custom("e30.e30.c2ln"), Some("e30.e30.c2ln")),
-            (custom("\n e30.e30.c2ln \n"), Some("e30.e30.c2ln")),
-            (custom("<![CDATA[e30.e30.c2ln]]>"), Some("e30.e30.c2ln")),
-            (custom("viewer 7 of www.example.com"), None),
-            (custom("1.2"), None),
-            (custom(""), None),
+            (good.clone(), &[][..]),
+            (custom("e30.e30.c2ln"), &["e30.e30.c2ln"]),
+            (custom("\n e30.e30.c2ln \n"), &["e30.e30.c2ln"]),
+            (custom("<![CDATA[e30.e30.c2ln]]>"), &["e30.e30.c2ln"]),
+            (custom("viewer 7 of www.example.com"), &[]),
+            (custom("1.2"), &[]),
+            (custom(""), &[]),
             (
                 custom("e30.e30.c2ln</CustomData><CustomData>e30.e30.b3Ro"),
-                None,
+                &["e30.e30.c2ln", "e30.e30.b3Ro"],
             ),
             (
                 good.replacen("<KID>", "<CustomData>a.b.c</CustomData><KID>", 1),
-                None,
+                &[],
             ),
-            ("no XML".to_owned(), None),
+            ("no XML".to_owned(), &[]),
         ] {
-            assert_eq!(token(body.as_bytes()).as_deref(), expected, "{body}");
+            assert_eq!(tokens(body.as_bytes()), expected, "{body}");
             if body.starts_with('<') {
                 assert_eq!(key_ids(body.as_bytes()).unwrap().len(), 1);
             }

@@ -16,7 +16,7 @@ pub(super) struct Sources<'a> {
 
 impl Sources<'_> {
     /// The one token of a request: after `Bearer` in `Authorization` (RFC 6750 2.1), alone in the configured header, in the
-    /// query parameter, or in the custom data of a PlayReady challenge, which is given where there is some.
+    /// query parameter, or in the custom data of a PlayReady challenge, of which each token is given.
     ///
     /// # Errors
     /// [`Refusal::NoToken`] where there is none; [`Refusal::TokenAmbiguous`] where there are two, were they the same, since
@@ -24,7 +24,7 @@ impl Sources<'_> {
     pub(super) fn token<'a>(
         &self,
         head: &'a request::Parts,
-        custom_data: Option<&'a str>,
+        custom_data: &'a [String],
     ) -> Result<&'a str, Refusal> {
         let mut tokens = Vec::new();
         for value in texts(&head.headers, &header::AUTHORIZATION) {
@@ -50,7 +50,7 @@ impl Sources<'_> {
                     .map(|(_, token)| token),
             );
         }
-        tokens.extend(custom_data.map(str::trim));
+        tokens.extend(custom_data.iter().map(|token| token.trim()));
         tokens.retain(|token| !token.is_empty());
         match tokens[..] {
             [] => Err(Refusal::NoToken),
@@ -118,7 +118,7 @@ mod tests {
                     header,
                     query: None,
                 };
-                assert_eq!(sources.token(&head, None), expected, "{values:?}");
+                assert_eq!(sources.token(&head, &[]), expected, "{values:?}");
             }
         }
     }
@@ -128,38 +128,41 @@ mod tests {
         let bearer = ("authorization", "Bearer a");
         let alone = |value| ("x-token", value);
         for (target, headers, custom_data, expected) in [
-            ("/", &[alone("a.b.c")][..], None, Ok("a.b.c")),
-            ("/", &[alone("Bearer a.b.c")], None, Ok("Bearer a.b.c")),
-            ("/", &[alone("")], None, Err(Refusal::NoToken)),
-            ("/", &[], Some(" a.b.c\n"), Ok("a.b.c")),
-            ("/", &[], Some(""), Err(Refusal::NoToken)),
-            ("/?a=b&token=a.b.c", &[], None, Ok("a.b.c")),
-            ("/?token=", &[], None, Err(Refusal::NoToken)),
-            ("/?Token=a&tokens=b&token", &[], None, Err(Refusal::NoToken)),
+            ("/", &[alone("a.b.c")][..], &[][..], Ok("a.b.c")),
+            ("/", &[alone("Bearer a.b.c")], &[], Ok("Bearer a.b.c")),
+            ("/", &[alone("")], &[], Err(Refusal::NoToken)),
+            ("/", &[], &[" a.b.c\n"], Ok("a.b.c")),
+            ("/", &[], &[""], Err(Refusal::NoToken)),
+            ("/?a=b&token=a.b.c", &[], &[], Ok("a.b.c")),
+            ("/?token=", &[], &[], Err(Refusal::NoToken)),
+            ("/?Token=a&tokens=b&token", &[], &[], Err(Refusal::NoToken)),
             (
                 "/",
                 &[bearer, alone("a")],
-                None,
+                &[],
                 Err(Refusal::TokenAmbiguous),
             ),
             (
                 "/",
                 &[alone("a"), alone("b")],
-                None,
+                &[],
                 Err(Refusal::TokenAmbiguous),
             ),
-            ("/?token=a&token=a", &[], None, Err(Refusal::TokenAmbiguous)),
-            ("/?token=a", &[bearer], None, Err(Refusal::TokenAmbiguous)),
-            ("/", &[bearer], Some("a"), Err(Refusal::TokenAmbiguous)),
-            ("/?token=a", &[], Some("b"), Err(Refusal::TokenAmbiguous)),
+            ("/?token=a&token=a", &[], &[], Err(Refusal::TokenAmbiguous)),
+            ("/?token=a", &[bearer], &[], Err(Refusal::TokenAmbiguous)),
+            ("/", &[bearer], &["a"], Err(Refusal::TokenAmbiguous)),
+            ("/?token=a", &[], &["b"], Err(Refusal::TokenAmbiguous)),
+            ("/", &[], &["a", "a"], Err(Refusal::TokenAmbiguous)),
+            ("/", &[bearer], &["a", "b"], Err(Refusal::TokenAmbiguous)),
         ] {
             let sources = Sources {
                 header: &OWN,
                 query: Some("token"),
             };
             let head = head(target, headers);
+            let custom_data: Vec<_> = custom_data.iter().map(|it| (*it).to_owned()).collect();
             assert_eq!(
-                sources.token(&head, custom_data),
+                sources.token(&head, &custom_data),
                 expected,
                 "{target} {headers:?} {custom_data:?}"
             );
@@ -174,6 +177,6 @@ mod tests {
             query: None,
         };
         let head = head("/?token=a.b.c", &[]);
-        assert_eq!(sources.token(&head, None), Err(Refusal::NoToken));
+        assert_eq!(sources.token(&head, &[]), Err(Refusal::NoToken));
     }
 }

@@ -225,7 +225,6 @@ impl LicenseService {
         draft: &mut Draft,
     ) -> Result<Reply, Refusal> {
         let Parts {
-            verifier,
             rules,
             keystore,
             keys,
@@ -236,16 +235,11 @@ impl LicenseService {
         } = &*self.parts;
         let address = sessions.enter(peer(head), &head.headers)?;
         let custom_data = match (ask.system(), &body) {
-            (System::PlayReady, Ok(body)) => playready::token(body),
-            _ => None,
+            (System::PlayReady, Ok(body)) => playready::tokens(body),
+            _ => vec![],
         };
-        let token = self.sources().token(head, custom_data.as_deref())?;
-        let class = || match admission.has_answered(token) {
-            true => Class::Renewal,
-            false => Class::Start,
-        };
-        let mut place = admission.enter(queued(head), class).await?;
-        let verdict = verifier.admit(token, draft.time).await;
+        let token = self.sources().token(head, &custom_data)?;
+        let (mut place, verdict) = self.prove(token, head, draft.time).await?;
         let entitlement = verdict.map_err(|rejection| {
             draft.bearer = rejection.bearer;
             rejection.refusal
@@ -371,22 +365,53 @@ impl LicenseService {
         }
     }
 
-    /// Who asks, where no key is to be had: it has its turn as a renewal, whatever it is.
+    /// What a token proves, when it is the request's turn: those whose token this node has answered go before the others,
+    /// whatever their URL says, since nothing else is known of a token before its signature is verified.
+    ///
+    /// # Errors
+    /// As for [`Admission::enter`].
+    async fn prove(
+        &self,
+        token: &str,
+        head: &request::Parts,
+        now: UnixTime,
+    ) -> Result<(Place, Result<Entitlement, Rejection>), Refusal> {
+        let Parts {
+            verifier,
+            admission,
+            ..
+        } = &*self.parts;
+        let class = || match admission.has_answered(token) {
+            true => Class::Renewal,
+            false => Class::Start,
+        };
+        let place = admission.enter(queued(head), class).await?;
+        let verdict = verifier.verify(token, now);
+        let missing = (verdict.as_ref().err())
+            .and_then(|rejection| verifier.missing_keys(token, &rejection.refusal));
+        let Some(missing) = missing else {
+            return Ok((place, verdict));
+        };
+        // Meanwhile without a place, and without a claim to one: strangers make up key ids.
+        drop(place);
+        let fetched = missing.fetched().await;
+        let place = admission.enter(Duration::ZERO, class).await?;
+        match fetched {
+            true => Ok((place, verifier.verify(token, now))),
+            false => Ok((place, verdict)),
+        }
+    }
+
+    /// Who asks, where no key is to be had.
     pub(super) async fn recognise(
         &self,
         head: &request::Parts,
         now: UnixTime,
     ) -> Result<(Place, Entitlement), Rejection> {
-        let Parts {
-            verifier,
-            sessions,
-            admission,
-            ..
-        } = &*self.parts;
-        let address = sessions.enter(peer(head), &head.headers)?;
-        let token = self.sources().token(head, None)?;
-        let place = (admission.enter(queued(head), || Class::Renewal)).await?;
-        let entitlement = verifier.admit(token, now).await?;
+        let address = (self.parts.sessions).enter(peer(head), &head.headers)?;
+        let token = self.sources().token(head, &[])?;
+        let (place, verdict) = self.prove(token, head, now).await?;
+        let entitlement = verdict?;
         match from_where(&entitlement, address) {
             Ok(()) => Ok((place, entitlement)),
             Err(refusal) => Err(Rejection {
@@ -421,7 +446,14 @@ impl LicenseService {
         match act {
             SessionAct::Renew => {
                 sessions.recognise(entitlement.bearer())?;
-                sessions.renew(ask).await
+                let ends = sessions.renew(ask).await?;
+                // Another node may have given the licence.
+                if ends.is_some()
+                    && let Ok(token) = self.sources().token(head, &[])
+                {
+                    self.parts.admission.answered(token);
+                }
+                Ok(ends)
             }
             // Whoever may do nothing any more may still stop.
             SessionAct::Release => sessions.release(ask).await.map(|()| None),

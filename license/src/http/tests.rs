@@ -6,6 +6,7 @@
 mod breaker;
 mod double;
 mod fairplay;
+mod guesses;
 mod hanging;
 mod overload;
 mod passed_through;

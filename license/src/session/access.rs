@@ -58,7 +58,7 @@ impl Access {
         } = &self.settings;
         let by_proxy = peer.is_some_and(|peer| holds(&self.settings.proxies, peer));
         let address = match (&self.address_header, peer) {
-            (Some(header), Some(peer)) if by_proxy => Some(self.client(headers, header, peer)?),
+            (Some(header), Some(_)) if by_proxy => Some(self.client(headers, header)?),
             _ => peer,
         };
         let allowed = allow.is_empty() || address.is_some_and(|address| holds(allow, address));
@@ -66,7 +66,7 @@ impl Access {
             return Err(Refusal::AddressNotAllowed);
         }
         if !countries.is_empty() || !denied_countries.is_empty() {
-            let country = self.country(by_proxy, headers, address);
+            let country = self.country(by_proxy, headers, address)?;
             let within = |list: &[String]| {
                 let country = country.as_deref();
                 country.is_some_and(|country| list.iter().any(|listed| listed == country))
@@ -79,43 +79,54 @@ impl Access {
     }
 
     /// The last address of the header that is no proxy's: what stands before it, the client may have written. A proxy
-    /// that writes none, or nonsense, has lost whose request it is.
-    fn client(
-        &self,
-        headers: &HeaderMap,
-        header: &HeaderName,
-        peer: IpAddr,
-    ) -> Result<IpAddr, Refusal> {
+    /// that writes none, or nonsense, has lost whose request it is, which is refused: its own address would be let in where
+    /// the client's would not.
+    fn client(&self, headers: &HeaderMap, header: &HeaderName) -> Result<IpAddr, Refusal> {
         let values: Vec<&str> = (headers.get_all(header).into_iter())
             .map(|value| value.to_str().map_err(|_| Refusal::AddressNotAllowed))
             .collect::<Result<_, _>>()?;
         let hops = values.iter().rev().flat_map(|value| value.rsplit(','));
-        let mut client = peer;
+        let mut client = None;
         for hop in hops.take(MAX_HOPS) {
             let hop = hop.trim_matches([' ', '\t']);
             let address: IpAddr = hop.parse().map_err(|_| Refusal::AddressNotAllowed)?;
-            client = address.to_canonical();
-            if !holds(&self.settings.proxies, client) {
+            let address = address.to_canonical();
+            client = Some(address);
+            if !holds(&self.settings.proxies, address) {
                 break;
             }
         }
-        Ok(client)
+        client.ok_or(Refusal::AddressNotAllowed)
     }
 
-    /// In two letters, in upper case. A proxy's word counts before the file's.
+    /// In two letters, in upper case. A proxy's word counts before the file's. Of several in the header the client may have
+    /// written one, so that none of them counts and the request is refused; so is what is no country.
     fn country(
         &self,
         by_proxy: bool,
         headers: &HeaderMap,
         address: Option<IpAddr>,
-    ) -> Option<String> {
-        let told = self.country_header.as_ref().filter(|_| by_proxy);
-        let told = told.and_then(|header| headers.get(header)?.to_str().ok());
-        match (told, &self.countries, address) {
-            (Some(country), ..) => Some(country.to_ascii_uppercase()),
-            (None, Some(countries), Some(address)) => countries.of(address),
-            (None, ..) => None,
+    ) -> Result<Option<String>, Refusal> {
+        let header = self.country_header.as_ref().filter(|_| by_proxy);
+        let mut told = header
+            .into_iter()
+            .flat_map(|header| headers.get_all(header));
+        match (told.next(), told.next()) {
+            (None, _) => {}
+            (Some(value), None) => match value.as_bytes() {
+                // A proxy that does not know it.
+                b"" => {}
+                // Providers have codes of their own beside those of ISO 3166-1, such as T1 and XX.
+                [a, b] if a.is_ascii_alphanumeric() && b.is_ascii_alphanumeric() => {
+                    let country = [*a, *b].map(|it| char::from(it.to_ascii_uppercase()));
+                    return Ok(Some(country.iter().collect()));
+                }
+                _ => return Err(Refusal::CountryNotAllowed),
+            },
+            (Some(_), Some(_)) => return Err(Refusal::CountryNotAllowed),
         }
+        let countries = self.countries.as_ref().zip(address);
+        Ok(countries.and_then(|(countries, address)| countries.of(address)))
     }
 }
 
@@ -180,7 +191,13 @@ mod tests {
                 Err(Refusal::AddressNotAllowed),
             ),
             ("10.0.0.1", &[(X, "")], Err(Refusal::AddressNotAllowed)),
-            ("10.0.0.1", &[], Ok(Some("10.0.0.1".parse().unwrap()))),
+            ("10.0.0.1", &[], Err(Refusal::AddressNotAllowed)),
+            // Of a proxy itself.
+            (
+                "10.0.0.1",
+                &[(X, "10.0.0.2")],
+                Ok(Some("10.0.0.2".parse().unwrap())),
+            ),
         ] {
             assert_eq!(
                 entered(&settings, peer, pairs),
@@ -218,9 +235,8 @@ mod tests {
                 denied_countries: list(denied),
                 ..AccessSettings::default()
             };
-            let pairs: Vec<_> = country
+            let pairs: Vec<_> = (country.iter().flat_map(|values| values.split('+')))
                 .map(|country| ("x-country", country))
-                .into_iter()
                 .collect();
             entered(&settings, peer, &pairs).map(|_| ())
         };
@@ -241,5 +257,15 @@ mod tests {
         assert_eq!(told(&[], &["NO"], "10.0.0.1", Some("SE")), Ok(()));
         assert_eq!(told(&[], &["NO"], "10.0.0.1", None), Ok(()));
         assert_eq!(told(&["SE"], &["SE"], "10.0.0.1", Some("SE")), refused);
+        // A proxy that appends leaves what the client wrote.
+        for several in ["SE+NO", "NO+SE", "SE+SE", "SE, NO", "SE,NO", "no country"] {
+            for (countries, denied) in [(&["SE"][..], &[][..]), (&[], &["NO"])] {
+                let told = told(countries, denied, "10.0.0.1", Some(several));
+                assert_eq!(told, refused, "{several}");
+            }
+        }
+        assert_eq!(told(&[], &["NO"], "10.0.0.1", Some("")), Ok(()));
+        assert_eq!(told(&["SE"], &[], "192.0.2.1", Some("SE+NO")), refused);
+        assert_eq!(told(&[], &["NO"], "192.0.2.1", Some("SE+NO")), Ok(()));
     }
 }

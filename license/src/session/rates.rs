@@ -18,6 +18,9 @@ const MAX_BUCKETS: usize = 100_000;
 
 const MINUTE: u64 = 60_000_000;
 
+/// How often full buckets are looked for where all are in use: it takes a millisecond or two, for which all wait.
+const SWEEP: u64 = 1_000_000;
+
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RateOf {
@@ -51,6 +54,8 @@ pub(super) struct Rates {
 struct Buckets {
     full_at: HashMap<u64, u64>,
     shared: u64,
+    /// When the full ones were last looked for.
+    swept: u64,
 }
 
 impl Rates {
@@ -93,7 +98,9 @@ impl Rates {
 impl Buckets {
     /// In microseconds: the present, and in an error how long until there is one to be had.
     fn take(&mut self, who: u64, a_minute: u32, now: u64) -> Result<(), u64> {
-        if self.full_at.len() >= MAX_BUCKETS && !self.full_at.contains_key(&who) {
+        let due = now >= self.swept + SWEEP;
+        if due && self.full_at.len() >= MAX_BUCKETS && !self.full_at.contains_key(&who) {
+            self.swept = now;
             self.full_at.retain(|_, full_at| *full_at > now);
         }
         let full_at = if self.full_at.len() < MAX_BUCKETS || self.full_at.contains_key(&who) {
@@ -158,6 +165,21 @@ mod tests {
         assert_eq!(buckets.full_at.len(), MAX_BUCKETS);
         buckets.take(2_000_000, 60, 2 * SECOND).unwrap();
         assert_eq!(buckets.full_at.len(), 1, "those that were full are gone");
+    }
+
+    /// Looking through all of them for each newcomer would make a crowd wait for itself.
+    #[test]
+    fn full_buckets_are_looked_for_once_a_second() {
+        let mut buckets = Buckets::default();
+        for who in 0..MAX_BUCKETS as u64 {
+            buckets.take(who, 6000, SECOND).unwrap();
+        }
+        buckets.take(1_000_000, 6000, SECOND).unwrap();
+        // They were full 10 ms later.
+        buckets.take(1_000_001, 6000, 2 * SECOND - 1).unwrap();
+        assert_eq!(buckets.full_at.len(), MAX_BUCKETS);
+        buckets.take(1_000_002, 6000, 2 * SECOND).unwrap();
+        assert_eq!(buckets.full_at.len(), 1);
     }
 
     #[test]

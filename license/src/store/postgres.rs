@@ -213,6 +213,20 @@ impl Store for Postgres {
     }
 }
 
+/// Whether the database is at fault, or the way to it, and not what was asked of it. One that answers is there, unless it
+/// says that it takes no connection, has no resources, or gave up a statement (classes 08, 28, 3D, 53 and 57 of the
+/// SQLSTATEs, PostgreSQL appendix A): a value of one viewer that it refuses is not to stop the others.
+fn is_down(error: &Error) -> bool {
+    match error.cause() {
+        Some(sqlx::Error::Database(fault)) => fault.code().is_none_or(|code| {
+            let classes = ["08", "28", "3D", "53", "57"];
+            classes.iter().any(|class| code.starts_with(class))
+        }),
+        Some(sqlx::Error::Encode(_)) => false,
+        Some(_) | None => true,
+    }
+}
+
 /// A connection that nobody else uses meanwhile. Dropped, it is closed: nothing of a call that failed or was given up is
 /// left in it.
 struct Lent {
@@ -236,14 +250,15 @@ impl Link {
             let why = format!("the database did not answer within {patience:?}");
             Err(Error::unavailable(format!("cannot {attempted}"), why))
         });
-        let was_down = match &result {
-            Ok(_) => self.down().take().is_some(),
-            Err(_) => self.down().replace(Instant::now()).is_some(),
+        let fault = result.as_ref().err().filter(|error| is_down(error));
+        let was_down = match fault {
+            None => self.down().take().is_some(),
+            Some(_) => self.down().replace(Instant::now()).is_some(),
         };
-        match &result {
-            Ok(_) if was_down => tracing::info!("the licence server's database is in use again"),
-            Ok(_) => {}
-            Err(error) => {
+        match fault {
+            None if was_down => tracing::info!("the licence server's database is in use again"),
+            None => {}
+            Some(error) => {
                 // Whatever else is open leads to the same place.
                 self.idle().clear();
                 if !was_down {
@@ -251,7 +266,7 @@ impl Link {
                 }
             }
         }
-        metrics::gauge!("castellum_license_store_up").set(f64::from(u8::from(result.is_ok())));
+        metrics::gauge!("castellum_license_store_up").set(f64::from(u8::from(fault.is_none())));
         result
     }
 

@@ -43,7 +43,7 @@ const ANSWER_BYTES: usize = 256 << 10;
 /// The operator's licence services.
 pub struct Upstreams {
     /// In the order in which those of one system are asked.
-    upstreams: Vec<Upstream>,
+    upstreams: Arc<[Upstream]>,
     certificates: Certificates,
 }
 
@@ -180,7 +180,7 @@ impl Upstreams {
     /// Those of a system that answer for an asset, in the order in which they are asked: those that name it, else those that
     /// name none. Never both: a service for some assets has what the others lack, as a module of another SDK.
     fn of(&self, system: System, asset: &AssetId) -> Vec<&Upstream> {
-        let of_system = || self.of_any_asset(system);
+        let of_system = || of(&self.upstreams, system);
         let names = |upstream: &&Upstream| {
             (upstream.assets.as_ref()).is_some_and(|assets| assets.contains(asset))
         };
@@ -191,10 +191,6 @@ impl Upstreams {
                 .collect(),
             false => own,
         }
-    }
-
-    fn of_any_asset(&self, system: System) -> impl Iterator<Item = &Upstream> {
-        (self.upstreams.iter()).filter(move |upstream| upstream.systems.contains(&system))
     }
 
     /// The key that a FairPlay module of the asset says an SPC is for; none where no module is asked that.
@@ -293,25 +289,31 @@ impl Upstreams {
     }
 
     fn has_widevine_certificate(&self) -> bool {
-        self.certificates.has_widevine() || self.of_any_asset(System::Widevine).next().is_some()
+        self.certificates.has_widevine() || of(&self.upstreams, System::Widevine).next().is_some()
     }
 
     async fn service_certificate(&self) -> Result<Arc<Certificate>, Refusal> {
-        self.certificates.widevine(self.fetch_certificate()).await
+        let fetch = fetch_certificate(Arc::clone(&self.upstreams));
+        self.certificates.widevine(fetch).await
     }
+}
 
-    async fn fetch_certificate(&self) -> Result<Certificate, Refusal> {
-        let mut round = Round::default();
-        // The service's certificate is the same whatever is licensed.
-        for upstream in self.of_any_asset(System::Widevine) {
-            if let Some(turn) = round.enter(upstream)
-                && let Some(end) = round.end(upstream, turn, upstream.certificate().await)
-            {
-                return end;
-            }
+/// Those of a system, for whatever assets, in the order in which they are asked.
+fn of(upstreams: &[Upstream], system: System) -> impl Iterator<Item = &Upstream> {
+    (upstreams.iter()).filter(move |upstream| upstream.systems.contains(&system))
+}
+
+async fn fetch_certificate(upstreams: Arc<[Upstream]>) -> Result<Certificate, Refusal> {
+    let mut round = Round::default();
+    // The service's certificate is the same whatever is licensed.
+    for upstream in of(&upstreams, System::Widevine) {
+        if let Some(turn) = round.enter(upstream)
+            && let Some(end) = round.end(upstream, turn, upstream.certificate().await)
+        {
+            return end;
         }
-        Err(round.over())
     }
+    Err(round.over())
 }
 
 /// One request's way along the upstreams of a system. Each has its own gate and its own time, so that the whole is

@@ -1,16 +1,23 @@
 //! Whoever is asked before a licence is given.
+//!
+//! A viewer has one question at a time, and so cannot take all the places of questions. Whoever waits too long for a place is
+//! refused: `fail_open` stands in for an answer that does not come, not for a question that was never asked, which viewers
+//! could bring about who are denied.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use conf::AuthorisationSettings;
 use keystore_types::{AssetId, KeyId};
+use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout_at;
 
 use super::{Hook, new_id};
 use crate::entitlement::Bearer;
-use crate::gate::Gate;
+use crate::gate::{Gate, Turn};
 use crate::store::digest;
 use crate::{Error, Refusal, UnixTime};
 
@@ -20,11 +27,11 @@ const MAX_FAILURES: usize = 5;
 /// How long whoever fails is left alone.
 const REST: Duration = Duration::from_secs(10);
 
-/// The most questions at once: beyond it none is asked, as if it had failed.
+/// The most questions at once; others wait.
 const MAX_ASKED: usize = 128;
 
 /// The most answers that are kept.
-const MAX_CACHED: usize = 100_000;
+const MAX_CACHED: u64 = 100_000;
 
 /// Asks, and remembers what was answered.
 #[derive(Debug)]
@@ -32,11 +39,36 @@ pub struct Authoriser {
     settings: AuthorisationSettings,
     hook: Hook,
     gate: Gate,
-    answers: Mutex<Answers>,
+    /// By a digest of the question; none: nothing is remembered.
+    answers: Option<Cache<Digest, bool>>,
+    /// By viewer; those alone who have a question.
+    lines: Mutex<HashMap<Digest, Arc<Line>>>,
 }
 
-/// By a digest of the question: what was answered, and when.
-type Answers = HashMap<[u8; 32], (bool, Instant)>;
+type Digest = [u8; 32];
+
+/// Where a viewer's questions wait for each other.
+#[derive(Debug, Default)]
+struct Line {
+    turn: tokio::sync::Mutex<()>,
+    /// How many got no answer.
+    failures: AtomicUsize,
+}
+
+/// One question's place in its line, which goes when nobody is in it.
+struct InLine<'a> {
+    authoriser: &'a Authoriser,
+    whose: Digest,
+    line: Arc<Line>,
+}
+
+/// Why there is no answer.
+enum Unanswered {
+    /// The question was not put: there was no place for it in time.
+    Crowded,
+    /// Whoever was asked gave none, or failed so often that nobody is asked.
+    Failed(String),
+}
 
 #[derive(Serialize)]
 struct Question<'a> {
@@ -65,14 +97,20 @@ impl Authoriser {
             hook: Hook::open(&settings.hook)?,
             settings: settings.clone(),
             gate: Gate::new(MAX_ASKED, MAX_FAILURES, REST),
-            answers: Mutex::default(),
+            answers: (!settings.cache.is_zero()).then(|| {
+                (Cache::builder().max_capacity(MAX_CACHED))
+                    .time_to_live(settings.cache)
+                    .build()
+            }),
+            lines: Mutex::default(),
         })
     }
 
     /// Whether these keys may be given.
     ///
     /// # Errors
-    /// [`Refusal::NotAuthorised`]; [`Refusal::AuthoriserUnavailable`] where no answer comes and none stands in for it.
+    /// [`Refusal::NotAuthorised`]; [`Refusal::AuthoriserUnavailable`] where no answer comes and none stands in for it, or
+    /// the question could not be put.
     pub async fn judge(
         &self,
         bearer: &Bearer,
@@ -80,29 +118,44 @@ impl Authoriser {
         kids: &[KeyId],
         now: UnixTime,
     ) -> Result<(), Refusal> {
+        let mut kids = kids.to_vec();
+        kids.sort_unstable();
+        kids.dedup();
         let question = Question {
             issuer: &bearer.issuer,
             subject: bearer.subject.as_deref(),
             token_id: bearer.token_id.as_deref(),
             asset,
-            kids,
+            kids: &kids,
         };
         let Ok(body) = serde_json::to_string(&question) else {
             return Err(Refusal::AuthoriserUnavailable);
         };
         let asked = digest(&[body.as_bytes()]);
+        // A token that says not whose it is has a line with others of its issuer that ask the same.
+        let whose = match (&bearer.subject, &bearer.token_id) {
+            (Some(subject), _) => {
+                digest(&[b"subject", bearer.issuer.as_bytes(), subject.as_bytes()])
+            }
+            (None, Some(id)) => digest(&[b"token", bearer.issuer.as_bytes(), id.as_bytes()]),
+            (None, None) => asked,
+        };
         let allowed = match self.remembered(&asked) {
             Some(allowed) => allowed,
-            None => match self.ask(&body, now).await {
-                Ok(allowed) => {
-                    self.remember(asked, allowed);
-                    allowed
-                }
-                Err(why) => {
+            None => match self.answer(whose, asked, &body, now).await {
+                Ok(allowed) => allowed,
+                Err(unanswered) => {
                     metrics::counter!("castellum_license_authorisation_failures_total")
                         .increment(1);
-                    tracing::warn!(why, open = self.settings.fail_open, "nobody authorises");
-                    match self.settings.fail_open {
+                    let open = self.settings.fail_open;
+                    match unanswered {
+                        Unanswered::Failed(why) => tracing::warn!(why, open, "nobody authorises"),
+                        Unanswered::Crowded => {
+                            tracing::warn!("a question before a licence waited for too long");
+                            return Err(Refusal::AuthoriserUnavailable);
+                        }
+                    }
+                    match open {
                         true => true,
                         false => return Err(Refusal::AuthoriserUnavailable),
                     }
@@ -115,8 +168,50 @@ impl Authoriser {
         }
     }
 
-    async fn ask(&self, body: &str, now: UnixTime) -> Result<bool, String> {
-        let turn = (self.gate.enter(Instant::now())).map_err(|shut| shut.to_string())?;
+    /// Puts the question when it is its turn, unless it was answered meanwhile.
+    async fn answer(
+        &self,
+        whose: Digest,
+        asked: Digest,
+        body: &str,
+        now: UnixTime,
+    ) -> Result<bool, Unanswered> {
+        // As long as the one before it may take, and then as long as one that has a place.
+        let deadline = tokio::time::Instant::now() + 2 * self.settings.hook.timeout;
+        let place = self.line_up(whose);
+        let line = &place.line;
+        let failures = line.failures.load(Ordering::Acquire);
+        let turn = timeout_at(deadline, line.turn.lock()).await;
+        let _turn = turn.map_err(|_| Unanswered::Crowded)?;
+        if let Some(allowed) = self.remembered(&asked) {
+            return Ok(allowed);
+        }
+        // What was asked for this viewer while this one waited: its own would fare no better.
+        if line.failures.load(Ordering::Acquire) != failures {
+            let why = "the viewer's last question got no answer".to_owned();
+            return Err(Unanswered::Failed(why));
+        }
+        let gate = timeout_at(deadline, self.gate.wait(Instant::now)).await;
+        let gate = gate.map_err(|_| Unanswered::Crowded)?;
+        let answer = match gate {
+            Ok(gate) => self.ask(gate, body, now).await,
+            Err(shut) => Err(shut.to_string()),
+        };
+        match answer {
+            Ok(allowed) => {
+                if let Some(answers) = &self.answers {
+                    answers.insert(asked, allowed);
+                }
+                Ok(allowed)
+            }
+            Err(why) => {
+                line.failures.fetch_add(1, Ordering::Release);
+                Err(Unanswered::Failed(why))
+            }
+        }
+    }
+
+    async fn ask(&self, turn: Turn<'_>, body: &str, now: UnixTime) -> Result<bool, String> {
         let id = new_id().map_err(|error| error.to_string())?;
         let answer = self.hook.post(&id, now, body).await;
         let said = answer.and_then(|answer| match answer.status.is_success() {
@@ -134,27 +229,30 @@ impl Authoriser {
         said.map(|said| said.allow)
     }
 
-    fn remembered(&self, asked: &[u8; 32]) -> Option<bool> {
-        let answers = self.answers();
-        let (allowed, at) = answers.get(asked)?;
-        (at.elapsed() < self.settings.cache).then_some(*allowed)
+    fn remembered(&self, asked: &Digest) -> Option<bool> {
+        self.answers.as_ref()?.get(asked)
     }
 
-    fn remember(&self, asked: [u8; 32], allowed: bool) {
-        if self.settings.cache.is_zero() {
-            return;
-        }
-        let mut answers = self.answers();
-        if answers.len() >= MAX_CACHED {
-            let cache = self.settings.cache;
-            answers.retain(|_, (_, at)| at.elapsed() < cache);
-        }
-        if answers.len() < MAX_CACHED {
-            answers.insert(asked, (allowed, Instant::now()));
+    fn line_up(&self, whose: Digest) -> InLine<'_> {
+        let line = Arc::clone(self.lines().entry(whose).or_default());
+        InLine {
+            authoriser: self,
+            whose,
+            line,
         }
     }
 
-    fn answers(&self) -> MutexGuard<'_, Answers> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lines(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Line>>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for InLine<'_> {
+    fn drop(&mut self) {
+        let mut lines = self.authoriser.lines();
+        // The map's, and this one: nobody else comes by it while the map is locked.
+        if Arc::strong_count(&self.line) <= 2 {
+            lines.remove(&self.whose);
+        }
     }
 }

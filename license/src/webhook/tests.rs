@@ -295,6 +295,107 @@ async fn nobody_waits_longer_than_the_deadline() {
     assert!(began.elapsed() < Duration::from_secs(10));
 }
 
+/// How many of many questions at once have which end. The `n`th is of the subject and for the keys that these say.
+async fn all_at_once(
+    authoriser: Authoriser,
+    count: u8,
+    question: impl Fn(u8) -> (String, Vec<KeyId>),
+) -> [usize; 3] {
+    let authoriser = Arc::new(authoriser);
+    let asking = (0..count).map(|number| {
+        let (subject, kids) = question(number);
+        let authoriser = Arc::clone(&authoriser);
+        tokio::spawn(async move {
+            let bearer = Bearer {
+                subject: Some(subject),
+                ..bearer()
+            };
+            let (film, now) = (
+                "film".parse().unwrap(),
+                UnixTime::from_seconds(1_700_000_000),
+            );
+            authoriser.judge(&bearer, &film, &kids, now).await
+        })
+    });
+    let asking: Vec<_> = asking.collect();
+    let mut ends = [0; 3];
+    for asking in asking {
+        ends[match asking.await.unwrap() {
+            Ok(()) => 0,
+            Err(Refusal::NotAuthorised) => 1,
+            Err(Refusal::AuthoriserUnavailable) => 2,
+            Err(other) => panic!("{other}"),
+        }] += 1;
+    }
+    ends
+}
+
+/// Each question for other keys, so that no answer counts for another.
+#[tokio::test]
+async fn a_viewer_who_is_denied_gets_in_by_no_number_of_questions() {
+    let folder = tempfile::tempdir().unwrap();
+    let answer = [(StatusCode::OK, r#"{"allow": false}"#)];
+    let delay = Duration::from_millis(100);
+    let (listener, hook) = listener(folder.path(), delay, &answer).await;
+    let [let_in, denied, unheard] = all_at_once(asking(hook, 60, true), 200, |number| {
+        ("ann".to_owned(), vec![KeyId::new([number; 16])])
+    })
+    .await;
+    assert_eq!(let_in, 0);
+    assert_eq!(denied + unheard, 200);
+    assert_eq!(listener.asked(), denied, "one after the other");
+    assert!(denied < 20, "{denied}");
+}
+
+/// More viewers than may ask at once.
+#[tokio::test]
+async fn a_crowd_that_is_denied_waits_for_the_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let answer = [(StatusCode::OK, r#"{"allow": false}"#)];
+    let delay = Duration::from_millis(200);
+    let (_listener, hook) = listener(folder.path(), delay, &answer).await;
+    let hook = HookSettings {
+        timeout: Duration::from_secs(10),
+        ..hook
+    };
+    let ends = all_at_once(asking(hook, 60, true), 250, |number| {
+        (format!("viewer-{number}"), vec![KeyId::new([1; 16])])
+    });
+    assert_eq!(ends.await, [0, 250, 0]);
+}
+
+#[tokio::test]
+async fn one_question_is_asked_once_whatever_the_order_of_its_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let answer = [(StatusCode::OK, r#"{"allow": true}"#)];
+    let delay = Duration::from_millis(100);
+    let (listener, hook) = listener(folder.path(), delay, &answer).await;
+    let ends = all_at_once(asking(hook, 60, false), 60, |number| {
+        let mut kids = [1, 2, 3].map(|byte| KeyId::new([byte; 16]));
+        kids.rotate_left(usize::from(number) % 3);
+        let again = kids[0];
+        let kids = kids.into_iter().chain([again]);
+        ("ann".to_owned(), kids.collect())
+    });
+    assert_eq!(ends.await, [60, 0, 0]);
+    assert_eq!(listener.asked(), 1);
+}
+
+/// Behind a question that hangs, the rule for no answer stands in at once for the others.
+#[tokio::test]
+async fn those_who_wait_behind_a_question_without_an_answer_have_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let answer = [(StatusCode::OK, r#"{"allow": true}"#)];
+    for (fail_open, expected) in [(true, [20, 0, 0]), (false, [0, 0, 20])] {
+        let (listener, hook) = listener(folder.path(), Duration::from_secs(60), &answer).await;
+        let ends = all_at_once(asking(hook, 60, fail_open), 20, |number| {
+            ("ann".to_owned(), vec![KeyId::new([number; 16])])
+        });
+        assert_eq!(ends.await, expected);
+        assert_eq!(listener.asked(), 1);
+    }
+}
+
 #[test]
 fn a_short_key_is_refused_and_not_shown() {
     let folder = tempfile::tempdir().unwrap();

@@ -4,7 +4,7 @@
 //!
 //! | field | what |
 //! | --- | --- |
-//! | `peer` | the client's address, without its port |
+//! | `peer` | the client's address, without its port; or the block that it is in: see [`Peers`] |
 //! | `protocol` | `h1`, `h2` or `h3` |
 //! | `tls` | whether it was encrypted |
 //! | `listener` | the listener's name |
@@ -21,6 +21,8 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode, Uri, header};
@@ -30,10 +32,38 @@ use crate::service::{ConnectionInfo, Request, RouteName};
 /// The tracing target of the access log.
 pub const TARGET: &str = "access";
 
+/// How much of a client's address a listener's logs have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Peers {
+    /// All of it.
+    #[default]
+    Whole,
+    /// The /24 of version 4 or /48 of version 6 that it is in, which is a network's and not a household's.
+    Block,
+}
+
+impl Peers {
+    /// The address as it is written.
+    pub(crate) fn show(self, address: IpAddr) -> impl fmt::Display {
+        fmt::from_fn(move |f| match (self, address.to_canonical()) {
+            (Self::Whole, address) => write!(f, "{address}"),
+            (Self::Block, IpAddr::V4(address)) => {
+                let [a, b, c, _] = address.octets();
+                write!(f, "{}/24", Ipv4Addr::new(a, b, c, 0))
+            }
+            (Self::Block, IpAddr::V6(address)) => {
+                let [a, b, c, ..] = address.segments();
+                write!(f, "{}/48", Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0))
+            }
+        })
+    }
+}
+
 /// What is known of a request so far. Written when dropped, so that no request goes unseen.
 pub(crate) struct Record {
     begun: Instant,
     connection: ConnectionInfo,
+    peers: Peers,
     method: Method,
     uri: Uri,
     range: Option<String>,
@@ -51,7 +81,7 @@ const RANGE_CHARACTERS: usize = 64;
 const CLIENT_LEFT: u16 = 499;
 
 impl Record {
-    pub(crate) fn begin(request: &Request, connection: ConnectionInfo) -> Self {
+    pub(crate) fn begin(request: &Request, connection: ConnectionInfo, peers: Peers) -> Self {
         let range = request.headers().get(header::RANGE).map(|range| {
             let text = String::from_utf8_lossy(range.as_bytes());
             text.chars().take(RANGE_CHARACTERS).collect()
@@ -59,6 +89,7 @@ impl Record {
         Self {
             begun: Instant::now(),
             connection,
+            peers,
             method: request.method().clone(),
             uri: request.uri().clone(),
             range,
@@ -89,7 +120,7 @@ impl Drop for Record {
         let cut = self.owed != Some(self.sent);
         tracing::info!(
             target: TARGET,
-            peer = %self.connection.peer.ip(),
+            peer = %self.peers.show(self.connection.peer.ip()),
             protocol,
             tls = self.connection.tls,
             listener = self.connection.listener,
@@ -132,4 +163,22 @@ fn count(protocol: &'static str, route: &'static str, status: StatusCode, took: 
         counted.requests.increment(1);
         counted.duration.record(took);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_a_networks_and_says_so() {
+        for (address, whole, block) in [
+            ("203.0.113.77", "203.0.113.77", "203.0.113.0/24"),
+            ("::ffff:203.0.113.77", "203.0.113.77", "203.0.113.0/24"),
+            ("2001:db8:1:2::7", "2001:db8:1:2::7", "2001:db8:1::/48"),
+        ] {
+            let address: IpAddr = address.parse().unwrap();
+            assert_eq!(Peers::Whole.show(address).to_string(), whole);
+            assert_eq!(Peers::Block.show(address).to_string(), block);
+        }
+    }
 }

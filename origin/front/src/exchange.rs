@@ -13,7 +13,7 @@ use http::{HeaderValue, Method, StatusCode, Version, header};
 use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
-use crate::access_log::Record;
+use crate::access_log::{Peers, Record};
 use crate::admission::{Limits, Permit};
 use crate::body::{Body, Cut};
 use crate::drain::Drain;
@@ -28,6 +28,7 @@ pub(crate) struct Front<S> {
     pub(crate) limits: Arc<Limits>,
     pub(crate) drain: Drain,
     pub(crate) listener: &'static str,
+    pub(crate) peers: Peers,
     pub(crate) alt_svc: Option<HeaderValue>,
     pub(crate) handshakes: Handshakes,
 }
@@ -77,7 +78,7 @@ impl<S: Service> Front<S> {
         activity: &Activity,
     ) -> http::Response<Tracked> {
         let ongoing = activity.begin();
-        let mut record = Record::begin(&request, connection);
+        let mut record = Record::begin(&request, connection, self.peers);
         let version = request.version();
         let is_head = request.method() == Method::HEAD;
         // HTTP/1 framing that a proxy before us may have read otherwise: nothing may follow on this connection.

@@ -76,6 +76,7 @@ pub(crate) async fn serve<S: Service>(
     let (waited, mut stream) = match tokio::time::timeout(opening, handshake).await {
         Ok(Ok(accepted)) => accepted,
         Ok(Err(fault)) => {
+            let peer = front.peers.show(peer.ip());
             tracing::debug!(listener = front.listener, %peer, %fault, "TLS handshake");
             return;
         }
@@ -107,6 +108,7 @@ async fn speak<S: Service>(
     let _open = front.open(connection.protocol);
     let front = Arc::new(front);
     let limits = Arc::clone(&front.limits);
+    let peers = front.peers;
     let settings = limits.settings();
     let drain = front.drain.clone();
     let activity = Activity::new(waited);
@@ -160,7 +162,8 @@ async fn speak<S: Service>(
         }
     };
     if let Err(fault) = ended {
-        tracing::debug!(peer = %connection.peer, protocol = %connection.protocol, %fault, "connection");
+        let peer = peers.show(connection.peer.ip());
+        tracing::debug!(%peer, protocol = %connection.protocol, %fault, "connection");
     }
 }
 

@@ -97,6 +97,7 @@ async fn serve<S: Service>(
     let (waited, http3) = match tokio::time::timeout(settings.header_timeout, open).await {
         Ok(Ok(opened)) => opened,
         Ok(Err(fault)) => {
+            let peer = front.peers.show(peer.ip());
             tracing::debug!(listener = front.listener, %peer, %fault, "QUIC handshake");
             return;
         }
@@ -144,7 +145,8 @@ async fn converse<C: Connection, S: Service>(
                     let (front, activity) = (Arc::clone(&front), activity.clone());
                     requests.spawn(async move {
                         if let Err(fault) = exchange(stream, &front, connection, &activity).await {
-                            tracing::debug!(peer = %connection.peer, %fault, "HTTP/3 stream");
+                            let peer = front.peers.show(connection.peer.ip());
+                            tracing::debug!(%peer, %fault, "HTTP/3 stream");
                         }
                     });
                 }

@@ -9,6 +9,7 @@ use http::HeaderValue;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use crate::access_log::Peers;
 use crate::admission::Limits;
 use crate::balance::{Accepted, Balance};
 use crate::drain::{Drain, Phase};
@@ -60,6 +61,7 @@ impl Bound {
                 Some(WorkerListener {
                     balance,
                     name,
+                    peers: Peers::default(),
                     sockets,
                     tls: tls.cloned(),
                     alt_svc: alt_svc.clone(),
@@ -67,6 +69,15 @@ impl Bound {
             })
             .collect();
         Ok(Self { address, workers })
+    }
+
+    /// The same, whose logs have so much of clients' addresses.
+    #[must_use]
+    pub fn logging(mut self, peers: Peers) -> Self {
+        for worker in self.workers.iter_mut().flatten() {
+            worker.peers = peers;
+        }
+        self
     }
 
     /// The address that it listens on, with the real port.
@@ -88,6 +99,7 @@ fn advertise(port: u16) -> Option<HeaderValue> {
 /// A listener's sockets for one worker.
 pub struct WorkerListener {
     name: &'static str,
+    peers: Peers,
     balance: Balance,
     sockets: Sockets,
     tls: Option<Tls>,
@@ -120,6 +132,7 @@ impl WorkerListener {
             limits,
             drain,
             listener: self.name,
+            peers: self.peers,
             alt_svc: self.alt_svc,
             handshakes: Handshakes::new(),
         };

@@ -272,6 +272,22 @@ mod claims {
                 ClaimMalformed("sub"),
             ),
             (
+                r#""iss":"ott","aud":"castellum","exp":1700000060,"sub":"a\u0000","assets":["*"]"#,
+                ClaimMalformed("sub"),
+            ),
+            (
+                r#""iss":"ott","aud":"castellum","exp":1700000060,"jti":"a\u0000","assets":["*"]"#,
+                ClaimMalformed("jti"),
+            ),
+            (
+                r#""iss":"ott","aud":"castellum","exp":1700000060,"policy":"a\n","assets":["*"]"#,
+                ClaimMalformed("policy"),
+            ),
+            (
+                r#""iss":"ott","aud":"castellum","exp":1700000060,"session_id":"a\u0000","assets":["*"]"#,
+                ClaimMalformed("session_id"),
+            ),
+            (
                 r#""iss":"ott","aud":"castellum","exp":1700000060"#,
                 ClaimMissing("assets"),
             ),

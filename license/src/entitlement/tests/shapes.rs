@@ -410,6 +410,10 @@ mod axinom {
                 malformed(&format!("{POLICY}.widevine.hdcp")),
             ),
             (
+                policy(json!({ "name": "P\u{0}" })),
+                malformed(&format!("{POLICY}.name")),
+            ),
+            (
                 policy(json!({ "name": "P", "other": {} })),
                 unsupported(&format!("{POLICY}.other")),
             ),

@@ -235,31 +235,70 @@ fn no_upstreams() -> Upstreams {
     Upstreams::open(&[], &CertificateSettings::default()).unwrap()
 }
 
+/// An issuer whose keys are to be had from somebody else, and what fetches them.
+fn elsewhere(liar: &Liar, timeout: Duration, folder: &std::path::Path) -> (Issuer, JoinHandle<()>) {
+    let settings = IssuerSettings {
+        keys: IssuerKeys::Fetched(KeyPlace {
+            tls: false,
+            authority: liar.authority.clone(),
+            path: "/jwks".to_owned(),
+            discovery: false,
+            ca_file: "/none".into(),
+            timeout,
+        }),
+        ..IssuerSettings::of_key(
+            "away",
+            "away",
+            "castellum",
+            TokenAlgorithm::Es256,
+            SecretSource::file("/none"),
+        )
+    };
+    let (issuer, refresher) = Issuer::load(&settings, folder).unwrap();
+    let refresher = tokio::spawn(refresher.unwrap().run(Arc::new(Fixed)));
+    (issuer, refresher)
+}
+
+/// Whoever makes up key ids, which costs nothing, waits without a place: there are fewer places than such strangers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_who_wait_for_an_issuers_keys_hold_no_place() {
+    let liar = Liar::new(Lie::Silent).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (issuer, refresher) = elsewhere(&liar, LONG, folder.path());
+    let rig = rig(&no_rules(), no_upstreams(), |parts| {
+        let ours = VerificationKey::read(Algorithm::Hs256, SECRET).unwrap();
+        let ours = Issuer::new("test", "ott", "castellum", ours);
+        parts.verifier = Verifier::new(vec![ours, issuer]);
+        parts.admission = Admission::new(conf::AdmissionSettings {
+            at_once: 4,
+            queue_time: Duration::from_millis(500),
+            starts_waiting: 200,
+            renewals_waiting: 200,
+        });
+    });
+    let waiting = {
+        let rig = Arc::clone(&rig);
+        tokio::spawn(async move {
+            let strangers = (0..60).map(|number| {
+                let header = json!({ "alg": "ES256", "kid": format!("k{number}") });
+                let theirs = jwt(&format!("header {header} claims {{\"iss\":\"away\"}}"));
+                let rig = Arc::clone(&rig);
+                async move { rig.clear_key("film", &theirs, &[VIDEO]).await }
+            });
+            futures_util::future::join_all(strangers).await
+        })
+    };
+    others_go_on_meanwhile(&rig, &liar, waiting).await;
+    refresher.abort();
+}
+
 /// More ask with key ids of an issuer that hangs than may wait: the others are answered at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_issuer_that_hangs_or_lies_costs_its_own_tokens_alone() {
     for (lie, timeout) in lies() {
         let liar = Liar::new(lie).await;
         let folder = tempfile::tempdir().unwrap();
-        let settings = IssuerSettings {
-            keys: IssuerKeys::Fetched(KeyPlace {
-                tls: false,
-                authority: liar.authority.clone(),
-                path: "/jwks".to_owned(),
-                discovery: false,
-                ca_file: "/none".into(),
-                timeout,
-            }),
-            ..IssuerSettings::of_key(
-                "away",
-                "away",
-                "castellum",
-                TokenAlgorithm::Es256,
-                SecretSource::file("/none"),
-            )
-        };
-        let (issuer, refresher) = Issuer::load(&settings, folder.path()).unwrap();
-        let refresher = tokio::spawn(refresher.unwrap().run(Arc::new(Fixed)));
+        let (issuer, refresher) = elsewhere(&liar, timeout, folder.path());
         let rig = rig(&no_rules(), no_upstreams(), |parts| {
             let ours = VerificationKey::read(Algorithm::Hs256, SECRET).unwrap();
             let ours = Issuer::new("test", "ott", "castellum", ours);

@@ -34,7 +34,7 @@ async fn starts_are_shed_and_unrecorded_while_renewals_are_answered() {
         rig.call(
             Method::POST,
             "/license/session/renew/film",
-            Some(&begins),
+            Some(&playing),
             ""
         ),
         // Longer than a start may wait.
@@ -58,6 +58,48 @@ async fn starts_are_shed_and_unrecorded_while_renewals_are_answered() {
     places.clear();
     let again = rig.clear_key("film", &begins, &[VIDEO]).await;
     assert_eq!(again.status, StatusCode::OK);
+}
+
+/// What a URL says, anybody can say, with whatever token.
+#[tokio::test(start_paused = true)]
+async fn whoever_poses_as_a_renewal_begins() {
+    let rig = Rig::new();
+    let good = token(|_| ());
+    let (parts, _) = good.rsplit_once('.').unwrap();
+    let forged = format!("{parts}.{}", "A".repeat(43));
+    let _places = rig.fill().await;
+    for path in [
+        "/license/session/renew/film",
+        "/license/session/release/film",
+        "/license/clearkey/film/release",
+    ] {
+        for token in [&forged, "garbage", &good] {
+            let shed = rig.call(Method::POST, path, Some(token), "");
+            let shed = tokio::time::timeout(Duration::from_secs(5), shed).await;
+            let shed = shed.expect("it waits as long as a renewal may");
+            let told = (shed.status.as_u16(), shed.kind());
+            assert_eq!(told, (503, "overloaded".to_owned()), "{path} {token}");
+        }
+    }
+}
+
+/// Its licence came from another node.
+#[tokio::test(start_paused = true)]
+async fn whoever_has_renewed_here_renews() {
+    let mut settings = no_rules();
+    settings.streams = Some(1);
+    let upstreams = Upstreams::open(&[], &CertificateSettings::default()).unwrap();
+    let rig = Rig::of(true, header::AUTHORIZATION, upstreams, &settings, |_| ());
+    let playing = token(|_| ());
+    let path = "/license/session/renew/film";
+    let renew = || rig.call(Method::POST, path, Some(&playing), "");
+    assert_eq!(renew().await.status, StatusCode::OK);
+    let mut places = rig.fill().await;
+    let (renewed, ()) = tokio::join!(renew(), async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        places.pop();
+    });
+    assert_eq!(renewed.status, StatusCode::OK);
 }
 
 #[tokio::test(start_paused = true)]
