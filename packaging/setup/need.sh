@@ -42,6 +42,8 @@ if [ "${1:-}" = test ]; then
     need chromium on_path chromium
     need curl on_path curl
     need ffmpeg on_path ffmpeg
+    # It decodes H.264 with the libavcodec that comes with ffmpeg.
+    need firefox-esr on_path firefox-esr
     need fonts-dejavu-core test -e /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
     need libnss3-tools on_path certutil
     need postgresql ls /usr/lib/postgresql/*/bin/initdb

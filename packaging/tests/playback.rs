@@ -47,9 +47,7 @@ fn tokens() {
     run("tokens.test.mjs", &CHROMIUM);
 }
 
-/// By hand, with firefox-esr installed: on a busy machine it fails now and then for reasons that are not known yet.
 #[test]
-#[ignore = "stock Firefox fails now and then on a busy machine"]
 fn tokens_in_firefox() {
     run("firefox.test.mjs", &FIREFOX);
 }

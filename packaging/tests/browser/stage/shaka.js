@@ -4,6 +4,9 @@ stage.load = async (film) => {
   const { url, license } = film;
   shaka.polyfill.installAll();
   await player.attach(video);
+  // The stream is judged here, not the machine: where that is busy and drops frames, the player would disable the stream of
+  // that height for a while, and no longer list it.
+  player.configure({ abr: { droppedFrames: false } });
   player.addEventListener("error", ({ detail }) => blame(detail));
   if (license) {
     player.configure({ drm: { servers: { "org.w3.clearkey": license } } });
