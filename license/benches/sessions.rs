@@ -39,7 +39,11 @@ fn claim(viewer: u64) -> Claim {
             limit: 2,
             term: Duration::from_secs(120),
             grace: Duration::from_secs(30),
+            claim: 1,
+            events: Vec::new(),
+            expiry: None,
         }),
+        events_wait: None,
     }
 }
 
@@ -60,7 +64,7 @@ async fn row(name: &str, nodes: Vec<Arc<dyn Store>>) {
                 if began >= end {
                     break;
                 }
-                let verdict = node.admit(claim(viewer)).await.unwrap();
+                let (verdict, _) = node.admit(claim(viewer)).await.unwrap();
                 assert!(matches!(verdict, Verdict::Granted { .. }));
                 longest = longest.max(began.elapsed());
                 done.fetch_add(1, Ordering::Relaxed);

@@ -52,6 +52,7 @@ const PEER: &str = "127.0.0.77";
 const DEVICE: &str = "device-4c3b2a1908";
 const SESSION: &str = "session-77aa66bb55";
 
+/// The licence server's attack row "token in the URL", among others.
 #[test]
 fn nothing_that_is_said_holds_a_token_a_key_or_a_name() {
     let folder = tempfile::tempdir().unwrap();
@@ -500,7 +501,7 @@ proxies = ["127.0.0.0/24"]
 address_header = "X-Forwarded-For"
 [license.webhooks.crm]
 url = "http://127.0.0.1:{liar}/hook"
-events = ["granted", "refused", "session_started", "session_ended", "device_added"]
+events = ["granted", "refused", "session_started", "session_ended", "session_expired", "device_added"]
 secret_file = {hook:?}
 [license.authorisation]
 url = "http://127.0.0.1:{liar}/authorise"

@@ -28,7 +28,7 @@ pub struct UpstreamDocument {
     pub key_file: Option<PathBuf>,
     /// The systemd credential that is its private key, instead of `key_file`.
     pub key_credential: Option<String>,
-    /// It has the content keys itself: none is exported for it. All upstreams that stand in for each other, of one system and the same assets, have them, or none. Default `false`.
+    /// It has the content keys itself: none is sent to it, though the keystore exports those of the licence, for its record and its say. All upstreams that stand in for each other, of one system and the same assets, have them, or none. Default `false`.
     pub holds_keys: bool,
     /// `widevine`: the name of the content provider.
     pub provider: Option<String>,

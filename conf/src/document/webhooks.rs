@@ -8,7 +8,7 @@ use super::*;
 pub struct WebhookDocument {
     /// Where it is told, in full: `https`, or `http` on this host's loopback. No redirect is followed. Required.
     pub url: Option<String>,
-    /// What is told: any of `granted`, `refused`, `session_started`, `session_ended` and `device_added`. Required.
+    /// What is told: any of `granted`, `refused`, `session_started`, `session_ended`, `session_expired` and `device_added`. Required.
     pub events: Option<Vec<WebhookEvent>>,
     /// The file of the key that requests are signed with (HMAC-SHA-256), of at least 32 bytes.
     pub secret_file: Option<PathBuf>,

@@ -53,6 +53,8 @@ pub enum WebhookEvent {
     SessionStarted,
     /// A player said that its stream ended.
     SessionEnded,
+    /// A stream ran out: no renewal came within its lease and the grace.
+    SessionExpired,
     /// A subject uses a device that it had not.
     DeviceAdded,
 }

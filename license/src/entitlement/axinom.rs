@@ -4,6 +4,10 @@
 //! Keys always come from the keystore here: what the message says of seeds is read past, and a key that it brings wrapped is
 //! refused, since no public vector says how it is wrapped. What could only restrict and is not done here is refused too; what
 //! could only allow more is read past.
+//!
+//! `session.user_id` is the subject: Axinom counts concurrent streams by it, and here rates, devices and revocation go by it
+//! as well. The envelope's `id` is the token's; a message without one has the SHA-256 of what is signed in its place, so that
+//! its stream has a name, and it can be good once and be revoked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -105,10 +109,11 @@ pub(super) fn read(token: &Token<'_>) -> Result<Claims, MessageFault> {
     }
     let mut demands = Demands::default();
     if let Some(license) = message.object("license")? {
-        demands.license = license.license_demand()?;
+        demands.license = license.license_demand(None)?;
         for (name, system) in SYSTEMS {
             if let Some(block) = license.object(name)? {
-                demands.license_of.insert(system, block.license_demand()?);
+                let demand = block.license_demand(Some(system))?;
+                demands.license_of.insert(system, demand);
             }
         }
         demands.streams = license.streams()?;
@@ -120,19 +125,20 @@ pub(super) fn read(token: &Token<'_>) -> Result<Claims, MessageFault> {
     if let Some(control) = control {
         control.access(&mut demands)?;
     }
+    let subject = message.subject(&demands)?;
     let policies = message.policies()?;
     let (key_ids, keys) = message.keys(&policies)?;
     demands.keys = keys;
     let token_id = match envelope.text("id")? {
-        Some(id) => Some(id.to_owned()),
-        // What is good once must be known again.
-        None => demands.single_use.then(|| {
+        Some(id) => id.to_owned(),
+        None => {
             let digest = digest::digest(&digest::SHA256, token.signed.as_bytes());
             URL_SAFE_NO_PAD.encode(digest)
-        }),
+        }
     };
     Ok(Claims {
-        token_id,
+        subject,
+        token_id: Some(token_id),
         expires: envelope.date("expiration_date")?,
         not_before: envelope.date("begin_date")?,
         key_ids,
@@ -145,6 +151,22 @@ const SYSTEMS: [(&str, DrmSystem); 3] = [
     ("widevine", DrmSystem::Widevine),
     ("playready", DrmSystem::PlayReady),
     ("fairplay", DrmSystem::FairPlay),
+];
+
+/// What `license` may say, for all systems and for each.
+const LICENSE: [&str; 12] = [
+    "start_datetime",
+    "expiration_datetime",
+    "duration",
+    "allow_persistence",
+    "playback_duration",
+    "allow_playback",
+    "allow_renewal",
+    "renewal_delay",
+    "renewal_recovery",
+    "renewal_retry_interval",
+    "renewal_url",
+    "renew_with_usage",
 ];
 
 /// An object within the token, which knows where it stands.
@@ -265,7 +287,40 @@ impl<'a> Node<'a> {
         Err(self.unsupported(if showable { name } else { "?" }))
     }
 
-    fn license_demand(&self) -> Result<LicenseDemand, MessageFault> {
+    /// Of all systems, or of one.
+    fn license_demand(&self, system: Option<DrmSystem>) -> Result<LicenseDemand, MessageFault> {
+        let own: &[&str] = match system {
+            None => &[
+                "concurrency_interval",
+                "concurrency_grace_period",
+                "widevine",
+                "playready",
+                "fairplay",
+            ],
+            // Ends that hold while it plays are what durations mean here (`Terms`), and what Widevine's services make of them.
+            Some(DrmSystem::Widevine) => &[
+                "real_time_duration_expiration",
+                "real_time_playback_expiration",
+                "include_all_entitled_keys",
+            ],
+            Some(DrmSystem::PlayReady) => &["real_time_expiration", "custom_data"],
+            Some(DrmSystem::FairPlay) => {
+                &["real_time_expiration", "ignore_keys_in_license_request"]
+            }
+        };
+        self.holds_only(&[&LICENSE, own].concat())?;
+        // What is granted to the servers of these systems cannot say it; and nobody has a player renew as it begins.
+        for asks in ["real_time_expiration", "renew_with_usage"] {
+            if self.boolean(asks)? == Some(true) {
+                return Err(self.unsupported(asks));
+            }
+        }
+        for either in [
+            "real_time_duration_expiration",
+            "real_time_playback_expiration",
+        ] {
+            self.boolean(either)?;
+        }
         if self.boolean("allow_playback")? == Some(false) {
             return Err(self.unsupported("allow_playback"));
         }
@@ -290,6 +345,23 @@ impl<'a> Node<'a> {
             playback_duration: self.seconds("playback_duration")?,
             renewal,
         })
+    }
+
+    /// Whose message it is. Where streams are limited, somebody must be named whose they are.
+    fn subject(&self, demands: &Demands) -> Result<Option<String>, MessageFault> {
+        let session = self.object("session")?;
+        let user = match &session {
+            Some(session) => session.text("user_id")?,
+            None => None,
+        };
+        if user.is_some_and(|user| user.trim().is_empty()) {
+            return Err(self.fault("session.user_id"));
+        }
+        let limited = (demands.streams).is_some_and(|streams| streams.limit.is_some());
+        match limited && user.is_none() {
+            true => Err(self.fault("session.user_id")),
+            false => Ok(user.map(str::to_owned)),
+        }
     }
 
     /// The intervals stand in `license`, the limit in `access_control`: it is put in by [`Self::access`].

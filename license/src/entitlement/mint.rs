@@ -188,9 +188,9 @@ fn entitlement_message(claims: &Claims, key_id: Option<&str>) -> Result<Value, E
         max_streams: _,
         max_devices: _,
     } = claims;
-    if iss.is_some() || aud.is_some() || sub.is_some() || assets.is_some() || policy.is_some() {
+    if iss.is_some() || aud.is_some() || assets.is_some() || policy.is_some() {
         return Err(Error::malformed(
-            "an entitlement message names keys, and no issuer, audience, subject, asset or policy",
+            "an entitlement message names keys, and no issuer, audience, asset or policy",
         ));
     }
     let (Some(key_id), Some(kids)) = (key_id, kids) else {
@@ -207,6 +207,9 @@ fn entitlement_message(claims: &Claims, key_id: Option<&str>) -> Result<Value, E
     if *single_use {
         message["license_server"] =
             json!({ "access_control": { "prevent_drm_message_reuse": true } });
+    }
+    if let Some(user) = sub {
+        message["session"] = json!({ "user_id": user });
     }
     let mut envelope = json!({ "version": 1, "com_key_id": key_id, "message": message });
     envelope["expiration_date"] = json!(date_time(*exp)?);

@@ -169,7 +169,7 @@ mod tests {
         }
     }
 
-    /// The attack row "token in URL".
+    /// The attack row "token in the URL".
     #[test]
     fn the_url_holds_a_token_only_where_that_is_configured() {
         let sources = Sources {

@@ -17,7 +17,7 @@ use super::route::{LicensedSystem, Route, SessionAct};
 use super::stack;
 use crate::admission::{Admission, Class, Place};
 use crate::decision_log::{DecisionLog, Draft, Outcome};
-use crate::entitlement::{Entitlement, Rejection, Verifier};
+use crate::entitlement::{Bearer, Entitlement, Rejection, Verifier};
 use crate::exchange::Exchange;
 use crate::format::clearkey::{self, SessionType};
 use crate::format::{SecretBytes, hls_key, playready, widevine};
@@ -197,11 +197,15 @@ impl LicenseService {
             Err(refusal) => Outcome::from(refusal),
         };
         telemetry::decided(&outcome, begun.elapsed());
+        let mut events = Vec::new();
         if let (Some(bearer), Some(asset)) = (&draft.bearer, &draft.asset) {
             let reason = result.as_ref().err().map(Refusal::reason);
-            (self.parts.sessions).decided(bearer, asset, &draft.key_ids, reason, draft.time);
+            events =
+                (self.parts.sessions).decided(bearer, asset, &draft.key_ids, reason, draft.time);
         }
+        // First, as it waits for nothing: whoever goes away while events are written is in the record.
         self.parts.decisions.record(draft, outcome);
+        self.parts.sessions.post(events).await;
         match result {
             Ok(reply) => reply.into_response(),
             Err(refusal) => rescue(&refusal),
@@ -226,7 +230,6 @@ impl LicenseService {
     ) -> Result<Reply, Refusal> {
         let Parts {
             rules,
-            keystore,
             keys,
             sessions,
             admission,
@@ -291,7 +294,7 @@ impl LicenseService {
             verdict?;
         }
         let url = head.uri.path_and_query().map_or("", |url| url.as_str());
-        sessions
+        let held = sessions
             .admit(session::Ask {
                 bearer,
                 demanded: demanded(&entitlement),
@@ -301,44 +304,86 @@ impl LicenseService {
                 now: draft.time,
             })
             .await?;
-        if matches!(form, Form::Forwarded)
-            && !upstreams.take_keys(challenge.system, &challenge.asset)
-        {
-            draft.key_ids = grant.key_ids();
-            drop(place);
-            let (reply, answered) = forward(
-                upstreams, &challenge, &grant, None, head, &body?, draft.time,
-            )
-            .await?;
-            draft.upstream = Some(answered);
-            admission.answered(token);
-            return Ok(Reply::Forwarded(reply));
+        let granted = Granted {
+            challenge: &challenge,
+            grant,
+            bearer,
+            head,
+        };
+        match self.give(granted, form, body, place, draft).await {
+            Ok(reply) => {
+                held.given();
+                admission.answered(token);
+                Ok(reply)
+            }
+            Err(refusal) => {
+                held.give_back().await;
+                Err(refusal)
+            }
         }
-        let license = issue(&**keystore, &challenge, &grant, entitlement.bearer()).await?;
+    }
+
+    /// The licence, once all that it needs is taken.
+    async fn give(
+        &self,
+        granted: Granted<'_>,
+        form: Form,
+        body: Result<Bytes, Refusal>,
+        place: Place,
+        draft: &mut Draft,
+    ) -> Result<Reply, Refusal> {
+        let Parts {
+            keystore,
+            upstreams,
+            ..
+        } = &*self.parts;
+        let Granted {
+            challenge,
+            mut grant,
+            bearer,
+            head,
+        } = granted;
+        // Exported also where the service has the keys itself: so the keystore records who gets which, and has the last word
+        // on what is sealed, withdrawn or destroyed.
+        let license = issue(&**keystore, challenge, &grant, bearer).await?;
         draft.key_ids = license.key_ids();
         drop(place);
-        let reply = match form {
-            Form::JwkSet(session) => Reply::Secret {
+        match form {
+            Form::JwkSet(session) => Ok(Reply::Secret {
                 content_type: "application/json",
                 bytes: clearkey::write(license.keys(), session),
-            },
-            Form::RawKey => Reply::Secret {
+            }),
+            Form::RawKey => Ok(Reply::Secret {
                 content_type: OCTETS,
                 bytes: hls_key::write(license.first()),
-            },
+            }),
             Form::Forwarded => {
-                let license = Some(&license);
+                (grant.keys).retain(|key| draft.key_ids.contains(&key.key_id));
+                let go_along = upstreams.take_keys(challenge.system, &challenge.asset);
+                let license = go_along.then_some(license);
                 let (reply, answered) = forward(
-                    upstreams, &challenge, &grant, license, head, &body?, draft.time,
+                    upstreams,
+                    challenge,
+                    &grant,
+                    license.as_ref(),
+                    head,
+                    &body?,
+                    draft.time,
                 )
                 .await?;
                 draft.upstream = Some(answered);
-                Reply::Forwarded(reply)
+                Ok(Reply::Forwarded(reply))
             }
-        };
-        admission.answered(token);
-        Ok(reply)
+        }
     }
+}
+
+/// What is granted, and to whom.
+struct Granted<'a> {
+    challenge: &'a Challenge,
+    grant: Grant,
+    bearer: &'a Bearer,
+    head: &'a request::Parts,
 }
 
 impl LicenseService {

@@ -8,6 +8,7 @@ mod double;
 mod fairplay;
 mod guesses;
 mod hanging;
+mod held;
 mod overload;
 mod passed_through;
 mod periods;
@@ -16,6 +17,7 @@ mod record;
 mod refusals;
 mod release;
 mod sessions;
+mod undone;
 mod upstreams;
 
 use std::collections::BTreeMap;

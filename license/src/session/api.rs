@@ -280,7 +280,11 @@ async fn release(
         let which = "session is missing: it says which stream ends".to_owned();
         return Err(Fault(StatusCode::BAD_REQUEST, which));
     };
-    let release = Change::Release { viewer, session };
+    let release = Change::Release {
+        viewer,
+        session,
+        events: Vec::new(),
+    };
     let there = sessions.store.change(release).await? > 0;
     done(there, "the subject has no such stream")
 }

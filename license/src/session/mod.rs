@@ -18,6 +18,7 @@ use std::time::Duration;
 use conf::{SessionSettings, WebhookEvent};
 use http::{HeaderMap, HeaderName};
 use keystore_types::{AssetId, KeyId};
+use tokio::runtime::Handle;
 
 use self::access::Access;
 pub use self::rates::RateOf;
@@ -28,9 +29,10 @@ use crate::store::postgres::Postgres;
 use crate::store::sqlite::{self, Sqlite};
 use crate::store::thread::Thread;
 use crate::store::{
-    Change, Claim, DeviceUse, SWEPT_AT_ONCE, Store, StreamUse, TokenUse, Verdict, Viewer, digest,
+    Change, Claim, DeviceUse, Event, Expiry, SWEPT_AT_ONCE, Store, StreamUse, Taken, TokenUse,
+    Verdict, Viewer, digest, new_claim,
 };
-use crate::webhook::{Authoriser, Teller, Told};
+use crate::webhook::{Authoriser, Teller, Told, post};
 use crate::{Clock, Error, Refusal, UnixTime};
 
 mod access;
@@ -41,6 +43,9 @@ mod revocations;
 
 /// How often what has expired is removed from the store.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long the events of a licence wait at most to hear whether it was given: longer than any takes.
+const UNSETTLED: Duration = Duration::from_secs(600);
 
 /// How long a token without an end counts as used: about as long as anybody would keep it.
 const ENDLESS: Duration = Duration::from_secs(365 * 86_400);
@@ -63,7 +68,7 @@ pub struct Sessions {
     teller: Teller,
     authoriser: Option<Authoriser>,
     /// Dropped before the store, which its tasks use.
-    _thread: Thread,
+    thread: Thread,
 }
 
 /// What a token asks for by itself.
@@ -158,7 +163,8 @@ impl Sessions {
         if !settings.webhooks.is_empty() {
             thread.start_task(telling.run());
         }
-        thread.start_task(sweep(Arc::clone(&store), Arc::clone(&clock)));
+        let ended = hooks_of(&teller, WebhookEvent::SessionExpired);
+        thread.start_task(sweep(Arc::clone(&store), Arc::clone(&clock), ended));
         Ok(Self {
             session_header: header(&settings.session_header)?,
             device_header: header(&settings.device_header)?,
@@ -172,7 +178,7 @@ impl Sessions {
                 .map(Authoriser::open)
                 .transpose()?,
             settings: settings.clone(),
-            _thread: thread,
+            thread,
         })
     }
 
@@ -247,7 +253,9 @@ impl Sessions {
         }
     }
 
-    /// Tells whoever is to be told that a licence was given or, with a reason, refused.
+    /// Tells whoever is to be told that a licence was given or, with a reason, refused. That one was given is returned, for
+    /// [`Sessions::post`] before the answer; a refusal is on its way, as nobody who has no licence is to keep others waiting
+    /// for the store.
     pub fn decided(
         &self,
         bearer: &Bearer,
@@ -255,33 +263,41 @@ impl Sessions {
         key_ids: &[KeyId],
         reason: Option<&'static str>,
         now: UnixTime,
-    ) {
+    ) -> Vec<Event> {
         let event = match reason {
             None => WebhookEvent::Granted,
             Some(_) => WebhookEvent::Refused,
         };
-        if self.teller.wants(event) {
-            let told = Told {
-                kids: key_ids.to_vec(),
-                reason,
-                ..Told::new(event, bearer, asset)
-            };
-            self.teller.tell(told, now);
+        let told = Told {
+            kids: key_ids.to_vec(),
+            reason,
+            ..Told::new(event, bearer, asset)
+        };
+        match reason {
+            None => self.teller.events(&told, now),
+            Some(_) => {
+                self.teller.tell(&told, now);
+                Vec::new()
+            }
         }
     }
 
-    fn happened(&self, event: WebhookEvent, ask: &Ask<'_>) {
-        if self.teller.wants(event) {
-            (self.teller).tell(Told::new(event, ask.bearer, ask.asset), ask.now);
-        }
+    /// Has events told from now on. They are in the store when this returns, or lost and counted.
+    pub async fn post(&self, events: Vec<Event>) {
+        post(&*self.store, events).await;
     }
 
-    /// Takes what the licence needs: the token, a device, a stream; all of it or none.
+    fn events(&self, event: WebhookEvent, ask: &Ask<'_>) -> Vec<Event> {
+        (self.teller).events(&Told::new(event, ask.bearer, ask.asset), ask.now)
+    }
+
+    /// Takes what the licence needs: the token, a device, a stream; all of it or none. Whoever asked says what became of the
+    /// licence: [`Held::given`] or [`Held::give_back`].
     ///
     /// # Errors
     /// [`Refusal::TokenReplayed`], [`Refusal::DeviceLimit`], [`Refusal::StreamLimit`]; [`Refusal::ClaimMissing`] and
     /// [`Refusal::Unnamed`] where what is counted has no name; [`Refusal::SessionsUnavailable`].
-    pub async fn admit(&self, ask: Ask<'_>) -> Result<(), Refusal> {
+    pub async fn admit(&self, ask: Ask<'_>) -> Result<Held, Refusal> {
         let token = if self.settings.single_use || ask.demanded.single_use {
             Some(self.token(&ask)?)
         } else {
@@ -290,7 +306,7 @@ impl Sessions {
         let device = self.device(&ask)?;
         let stream = self.stream(&ask)?;
         if token.is_none() && device.is_none() && stream.is_none() {
-            return Ok(());
+            return Ok(Held::default());
         }
         let Bearer {
             issuer,
@@ -308,24 +324,25 @@ impl Sessions {
         let claim = Claim {
             now: ask.now,
             viewer,
+            events_wait: Some(ask.now.plus(UNSETTLED)),
             token,
             device,
             stream,
         };
-        let verdict = self.store.admit(claim).await.map_err(unavailable)?;
+        let told_of = |events: Option<&Vec<Event>>| events.is_some_and(|events| !events.is_empty());
+        let device_told = told_of(claim.device.as_ref().map(|device| &device.events));
+        let stream_told = told_of(claim.stream.as_ref().map(|stream| &stream.events));
+        let (verdict, taken) = self.store.admit(claim).await.map_err(unavailable)?;
         match verdict {
             Verdict::Granted {
                 new_device,
                 new_stream,
-            } => {
-                if new_device {
-                    self.happened(WebhookEvent::DeviceAdded, &ask);
-                }
-                if new_stream {
-                    self.happened(WebhookEvent::SessionStarted, &ask);
-                }
-                Ok(())
-            }
+            } => Ok(Held(Some(Holding {
+                taken,
+                told: (new_device && device_told) || (new_stream && stream_told),
+                store: Arc::clone(&self.store),
+                tasks: self.thread.handle(),
+            }))),
             Verdict::Replayed => Err(Refusal::TokenReplayed),
             Verdict::DeviceLimit => Err(Refusal::DeviceLimit),
             Verdict::StreamLimit(free) => Err(Refusal::StreamLimit {
@@ -350,20 +367,16 @@ impl Sessions {
             token: None,
             device: None,
             stream: Some(stream),
+            events_wait: None,
         };
-        match self.store.admit(claim).await.map_err(unavailable)? {
+        let (verdict, _taken) = self.store.admit(claim).await.map_err(unavailable)?;
+        match verdict {
             Verdict::StreamLimit(free) => Err(Refusal::StreamLimit {
                 retry_after: seconds_until(free, ask.now),
             }),
             Verdict::Full => Err(Refusal::SessionsFull),
-            Verdict::Granted { new_stream, .. } => {
-                if new_stream {
-                    self.happened(WebhookEvent::SessionStarted, &ask);
-                }
-                Ok(Some(ends))
-            }
             // Neither token nor device was asked for.
-            Verdict::Replayed | Verdict::DeviceLimit => Ok(Some(ends)),
+            Verdict::Granted { .. } | Verdict::Replayed | Verdict::DeviceLimit => Ok(Some(ends)),
         }
     }
 
@@ -378,11 +391,23 @@ impl Sessions {
         let release = Change::Release {
             viewer: viewer(ask.bearer)?,
             session: stream.session,
+            events: self.events(WebhookEvent::SessionEnded, &ask),
         };
-        if self.store.change(release).await.map_err(unavailable)? > 0 {
-            self.happened(WebhookEvent::SessionEnded, &ask);
-        }
+        self.store.change(release).await.map_err(unavailable)?;
         Ok(())
+    }
+
+    /// What is told when the stream runs out, where anybody wants to hear it: the store knows no subject by itself.
+    fn expiry(&self, ask: &Ask<'_>) -> Result<Option<Expiry>, Error> {
+        let event = WebhookEvent::SessionExpired;
+        let hooks = hooks_of(&self.teller, event);
+        if hooks.is_empty() {
+            return Ok(None);
+        }
+        let told = Told::new(event, ask.bearer, ask.asset);
+        let data = serde_json::to_string(&told)
+            .map_err(|error| Error::internal("write an event", error))?;
+        Ok(Some(Expiry { hooks, data }))
     }
 
     fn token(&self, ask: &Ask<'_>) -> Result<TokenUse, Refusal> {
@@ -392,6 +417,7 @@ impl Sessions {
             request: digest(ask.request),
             retry: self.settings.retry_window,
             until: (ask.demanded.until).unwrap_or_else(|| ask.now.plus(ENDLESS)),
+            claim: new_claim().map_err(unavailable)?,
         })
     }
 
@@ -407,6 +433,8 @@ impl Sessions {
             device: device.ok_or(Refusal::Unnamed("device"))?,
             limit,
             term: self.settings.device_term,
+            claim: new_claim().map_err(unavailable)?,
+            events: self.events(WebhookEvent::DeviceAdded, ask),
         }))
     }
 
@@ -435,7 +463,66 @@ impl Sessions {
             }),
             // Clocks stand apart whatever a token says.
             grace: (ask.demanded.grace.unwrap_or_default()).clamp(self.settings.grace, MAX_LEASE),
+            claim: new_claim().map_err(unavailable)?,
+            events: self.events(WebhookEvent::SessionStarted, ask),
+            expiry: self.expiry(ask).map_err(unavailable)?,
         }))
+    }
+}
+
+/// What a licence has taken while it is not known whether it will be given. Dropped, it is given back: whoever asked has gone
+/// away and has no answer.
+#[derive(Debug, Default)]
+#[must_use = "say what became of the licence"]
+pub struct Held(Option<Holding>);
+
+#[derive(Debug)]
+struct Holding {
+    taken: Taken,
+    /// Whether something is told of it that waits.
+    told: bool,
+    store: Arc<dyn Store>,
+    tasks: Handle,
+}
+
+impl Held {
+    /// The licence was given. What is to be told of it is due, soon; where this server ends before, when it was waited for
+    /// long enough.
+    pub fn given(mut self) {
+        let Some(holding) = self.0.take().filter(|holding| holding.told) else {
+            return;
+        };
+        holding.tasks.spawn(async move {
+            let settle = Change::Settle(holding.taken);
+            if let Err(error) = holding.store.change(settle).await {
+                tracing::warn!(%error, "an event is told late");
+            }
+        });
+    }
+
+    /// No licence came of it: the viewer has its token, device and stream as before, for another try. What others were
+    /// granted meanwhile on the same stays. Where the store fails, it stays taken until it runs out.
+    pub async fn give_back(mut self) {
+        if let Some(holding) = self.0.take() {
+            holding.give_back().await;
+        }
+    }
+}
+
+impl Holding {
+    async fn give_back(self) {
+        if let Err(error) = self.store.change(Change::GiveBack(self.taken)).await {
+            tracing::error!(%error, "what a licence that failed has taken stays taken");
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(holding) = self.0.take() {
+            let tasks = holding.tasks.clone();
+            tasks.spawn(holding.give_back());
+        }
     }
 }
 
@@ -478,9 +565,15 @@ fn seconds_until(then: UnixTime, now: UnixTime) -> u32 {
     u32::try_from(seconds.max(1)).unwrap_or(u32::MAX)
 }
 
-async fn sweep(store: Arc<dyn Store>, clock: Arc<dyn Clock>) {
+/// The hooks that are told of such events.
+fn hooks_of(teller: &Teller, event: WebhookEvent) -> Vec<String> {
+    teller.hooks(event).map(str::to_owned).collect()
+}
+
+async fn sweep(store: Arc<dyn Store>, clock: Arc<dyn Clock>, hooks: Vec<String>) {
     loop {
-        let swept = store.change(Change::Sweep { now: clock.now() }).await;
+        let (now, hooks) = (clock.now(), hooks.clone());
+        let swept = store.change(Change::Sweep { now, hooks }).await;
         match swept {
             // There may be more.
             Ok(removed) if removed >= SWEPT_AT_ONCE.unsigned_abs() => {}

@@ -72,7 +72,7 @@ impl Rig {
             demanded,
             ..self.ask(bearer, &headers, &asset)
         };
-        self.sessions.admit(ask).await
+        self.sessions.admit(ask).await.map(Held::given)
     }
 
     /// Asks the operators' API.
@@ -227,7 +227,7 @@ async fn a_single_use_token_gets_one_licence_and_its_lost_answer_again() {
             request: &[request],
             ..rig.ask(bearer, &headers, &asset)
         };
-        rig.sessions.admit(ask).await
+        rig.sessions.admit(ask).await.map(Held::given)
     };
     assert_eq!(with(&bearers[0], b"one").await, Ok(()));
     assert_eq!(with(&bearers[0], b"one").await, Ok(()), "a retry");
@@ -470,4 +470,87 @@ async fn each_rate_refuses_with_the_time_to_come_again() {
         rig.sessions.retain(&mut vec![two, one]),
         exceeded(RateOf::Key)
     );
+}
+
+/// Whatever is told waits in the store, where the next start finds it: no server hears it, and this one ends at once.
+#[tokio::test]
+async fn what_happened_is_told_after_a_kill_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "a key of the tests that has more than 32 bytes").unwrap();
+    let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let hook = conf::HookSettings {
+        table: "license.webhooks.crm".to_owned(),
+        tls: false,
+        authority: deaf.local_addr().unwrap().to_string(),
+        path: "/hook".to_owned(),
+        secret: conf::SecretSource::file(secret),
+        ca_file: folder.path().join("none"),
+        timeout: Duration::from_secs(60),
+    };
+    use conf::WebhookEvent::{DeviceAdded, Granted, SessionEnded, SessionExpired, SessionStarted};
+    let events = vec![
+        DeviceAdded,
+        Granted,
+        SessionEnded,
+        SessionExpired,
+        SessionStarted,
+    ];
+    let webhook = conf::WebhookSettings { hook, events };
+    let rules = SessionSettings {
+        streams: Some(2),
+        devices: Some(2),
+        device_header: Some("x-device-id".to_owned()),
+        webhooks: [("crm".to_owned(), webhook)].into(),
+        ..settings()
+    };
+    let clock = Arc::new(Hands(AtomicU64::new(NOW)));
+    let sessions = Sessions::open(&rules, folder.path(), clock.clone()).unwrap();
+    let headers = named_headers(&[("x-device-id", "tv")]);
+    let asset = "film".parse().unwrap();
+    let bearers = [ann(), bearer(Some("ann"), Some("t2"))];
+    let ask = |bearer| Ask {
+        bearer,
+        demanded: Demanded::default(),
+        headers: &headers,
+        asset: &asset,
+        request: &[],
+        now: clock.now(),
+    };
+    for bearer in &bearers {
+        let held = sessions.admit(ask(bearer)).await.unwrap();
+        let events = sessions.decided(bearer, &asset, &[], None, clock.now());
+        sessions.post(events).await;
+        // Killed in between: nobody says that the licence was given.
+        std::mem::forget(held);
+    }
+    sessions.release(ask(&bearers[1])).await.unwrap();
+    drop(sessions);
+
+    let store = Sqlite::open(&folder.path().join(sqlite::FILE_NAME), 1000).unwrap();
+    let hooks = vec!["crm".to_owned()];
+    let now = clock.now().plus(Duration::from_secs(150));
+    store.change(Change::Sweep { now, hooks }).await.unwrap();
+    let left = store.take_events("crm", UnixTime::MAX, UnixTime::MAX, 100);
+    let mut left: Vec<_> = (left.await.unwrap().into_iter())
+        .map(|event| {
+            let told: Value = serde_json::from_str(&event.body).unwrap();
+            assert_eq!(told["data"]["subject"], "ann");
+            assert_eq!(told["data"]["asset"], "film");
+            let kind = told["type"].as_str().unwrap().to_owned();
+            (kind, told["timestamp"].as_u64().unwrap() - NOW)
+        })
+        .collect();
+    left.sort();
+    let expected = [
+        ("device_added", 0),
+        ("granted", 0),
+        ("granted", 0),
+        ("session_ended", 0),
+        ("session_expired", 150),
+        ("session_started", 0),
+        ("session_started", 0),
+    ];
+    let expected = expected.map(|(kind, after)| (kind.to_owned(), after));
+    assert_eq!(left, expected);
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use keystore_types::{AssetId, KeyId};
 use ring::digest::{Context, SHA256};
+use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::{Error, UnixTime};
 
@@ -25,8 +26,9 @@ pub type Stored<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 
 
 /// Where it is remembered. Callable from any runtime: a store works on a thread of its own.
 pub trait Store: fmt::Debug + Send + Sync {
-    /// Takes what a licence needs, all of it or, as the verdict says, nothing.
-    fn admit(&self, claim: Claim) -> Stored<'_, Verdict>;
+    /// Takes what a licence needs, all of it or, as the verdict says, nothing. Where the licence then fails, what was taken
+    /// is given back ([`Change::GiveBack`]).
+    fn admit(&self, claim: Claim) -> Stored<'_, (Verdict, Taken)>;
 
     /// Makes a change; returns how many rows it concerned.
     fn change(&self, change: Change) -> Stored<'_, u64>;
@@ -97,6 +99,8 @@ pub struct Claim {
     pub device: Option<DeviceUse>,
     /// A stream among at most so many.
     pub stream: Option<StreamUse>,
+    /// Until when its events wait for [`Change::Settle`]; none: they are due at once.
+    pub events_wait: Option<UnixTime>,
 }
 
 /// The use of a token.
@@ -110,6 +114,8 @@ pub struct TokenUse {
     pub retry: Duration,
     /// When the token is worth nothing any more, leeway included.
     pub until: UnixTime,
+    /// Which use it is, where it is the first: [`new_claim`].
+    pub claim: i64,
 }
 
 /// The use of a device.
@@ -121,6 +127,10 @@ pub struct DeviceUse {
     pub limit: u32,
     /// How long a device counts after its last use.
     pub term: Duration,
+    /// Which use it is, where the device is new: [`new_claim`].
+    pub claim: i64,
+    /// What is told then.
+    pub events: Vec<Event>,
 }
 
 /// The use of a stream. A session that is there is renewed.
@@ -136,6 +146,44 @@ pub struct StreamUse {
     pub term: Duration,
     /// How much longer its place stays taken: for renewals that are late, and clocks that stand apart.
     pub grace: Duration,
+    /// Which use it is, where the stream begins: [`new_claim`].
+    pub claim: i64,
+    /// What is told then.
+    pub events: Vec<Event>,
+    /// What is told when it runs out.
+    pub expiry: Option<Expiry>,
+}
+
+/// What is told of a stream that runs out.
+#[derive(Clone, Debug)]
+pub struct Expiry {
+    /// To whom: the names of hooks.
+    pub hooks: Vec<String>,
+    /// The event's `data`, in JSON.
+    pub data: String,
+}
+
+/// A number that no other claim has, for all that is likely.
+///
+/// # Errors
+/// Internal: the system gives no random numbers.
+pub fn new_claim() -> Result<i64, Error> {
+    let mut bytes = [0; 8];
+    (SystemRandom::new().fill(&mut bytes))
+        .map_err(|_| Error::internal("make a number", "the system gives no random numbers"))?;
+    Ok(i64::from_be_bytes(bytes))
+}
+
+/// What a claim took or shares in: each with the number of the claim that made it, so that what was taken anew since by
+/// others is not given back for them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// A token.
+    pub token: Option<([u8; 32], i64)>,
+    /// A device.
+    pub device: Option<(Viewer, String, i64)>,
+    /// A stream.
+    pub stream: Option<(Viewer, String, i64)>,
 }
 
 /// What became of a [`Claim`].
@@ -161,12 +209,19 @@ pub enum Verdict {
 /// A change that nobody is refused.
 #[derive(Clone, Debug)]
 pub enum Change {
+    /// Takes a claim back whose licence failed. What other claims share in stays: a retry that was granted meanwhile
+    /// keeps its place.
+    GiveBack(Taken),
+    /// The licence of a claim was given: what is to be told of it is due.
+    Settle(Taken),
     /// Ends a stream.
     Release {
         /// Whose.
         viewer: Viewer,
         /// The session.
         session: String,
+        /// What is told if there was one.
+        events: Vec<Event>,
     },
     /// Forgets a device, or with `None` all of a viewer's.
     Forget {
@@ -190,10 +245,13 @@ pub enum Change {
         /// When it is due.
         due: UnixTime,
     },
-    /// Removes what has expired, at most [`SWEPT_AT_ONCE`] rows of each kind, and counts anew what is there.
+    /// Removes what has expired, at most [`SWEPT_AT_ONCE`] rows of each kind, and counts anew what is there. What is to be
+    /// told of streams that ran out is there as they are gone, so it is told of each by one node.
     Sweep {
         /// The present moment.
         now: UnixTime,
+        /// Who is told of streams that ran out: the names of hooks.
+        hooks: Vec<String>,
     },
 }
 
@@ -261,6 +319,51 @@ pub struct Event {
     pub made: UnixTime,
     /// How often it was taken to be told.
     pub attempts: u32,
+}
+
+/// A stream that ran out, as a sweep finds it.
+struct RanOut {
+    viewer: Vec<u8>,
+    session: String,
+    claim: i64,
+    until: UnixTime,
+    /// The event's `data`, where anybody wanted to hear of it.
+    data: Option<String>,
+}
+
+impl RanOut {
+    /// What these hooks are told. The id stands for the stream and the hook: nobody is told of it under two.
+    fn events(self, hooks: &[String]) -> Vec<Event> {
+        let Some(data) = self.data else {
+            return Vec::new();
+        };
+        let events = hooks.iter().map(|hook| {
+            let digest = digest(&[
+                b"ran out",
+                &self.viewer,
+                self.session.as_bytes(),
+                &self.claim.to_be_bytes(),
+                hook.as_bytes(),
+            ]);
+            let id: String = (digest.iter().take(16).map(|byte| format!("{byte:02x}"))).collect();
+            Event {
+                id: format!("msg_{id}"),
+                hook: hook.clone(),
+                body: format!(
+                    r#"{{"type":"session_expired","timestamp":{},"data":{data}}}"#,
+                    self.until.as_seconds()
+                ),
+                made: self.until,
+                attempts: 0,
+            }
+        });
+        events.collect()
+    }
+}
+
+/// Events that nobody will hear.
+pub(crate) fn lost(count: u64) {
+    metrics::counter!("castellum_license_webhook_events_lost_total").increment(count);
 }
 
 /// How many rows there are of what viewers make grow. A node counts its own between two sweeps, so that nodes which

@@ -18,13 +18,16 @@ use tokio::time::timeout;
 use super::rows::{self, Record as _, rows, seconds};
 use super::thread::Thread;
 use super::{
-    Change, Claim, Device, Event, Revocation, Room, SWEPT_AT_ONCE, Store, Stored, Stream, Verdict,
-    Viewer, failed, too_new,
+    Change, Claim, Device, Event, Revocation, Room, SWEPT_AT_ONCE, Store, Stored, Stream, Taken,
+    Verdict, Viewer, failed, lost, too_new,
 };
 use crate::{Error, ErrorKind, UnixTime};
 
 /// Each brings the tables from one version to the next; `migration` lists those done.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/postgres_0001_initial.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("migrations/postgres_0001_initial.sql"),
+    include_str!("migrations/postgres_0002_claims.sql"),
+];
 
 /// Where the tables are.
 const SCHEMA: &str = "license";
@@ -37,14 +40,16 @@ const MIGRATION_LOCK: i64 = 0x6361_7374_6c69_6365;
 const REST: Duration = Duration::from_secs(1);
 
 /// `ctid` keeps a row that somebody renews meanwhile: the condition is asked again of the row as it is then.
-const SWEEPS: [&str; 5] = [
+const SWEEPS: [&str; 3] = [
     "DELETE FROM used_token WHERE until <= $1 AND ctid = ANY (ARRAY(SELECT ctid FROM used_token WHERE until <= $1 LIMIT $2))",
     "DELETE FROM device WHERE until <= $1 AND ctid = ANY (ARRAY(SELECT ctid FROM device WHERE until <= $1 LIMIT $2))",
-    "DELETE FROM stream WHERE until <= $1 AND ctid = ANY (ARRAY(SELECT ctid FROM stream WHERE until <= $1 LIMIT $2))",
     "DELETE FROM revocation WHERE until <= $1 AND ctid = ANY (ARRAY(SELECT ctid FROM revocation WHERE until <= $1 LIMIT $2))",
-    // So old an event is one that nobody will take.
-    "DELETE FROM event WHERE ctid = ANY (ARRAY(SELECT ctid FROM event WHERE made <= $1 - 604800 LIMIT $2))",
 ];
+
+const SWEEP_STREAMS: &str = "DELETE FROM stream WHERE until <= $1 AND ctid = ANY (ARRAY(SELECT ctid FROM stream WHERE until <= $1 LIMIT $2)) RETURNING viewer, session, claim, until, told";
+
+/// So old an event is one that nobody will take.
+const SWEEP_EVENTS: &str = "DELETE FROM event WHERE ctid = ANY (ARRAY(SELECT ctid FROM event WHERE made <= $1 - 604800 LIMIT $2))";
 
 /// A PostgreSQL database, as one node uses it.
 #[derive(Debug)]
@@ -119,7 +124,7 @@ impl Postgres {
 }
 
 impl Store for Postgres {
-    fn admit(&self, claim: Claim) -> Stored<'_, Verdict> {
+    fn admit(&self, claim: Claim) -> Stored<'_, (Verdict, Taken)> {
         let attempted = "take what the licence needs";
         Box::pin(self.call(attempted, async move |link: Arc<Link>| {
             let mut lent = link.lent().await?;
@@ -133,9 +138,14 @@ impl Store for Postgres {
                  SELECT pg_advisory_xact_lock({lock})"
             ));
             (sqlx::raw_sql(begin).execute(&mut *lent).await).map_err(failed(attempted))?;
-            let verdict = admit(&mut lent, &claim, &link.room).await;
-            let verdict = verdict.map_err(failed(attempted))?;
+            let admitted = admit(&mut lent, &claim, &link.room).await;
+            let (verdict, taken) = admitted.map_err(failed(attempted))?;
+            let begins = (claim.stream.as_ref()).is_some_and(|stream| !stream.events.is_empty());
             let end = match verdict {
+                // What is told is not lost either.
+                Verdict::Granted {
+                    new_stream: true, ..
+                } if begins => "SET LOCAL synchronous_commit TO on; COMMIT",
                 Verdict::Granted { .. } => "COMMIT",
                 Verdict::Replayed
                 | Verdict::DeviceLimit
@@ -144,7 +154,7 @@ impl Store for Postgres {
             };
             (sqlx::raw_sql(end).execute(&mut *lent).await).map_err(failed(attempted))?;
             link.done(lent);
-            Ok(verdict)
+            Ok((verdict, taken))
         }))
     }
 

@@ -5,20 +5,25 @@
 use keystore_types::KeyId;
 use sqlx::{ColumnIndex, Decode, Row, Type};
 
-use super::{Device, Event, Revocation, Revoked, Stream};
+use super::{Device, Event, RanOut, Revocation, Revoked, Stream};
 use crate::UnixTime;
 
 pub(super) const TOKEN: &str = "SELECT request, used FROM used_token WHERE token = $1";
 
-pub(super) const USE_TOKEN: &str = "INSERT INTO used_token (token, request, used, until) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
+/// Nothing is returned where another request has it.
+pub(super) const USE_TOKEN: &str = "INSERT INTO used_token (token, request, used, until, claim, claims) \
+    VALUES ($1, $2, $3, $4, $5, 1) ON CONFLICT (token) DO UPDATE SET claims = used_token.claims + 1 \
+    WHERE used_token.request = excluded.request RETURNING claim";
 
 /// Beside the device itself, and whether it is there.
 pub(super) const OTHER_DEVICES: &str = "SELECT COUNT(CASE WHEN device <> $2 THEN 1 END) AS others, \
     COUNT(CASE WHEN device = $2 THEN 1 END) AS own FROM device WHERE viewer = $1 AND until > $3";
 
-pub(super) const USE_DEVICE: &str = "INSERT INTO device (viewer, device, added, seen, until) VALUES ($1, $2, $3, $3, $4) \
+pub(super) const USE_DEVICE: &str = "INSERT INTO device (viewer, device, added, seen, until, claim, claims) VALUES ($1, $2, $3, $3, $4, $5, 1) \
     ON CONFLICT (viewer, device) DO UPDATE SET seen = excluded.seen, until = excluded.until, \
-    added = CASE WHEN device.until > excluded.seen THEN device.added ELSE excluded.added END";
+    added = CASE WHEN device.until > excluded.seen THEN device.added ELSE excluded.added END, \
+    claim = CASE WHEN device.until > excluded.seen THEN device.claim ELSE excluded.claim END, \
+    claims = CASE WHEN device.until > excluded.seen THEN device.claims + 1 ELSE 1 END RETURNING claim";
 
 /// Beside the session itself, and whether it is there. A renewal is counted like a start: whatever was granted meanwhile
 /// by another clock is seen, and then there is no place for it any more.
@@ -27,11 +32,37 @@ pub(super) const OTHER_STREAMS: &str = "SELECT COUNT(CASE WHEN session <> $2 THE
     COALESCE(MIN(CASE WHEN session <> $2 THEN until END), 0) AS free FROM stream WHERE viewer = $1 AND until > $3";
 
 /// A lease is never shortened by a clock that is behind.
-pub(super) const USE_STREAM: &str = "INSERT INTO stream (viewer, session, asset, began, leased, until) \
-    VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (viewer, session) DO UPDATE SET asset = excluded.asset, \
+pub(super) const USE_STREAM: &str = "INSERT INTO stream (viewer, session, asset, began, leased, until, claim, claims, told) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8) ON CONFLICT (viewer, session) DO UPDATE SET asset = excluded.asset, \
+    told = excluded.told, \
+    claim = CASE WHEN stream.until > excluded.began THEN stream.claim ELSE excluded.claim END, \
+    claims = CASE WHEN stream.until > excluded.began THEN stream.claims + 1 ELSE 1 END, \
     began = CASE WHEN stream.until > excluded.began THEN stream.began ELSE excluded.began END, \
     leased = CASE WHEN stream.leased > excluded.leased THEN stream.leased ELSE excluded.leased END, \
-    until = CASE WHEN stream.until > excluded.until THEN stream.until ELSE excluded.until END";
+    until = CASE WHEN stream.until > excluded.until THEN stream.until ELSE excluded.until END RETURNING claim";
+
+/// One that has run out and is not swept yet, where the session begins again.
+pub(super) const END_STREAM: &str = "DELETE FROM stream WHERE viewer = $1 AND session = $2 AND until <= $3 \
+    RETURNING viewer, session, claim, until, told";
+
+/// Each leaves a row that other claims share in, and one that another claim has made since.
+pub(super) const LEAVE_TOKEN: &str =
+    "UPDATE used_token SET claims = claims - 1 WHERE token = $1 AND claim = $2";
+pub(super) const LEAVE_DEVICE: &str =
+    "UPDATE device SET claims = claims - 1 WHERE viewer = $1 AND device = $2 AND claim = $3";
+pub(super) const LEAVE_STREAM: &str =
+    "UPDATE stream SET claims = claims - 1 WHERE viewer = $1 AND session = $2 AND claim = $3";
+
+/// What nobody shares in any more.
+pub(super) const END_LEFT_TOKEN: &str =
+    "DELETE FROM used_token WHERE token = $1 AND claim = $2 AND claims <= 0";
+pub(super) const END_LEFT_DEVICE: &str =
+    "DELETE FROM device WHERE viewer = $1 AND device = $2 AND claim = $3 AND claims <= 0";
+pub(super) const END_LEFT_STREAM: &str =
+    "DELETE FROM stream WHERE viewer = $1 AND session = $2 AND claim = $3 AND claims <= 0";
+
+pub(super) const POST_EVENT: &str = "INSERT INTO event (id, hook, body, made, due, attempts, claim) \
+    VALUES ($1, $2, $3, $4, $5, 0, $6)";
 
 pub(super) const STREAMS: &str = "SELECT session, asset, began, leased, until FROM stream \
     WHERE viewer = $1 AND until > $2 ORDER BY session";
@@ -60,6 +91,12 @@ pub(super) trait Record {
     fn text(&self, column: &'static str) -> Result<String, sqlx::Error>;
     fn bytes(&self, column: &'static str) -> Result<Vec<u8>, sqlx::Error>;
 
+    /// The number of the claim that made the row.
+    fn claim(&self) -> Result<i64, sqlx::Error>;
+
+    /// What is told of a stream that runs out.
+    fn told(&self) -> Result<Option<String>, sqlx::Error>;
+
     fn time(&self, column: &'static str) -> Result<UnixTime, sqlx::Error> {
         self.number(column).map(UnixTime::from_seconds)
     }
@@ -71,6 +108,7 @@ where
     &'static str: ColumnIndex<R>,
     i64: for<'r> Decode<'r, R::Database> + Type<R::Database>,
     String: for<'r> Decode<'r, R::Database> + Type<R::Database>,
+    Option<String>: for<'r> Decode<'r, R::Database> + Type<R::Database>,
     Vec<u8>: for<'r> Decode<'r, R::Database> + Type<R::Database>,
 {
     fn number(&self, column: &'static str) -> Result<u64, sqlx::Error> {
@@ -84,6 +122,14 @@ where
 
     fn bytes(&self, column: &'static str) -> Result<Vec<u8>, sqlx::Error> {
         self.try_get(column)
+    }
+
+    fn claim(&self) -> Result<i64, sqlx::Error> {
+        self.try_get("claim")
+    }
+
+    fn told(&self) -> Result<Option<String>, sqlx::Error> {
+        self.try_get("told")
     }
 }
 
@@ -104,6 +150,16 @@ pub(super) fn stream(row: &impl Record) -> Result<Stream, sqlx::Error> {
         began: row.time("began")?,
         leased: row.time("leased")?,
         until: row.time("until")?,
+    })
+}
+
+pub(super) fn ran_out(row: &impl Record) -> Result<RanOut, sqlx::Error> {
+    Ok(RanOut {
+        viewer: row.bytes("viewer")?,
+        session: row.text("session")?,
+        claim: row.claim()?,
+        until: row.time("until")?,
+        data: row.told()?,
     })
 }
 
@@ -159,16 +215,18 @@ macro_rules! rows {
             connection: &mut $connection,
             claim: &Claim,
             room: &Room,
-        ) -> Result<Verdict, sqlx::Error> {
+        ) -> Result<(Verdict, Taken), sqlx::Error> {
             let Claim {
                 now,
-                viewer,
+                viewer: whose,
                 token,
                 device,
                 stream,
+                events_wait,
             } = claim;
-            let viewer = viewer.as_bytes().as_slice();
-            let mut new_token = None;
+            let viewer = whose.as_bytes().as_slice();
+            let refused = |verdict| Ok((verdict, Taken::default()));
+            let mut taken = Taken::default();
             if let Some(token) = token {
                 let used = sqlx::query(rows::TOKEN)
                     .bind(token.token.as_slice())
@@ -178,11 +236,11 @@ macro_rules! rows {
                     Some(used) => {
                         let same = used.bytes("request")? == token.request;
                         if !same || used.time("used")?.plus(token.retry) < *now {
-                            return Ok(Verdict::Replayed);
+                            return refused(Verdict::Replayed);
                         }
                     }
-                    None if room.has(&room.tokens, 1) => new_token = Some(token),
-                    None => return Ok(Verdict::Full),
+                    None if room.has(&room.tokens, 1) => {}
+                    None => return refused(Verdict::Full),
                 }
             }
             let mut new_device = false;
@@ -195,10 +253,10 @@ macro_rules! rows {
                     .await?;
                 new_device = there.number("own")? == 0;
                 if new_device && there.number("others")? >= u64::from(device.limit) {
-                    return Ok(Verdict::DeviceLimit);
+                    return refused(Verdict::DeviceLimit);
                 }
                 if new_device && !room.has(&room.devices, 1) {
-                    return Ok(Verdict::Full);
+                    return refused(Verdict::Full);
                 }
             }
             let mut new_stream = false;
@@ -210,56 +268,170 @@ macro_rules! rows {
                     .fetch_one(&mut *connection)
                     .await?;
                 if there.number("others")? >= u64::from(stream.limit) {
-                    return Ok(Verdict::StreamLimit(there.time("free")?));
+                    return refused(Verdict::StreamLimit(there.time("free")?));
                 }
                 new_stream = there.number("own")? == 0;
                 if new_stream && !room.has(&room.streams, 1) {
-                    return Ok(Verdict::Full);
+                    return refused(Verdict::Full);
                 }
             }
-            if let Some(token) = new_token {
+            if let Some(token) = token {
                 let done = sqlx::query(rows::USE_TOKEN)
                     .bind(token.token.as_slice())
                     .bind(token.request.as_slice())
                     .bind(seconds(*now))
                     .bind(seconds(token.until))
-                    .execute(&mut *connection)
+                    .bind(token.claim)
+                    .fetch_optional(&mut *connection)
                     .await?;
                 // Two viewers with one token, at once: nothing else was written yet.
-                if done.rows_affected() == 0 {
-                    return Ok(Verdict::Replayed);
-                }
-                room.tokens.fetch_add(1, Ordering::Relaxed);
+                let Some(done) = done else {
+                    return refused(Verdict::Replayed);
+                };
+                let made_by = done.claim()?;
+                room.tokens
+                    .fetch_add(u64::from(made_by == token.claim), Ordering::Relaxed);
+                taken.token = Some((token.token, made_by));
             }
             if let Some(device) = device {
-                sqlx::query(rows::USE_DEVICE)
+                let done = sqlx::query(rows::USE_DEVICE)
                     .bind(viewer)
                     .bind(&device.device)
                     .bind(seconds(*now))
                     .bind(seconds(now.plus(device.term)))
-                    .execute(&mut *connection)
+                    .bind(device.claim)
+                    .fetch_one(&mut *connection)
                     .await?;
-                room.devices
-                    .fetch_add(u64::from(new_device), Ordering::Relaxed);
+                let made_by = done.claim()?;
+                new_device = made_by == device.claim;
+                if new_device {
+                    room.devices.fetch_add(1, Ordering::Relaxed);
+                    post(connection, &device.events, *events_wait, made_by, room).await?;
+                }
+                taken.device = Some((*whose, device.device.clone(), made_by));
             }
             if let Some(stream) = stream {
+                if new_stream {
+                    let ended = sqlx::query(rows::END_STREAM)
+                        .bind(viewer)
+                        .bind(&stream.session)
+                        .bind(seconds(*now))
+                        .fetch_optional(&mut *connection)
+                        .await?;
+                    if let (Some(ended), Some(expiry)) = (ended, &stream.expiry) {
+                        let events = rows::ran_out(&ended)?.events(&expiry.hooks);
+                        post(connection, &events, None, 0, room).await?;
+                    }
+                }
                 let leased = now.plus(stream.term);
-                sqlx::query(rows::USE_STREAM)
+                let done = sqlx::query(rows::USE_STREAM)
                     .bind(viewer)
                     .bind(&stream.session)
                     .bind(stream.asset.as_str())
                     .bind(seconds(*now))
                     .bind(seconds(leased))
                     .bind(seconds(leased.plus(stream.grace)))
-                    .execute(&mut *connection)
+                    .bind(stream.claim)
+                    .bind(stream.expiry.as_ref().map(|expiry| &expiry.data))
+                    .fetch_one(&mut *connection)
                     .await?;
-                room.streams
-                    .fetch_add(u64::from(new_stream), Ordering::Relaxed);
+                let made_by = done.claim()?;
+                new_stream = made_by == stream.claim;
+                if new_stream {
+                    room.streams.fetch_add(1, Ordering::Relaxed);
+                    post(connection, &stream.events, *events_wait, made_by, room).await?;
+                }
+                taken.stream = Some((*whose, stream.session.clone(), made_by));
             }
-            Ok(Verdict::Granted {
+            let verdict = Verdict::Granted {
                 new_device,
                 new_stream,
-            })
+            };
+            Ok((verdict, taken))
+        }
+
+        /// Puts events there to be told: when they are settled, or at the latest at that moment; without one, at once. Where
+        /// there is no room they are lost, and counted.
+        async fn post(
+            connection: &mut $connection,
+            events: &[Event],
+            wait: Option<UnixTime>,
+            claim: i64,
+            room: &Room,
+        ) -> Result<u64, sqlx::Error> {
+            if !room.has(&room.events, events.len()) {
+                lost(events.len() as u64);
+                return Ok(0);
+            }
+            for event in events {
+                sqlx::query(rows::POST_EVENT)
+                    .bind(&event.id)
+                    .bind(&event.hook)
+                    .bind(&event.body)
+                    .bind(seconds(event.made))
+                    .bind(seconds(wait.unwrap_or(event.made)))
+                    .bind(wait.map(|_| claim))
+                    .execute(&mut *connection)
+                    .await?;
+            }
+            let posted = events.len() as u64;
+            room.events.fetch_add(posted, Ordering::Relaxed);
+            Ok(posted)
+        }
+
+        async fn give_back(
+            connection: &mut $connection,
+            taken: &Taken,
+        ) -> Result<u64, sqlx::Error> {
+            let mut ended = 0;
+            if let Some((token, claim)) = &taken.token {
+                for statement in [rows::LEAVE_TOKEN, rows::END_LEFT_TOKEN] {
+                    ended = sqlx::query(statement)
+                        .bind(token.as_slice())
+                        .bind(claim)
+                        .execute(&mut *connection)
+                        .await?
+                        .rows_affected();
+                }
+            }
+            for (of, leave, end) in [
+                (&taken.device, rows::LEAVE_DEVICE, rows::END_LEFT_DEVICE),
+                (&taken.stream, rows::LEAVE_STREAM, rows::END_LEFT_STREAM),
+            ] {
+                let Some((viewer, name, claim)) = of else {
+                    continue;
+                };
+                let mut gone = 0;
+                for statement in [leave, end] {
+                    gone = sqlx::query(statement)
+                        .bind(viewer.as_bytes().as_slice())
+                        .bind(name)
+                        .bind(claim)
+                        .execute(&mut *connection)
+                        .await?
+                        .rows_affected();
+                }
+                if gone > 0 {
+                    sqlx::query("DELETE FROM event WHERE claim = $1")
+                        .bind(claim)
+                        .execute(&mut *connection)
+                        .await?;
+                }
+                ended += gone;
+            }
+            Ok(ended)
+        }
+
+        async fn settle(connection: &mut $connection, taken: &Taken) -> Result<u64, sqlx::Error> {
+            let mut due = 0;
+            for (_, _, claim) in [&taken.device, &taken.stream].into_iter().flatten() {
+                let done = sqlx::query("UPDATE event SET due = made, claim = NULL WHERE claim = $1")
+                    .bind(claim)
+                    .execute(&mut *connection)
+                    .await?;
+                due += done.rows_affected();
+            }
+            Ok(due)
         }
 
         async fn change(
@@ -268,12 +440,23 @@ macro_rules! rows {
             room: &Room,
         ) -> Result<u64, sqlx::Error> {
             let done = match change {
-                Change::Release { viewer, session } => {
-                    sqlx::query("DELETE FROM stream WHERE viewer = $1 AND session = $2")
-                        .bind(viewer.as_bytes().as_slice())
-                        .bind(session)
-                        .execute(connection)
-                        .await?
+                Change::GiveBack(taken) => return give_back(connection, taken).await,
+                Change::Settle(taken) => return settle(connection, taken).await,
+                Change::Release {
+                    viewer,
+                    session,
+                    events,
+                } => {
+                    let done =
+                        sqlx::query("DELETE FROM stream WHERE viewer = $1 AND session = $2")
+                            .bind(viewer.as_bytes().as_slice())
+                            .bind(session)
+                            .execute(&mut *connection)
+                            .await?;
+                    if done.rows_affected() > 0 {
+                        post(connection, events, None, 0, room).await?;
+                    }
+                    done
                 }
                 Change::Forget {
                     viewer,
@@ -317,24 +500,7 @@ macro_rules! rows {
                         .execute(connection)
                         .await?
                 }
-                Change::Post(events) => {
-                    let fits = room.has(&room.events, events.len());
-                    let events = if fits { events.as_slice() } else { &[] };
-                    for event in events {
-                        sqlx::query(
-                            "INSERT INTO event (id, hook, body, made, due, attempts) VALUES ($1, $2, $3, $4, $4, 0)",
-                        )
-                        .bind(&event.id)
-                        .bind(&event.hook)
-                        .bind(&event.body)
-                        .bind(seconds(event.made))
-                        .execute(&mut *connection)
-                        .await?;
-                    }
-                    let posted = events.len() as u64;
-                    room.events.fetch_add(posted, Ordering::Relaxed);
-                    return Ok(posted);
-                }
+                Change::Post(events) => return post(connection, events, None, 0, room).await,
                 Change::Told(id) => {
                     sqlx::query("DELETE FROM event WHERE id = $1")
                         .bind(id)
@@ -348,7 +514,7 @@ macro_rules! rows {
                         .execute(connection)
                         .await?
                 }
-                Change::Sweep { now } => {
+                Change::Sweep { now, hooks } => {
                     let mut removed = 0;
                     for sweep in SWEEPS {
                         removed += sqlx::query(sweep)
@@ -358,8 +524,24 @@ macro_rules! rows {
                             .await?
                             .rows_affected();
                     }
+                    let unheard = sqlx::query(SWEEP_EVENTS)
+                        .bind(seconds(*now))
+                        .bind(SWEPT_AT_ONCE)
+                        .execute(&mut *connection)
+                        .await?
+                        .rows_affected();
+                    lost(unheard);
+                    let ended = sqlx::query(SWEEP_STREAMS)
+                        .bind(seconds(*now))
+                        .bind(SWEPT_AT_ONCE)
+                        .fetch_all(&mut *connection)
+                        .await?;
                     room.counted(count(connection).await?);
-                    return Ok(removed);
+                    for stream in &ended {
+                        let events = rows::ran_out(stream)?.events(hooks);
+                        post(connection, &events, None, 0, room).await?;
+                    }
+                    return Ok(removed + unheard + ended.len() as u64);
                 }
             };
             Ok(done.rows_affected())

@@ -13,8 +13,8 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use super::rows::{self, Record as _, rows, seconds};
 use super::thread::Thread;
 use super::{
-    Change, Claim, Device, Event, Revocation, Room, SWEPT_AT_ONCE, Store, Stored, Stream, Verdict,
-    Viewer, failed, too_new,
+    Change, Claim, Device, Event, Revocation, Room, SWEPT_AT_ONCE, Store, Stored, Stream, Taken,
+    Verdict, Viewer, failed, lost, too_new,
 };
 use crate::{Error, UnixTime};
 
@@ -22,7 +22,10 @@ use crate::{Error, UnixTime};
 pub const FILE_NAME: &str = "sessions.db";
 
 /// Each brings the schema from one version to the next; `PRAGMA user_version` counts those done.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/sqlite_0001_initial.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("migrations/sqlite_0001_initial.sql"),
+    include_str!("migrations/sqlite_0002_claims.sql"),
+];
 
 /// The most that may wait to be written. Beyond it licences are refused rather than kept waiting.
 const MAX_WAITING: usize = 4096;
@@ -30,15 +33,18 @@ const MAX_WAITING: usize = 4096;
 /// The most that one transaction takes.
 const MAX_BATCH: usize = 512;
 
-const SWEEPS: [&str; 5] = [
+const SWEEPS: [&str; 3] = [
     "DELETE FROM used_token WHERE token IN (SELECT token FROM used_token WHERE until <= $1 LIMIT $2)",
     "DELETE FROM device WHERE (viewer, device) IN (SELECT viewer, device FROM device WHERE until <= $1 LIMIT $2)",
-    "DELETE FROM stream WHERE (viewer, session) IN (SELECT viewer, session FROM stream WHERE until <= $1 LIMIT $2)",
     "DELETE FROM revocation WHERE (kind, issuer, name) IN \
      (SELECT kind, issuer, name FROM revocation WHERE until <= $1 LIMIT $2)",
-    // So old an event is one that nobody will take.
-    "DELETE FROM event WHERE id IN (SELECT id FROM event WHERE made <= $1 - 604800 LIMIT $2)",
 ];
+
+const SWEEP_STREAMS: &str = "DELETE FROM stream WHERE (viewer, session) IN (SELECT viewer, session FROM stream WHERE until <= $1 LIMIT $2) RETURNING viewer, session, claim, until, told";
+
+/// So old an event is one that nobody will take.
+const SWEEP_EVENTS: &str =
+    "DELETE FROM event WHERE id IN (SELECT id FROM event WHERE made <= $1 - 604800 LIMIT $2)";
 
 /// A SQLite database.
 #[derive(Debug)]
@@ -50,7 +56,7 @@ pub struct Sqlite {
 
 /// Something to be written, and who waits for it.
 enum Write {
-    Admit(Claim, Reply<Verdict>),
+    Admit(Box<Claim>, Reply<(Verdict, Taken)>),
     Change(Change, Reply<u64>),
     Take(String, [UnixTime; 2], u32, Reply<Vec<Event>>),
 }
@@ -123,8 +129,8 @@ impl Sqlite {
 }
 
 impl Store for Sqlite {
-    fn admit(&self, claim: Claim) -> Stored<'_, Verdict> {
-        Box::pin(self.send(move |reply| Write::Admit(claim, reply), ADMIT))
+    fn admit(&self, claim: Claim) -> Stored<'_, (Verdict, Taken)> {
+        Box::pin(self.send(move |reply| Write::Admit(Box::new(claim), reply), ADMIT))
     }
 
     fn change(&self, change: Change) -> Stored<'_, u64> {

@@ -44,6 +44,11 @@ impl Thread {
         self.handle.spawn(task);
     }
 
+    /// Where tasks are started for it by those who do not have it.
+    pub(crate) fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
     /// Does it there. Given up by the caller, it goes on there to its end.
     pub(crate) async fn run<T: Send + 'static>(
         &self,

@@ -71,7 +71,7 @@ enum Service {
 pub struct Call<'a> {
     /// What the player asks for.
     pub challenge: &'a Challenge,
-    /// What it gets of that.
+    /// What it gets of that, as far as the keystore gives it.
     pub grant: &'a Grant,
     /// The keys of that; none where the upstreams of the system have them.
     pub license: Option<&'a License>,
@@ -172,7 +172,7 @@ impl Upstreams {
         !self.of(system, asset).is_empty()
     }
 
-    /// Whether the content keys go along to the upstreams of the asset, and are to be exported for that.
+    /// Whether the content keys go along to the upstreams of the asset.
     pub fn take_keys(&self, system: System, asset: &AssetId) -> bool {
         (self.of(system, asset).iter()).any(|upstream| !upstream.holds_keys)
     }

@@ -15,6 +15,7 @@ use crate::outbound::{Answer, Destination, Outbound, Reach};
 use crate::{Error, UnixTime};
 
 pub use self::authorise::Authoriser;
+pub(crate) use self::tell::post;
 pub use self::tell::{Teller, Told};
 
 mod authorise;

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{Hook, new_id};
 use crate::entitlement::Bearer;
-use crate::store::{Change, Event, Store};
+use crate::store::{Change, Event, Store, lost};
 use crate::{Clock, Error, UnixTime};
 
 /// The most events on their way to the store. Beyond it they are counted and left out: nobody waits for a webhook.
@@ -71,15 +71,15 @@ impl Told {
 /// Tells what happened to whom it concerns.
 #[derive(Debug)]
 pub struct Teller {
-    queue: mpsc::Sender<(Told, UnixTime)>,
-    wanted: Vec<WebhookEvent>,
+    queue: mpsc::Sender<Vec<Event>>,
+    wanted: BTreeMap<String, Vec<WebhookEvent>>,
 }
 
 /// What is done on the thread of sessions.
 #[derive(Debug)]
 pub(crate) struct Telling {
-    hooks: BTreeMap<String, (Hook, Vec<WebhookEvent>)>,
-    queue: mpsc::Receiver<(Told, UnixTime)>,
+    hooks: BTreeMap<String, Hook>,
+    queue: mpsc::Receiver<Vec<Event>>,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
 }
@@ -95,12 +95,11 @@ impl Teller {
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, Telling), Error> {
         let mut hooks = BTreeMap::new();
+        let mut wanted = BTreeMap::new();
         for (name, webhook) in settings {
-            let hook = Hook::open(&webhook.hook)?;
-            hooks.insert(name.clone(), (hook, webhook.events.clone()));
+            hooks.insert(name.clone(), Hook::open(&webhook.hook)?);
+            wanted.insert(name.clone(), webhook.events.clone());
         }
-        let wanted = settings.values().flat_map(|webhook| &webhook.events);
-        let wanted = wanted.copied().collect();
         let (sender, queue) = mpsc::channel(MAX_WAITING);
         let telling = Telling {
             hooks,
@@ -115,15 +114,45 @@ impl Teller {
         Ok((teller, telling))
     }
 
-    /// Whether anybody is told of such events.
-    pub fn wants(&self, event: WebhookEvent) -> bool {
-        self.wanted.contains(&event)
+    /// The hooks that are told of such events.
+    pub fn hooks(&self, event: WebhookEvent) -> impl Iterator<Item = &str> {
+        let wanted = self.wanted.iter();
+        wanted.filter_map(move |(hook, wanted)| wanted.contains(&event).then_some(hook.as_str()))
     }
 
-    /// Sees to it that this is told.
-    pub fn tell(&self, told: Told, now: UnixTime) {
-        if self.wants(told.event) && self.queue.try_send((told, now)).is_err() {
-            lost(1);
+    /// What is told to each hook that wants to hear it, for the store. Told it is once it is there.
+    pub fn events(&self, told: &Told, made: UnixTime) -> Vec<Event> {
+        let events = self.hooks(told.event).filter_map(|hook| {
+            let body = serde_json::json!({
+                "type": told.event,
+                "timestamp": made.as_seconds(),
+                "data": told,
+            });
+            match new_id() {
+                Ok(id) => Some(Event {
+                    id,
+                    hook: hook.to_owned(),
+                    body: body.to_string(),
+                    made,
+                    attempts: 0,
+                }),
+                Err(error) => {
+                    tracing::error!(%error, "an event is not told");
+                    lost(1);
+                    None
+                }
+            }
+        });
+        events.collect()
+    }
+
+    /// Sees to it that this gets to the store soon, while nobody waits for that: what is on the way is lost where the server
+    /// ends.
+    pub fn tell(&self, told: &Told, now: UnixTime) {
+        let events = self.events(told, now);
+        let count = events.len() as u64;
+        if count > 0 && self.queue.try_send(events).is_err() {
+            lost(count);
         }
     }
 }
@@ -138,7 +167,7 @@ impl Telling {
             clock,
         } = self;
         let (posted, news) = watch::channel(());
-        let tellings = hooks.iter().map(|(name, (hook, _))| {
+        let tellings = hooks.iter().map(|(name, hook)| {
             let telling = HookTelling {
                 name,
                 hook,
@@ -148,56 +177,30 @@ impl Telling {
             telling.run(news.clone())
         });
         tokio::select! {
-            () = keep(queue, &hooks, &*store, posted) => {}
+            () = keep(queue, &*store, posted) => {}
             _ = futures_util::future::join_all(tellings) => {}
         }
     }
 }
 
 /// Keeps what is to be told in the store, and says when there is something new.
-async fn keep(
-    mut queue: mpsc::Receiver<(Told, UnixTime)>,
-    hooks: &BTreeMap<String, (Hook, Vec<WebhookEvent>)>,
-    store: &dyn Store,
-    posted: watch::Sender<()>,
-) {
+async fn keep(mut queue: mpsc::Receiver<Vec<Event>>, store: &dyn Store, posted: watch::Sender<()>) {
     let mut waiting = Vec::new();
     while queue.recv_many(&mut waiting, MAX_BATCH as usize).await > 0 {
-        let mut events = Vec::new();
-        for (told, made) in waiting.drain(..) {
-            let concerned = hooks
-                .iter()
-                .filter(|(_, (_, wanted))| wanted.contains(&told.event));
-            for (hook, _) in concerned {
-                let body = serde_json::json!({
-                    "type": told.event,
-                    "timestamp": made.as_seconds(),
-                    "data": told,
-                });
-                match new_id() {
-                    Ok(id) => events.push(Event {
-                        id,
-                        hook: hook.clone(),
-                        body: body.to_string(),
-                        made,
-                        attempts: 0,
-                    }),
-                    Err(error) => tracing::error!(%error, "an event is not told"),
-                }
-            }
-        }
-        let count = events.len();
-        if count == 0 {
-            continue;
-        }
-        match store.change(Change::Post(events)).await {
-            Ok(0) => lost(count),
-            Ok(_) => posted.send_replace(()),
-            Err(error) => {
-                tracing::error!(%error, "events are lost");
-                lost(count);
-            }
-        }
+        post(store, waiting.drain(..).flatten().collect()).await;
+        posted.send_replace(());
+    }
+}
+
+/// Puts events into the store. Those that it does not take are lost, and counted.
+pub(crate) async fn post(store: &dyn Store, events: Vec<Event>) {
+    let count = events.len() as u64;
+    if count == 0 {
+        return;
+    }
+    if let Err(error) = store.change(Change::Post(events)).await {
+        tracing::error!(%error, "events are lost");
+        lost(count);
     }
 }
 
@@ -257,8 +260,4 @@ impl HookTelling<'_> {
             due: self.clock.now().plus(delay),
         }
     }
-}
-
-fn lost(count: usize) {
-    metrics::counter!("castellum_license_webhook_events_lost_total").increment(count as u64);
 }

@@ -152,13 +152,13 @@ async fn an_event_is_told_until_it_was_heard_and_by_one_id() {
         kids: vec![KeyId::new([1; 16])],
         ..Told::new(WebhookEvent::Granted, &bearer(), &"film".parse().unwrap())
     };
-    teller.tell(told.clone(), clock.now());
+    teller.tell(&told, clock.now());
     // Nobody wants to hear that.
     let refused = Told {
         event: WebhookEvent::Refused,
         ..told
     };
-    teller.tell(refused, clock.now());
+    teller.tell(&refused, clock.now());
     until(|| heard.asked() == 1).await;
     tokio::time::sleep(Duration::from_millis(1200)).await;
     assert_eq!(heard.asked(), 1, "it waits before it tries again");
@@ -210,7 +210,7 @@ async fn a_hook_that_hangs_holds_up_no_other() {
     let began = Instant::now();
     for _ in 0..100 {
         let told = Told::new(WebhookEvent::Granted, &bearer(), &"film".parse().unwrap());
-        teller.tell(told, clock.now());
+        teller.tell(&told, clock.now());
     }
     until(|| prompt.asked() == 100).await;
     assert!(began.elapsed() < Duration::from_secs(10));

@@ -394,7 +394,7 @@ async fn admit(verifier: &Verifier, token: &str) -> Result<Entitlement, Rejectio
     }
 }
 
-/// The attack row "unknown `kid` storm".
+/// The attack row "unknown kid storm".
 #[tokio::test]
 async fn a_storm_of_unknown_key_ids_costs_one_fetch_in_an_interval() {
     let folder = tempfile::tempdir().unwrap();

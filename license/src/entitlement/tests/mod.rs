@@ -16,6 +16,7 @@ use super::*;
 mod attacks;
 mod key_sets;
 mod remembered;
+mod rows;
 mod shapes;
 mod vectors;
 
@@ -167,6 +168,7 @@ mod claims {
         assert_eq!(entitlement.policy(), Some("cbcs"));
     }
 
+    /// The attack row "times".
     #[test]
     fn the_leeway_is_thirty_seconds_at_both_ends() {
         let token = signed(
@@ -190,6 +192,7 @@ mod claims {
         }
     }
 
+    /// The attack row "times".
     #[test]
     fn each_broken_claim_is_refused_by_name() {
         use Refusal::{AudienceMismatch, ClaimMalformed, ClaimMissing, TokenExpired};
@@ -384,6 +387,7 @@ mod issuers {
             .unwrap();
     }
 
+    /// The attack row "weak keys".
     #[test]
     fn weak_and_wrong_keys_are_refused_when_they_are_read() {
         let (private_ec, public_ec) = key_pair(Algorithm::Es256);

@@ -46,6 +46,7 @@ fn what_is_refused_is_not_remembered() {
     assert_eq!(count(&verifier), 0);
 }
 
+/// The attack row "another spelling".
 #[test]
 fn no_spelling_of_a_remembered_token_passes_for_it() {
     let verifier = remembering();

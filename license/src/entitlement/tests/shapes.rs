@@ -226,9 +226,13 @@ mod axinom {
                     "renewal_retry_interval": 10,
                     "renewal_recovery": 60,
                     "include_all_entitled_keys": true,
+                    "real_time_duration_expiration": true,
+                    "real_time_playback_expiration": "true",
                 },
-                "fairplay": { "duration": 60, "real_time_expiration": "true" },
+                "fairplay": { "duration": 60, "real_time_expiration": "false" },
+                "playready": { "custom_data": "x" },
             },
+            "session": { "user_id": "ann" },
             "license_server": {
                 "return_license_request_info": true,
                 "access_control": {
@@ -291,6 +295,7 @@ mod axinom {
         assert!(demands.single_use);
         // It has no id of its own, so one is made of what is signed.
         assert_eq!(entitlement.bearer().token_id.as_ref().unwrap().len(), 43);
+        assert_eq!(entitlement.bearer().subject.as_deref(), Some("ann"));
         let streams = StreamDemand {
             limit: Some(2),
             interval: Some(seconds(60)),
@@ -461,6 +466,47 @@ mod axinom {
                 malformed(&format!("{CONTROL}.concurrency_limit")),
             ),
             (
+                access(json!({ "concurrency_limit": 2 })),
+                malformed("message.session.user_id"),
+            ),
+            (
+                json!({ "session": { "user_id": " " } }),
+                malformed("message.session.user_id"),
+            ),
+            (
+                json!({ "session": { "user_id": "a\u{0}b" } }),
+                malformed("message.session.user_id"),
+            ),
+            (
+                json!({ "license": { "playready": { "real_time_expiration": true } } }),
+                unsupported("message.license.playready.real_time_expiration"),
+            ),
+            (
+                json!({ "license": { "fairplay": { "real_time_expiration": "true" } } }),
+                unsupported("message.license.fairplay.real_time_expiration"),
+            ),
+            (
+                json!({ "license": { "widevine": { "renew_with_usage": true } } }),
+                unsupported("message.license.widevine.renew_with_usage"),
+            ),
+            (
+                json!({ "license": { "widevine": { "real_time_playback_expiration": 1 } } }),
+                malformed("message.license.widevine.real_time_playback_expiration"),
+            ),
+            // What nobody knows might be a rule; also what stands where it means nothing.
+            (
+                json!({ "license": { "max_plays": 1 } }),
+                unsupported("message.license.max_plays"),
+            ),
+            (
+                json!({ "license": { "real_time_expiration": true } }),
+                unsupported("message.license.real_time_expiration"),
+            ),
+            (
+                json!({ "license": { "fairplay": { "custom_data": "x" } } }),
+                unsupported("message.license.fairplay.custom_data"),
+            ),
+            (
                 access(json!({ "concurrency_mode": "DISPLACE" })),
                 unsupported(&format!("{CONTROL}.concurrency_mode")),
             ),
@@ -530,6 +576,7 @@ mod minted {
         let key = SigningKey::read(Algorithm::Hs256, SECRET).unwrap();
         let claims = Claims {
             kids: Some(vec![key_id(KID)]),
+            sub: Some("ann".to_owned()),
             ..Claims::until(NOW.plus(Duration::from_secs(60)))
         };
         let of = |shape, iss: Option<&str>| {
@@ -549,6 +596,7 @@ mod minted {
             let entitlement = of(shape, iss).verify(&token, NOW).unwrap();
             assert!(entitlement.covers_key(&self::key_id(KID)));
             assert_eq!(entitlement.expires(), Some(claims.exp));
+            assert_eq!(entitlement.bearer().subject.as_deref(), Some("ann"));
         }
         for (shape, claims, key_id) in [
             (Shape::Axinom, claims.clone(), None),

@@ -8,7 +8,7 @@ pub(super) struct Double {
     pub(super) audit: Mutex<Vec<ExportRequest>>,
     /// Whether it can record nothing.
     pub(super) audit_full: AtomicBool,
-    /// Keys that are described from memory, and not given any more.
+    /// Keys that are no more.
     pub(super) destroyed: Mutex<Vec<KeyId>>,
 }
 
@@ -68,9 +68,10 @@ impl Keystore for Double {
             Ok(RECORDS
                 .into_iter()
                 .filter(|(asset, key_id, ..)| {
-                    *asset == request.asset.as_str() && request.key_ids.contains(key_id)
+                    *asset == request.asset.as_str()
+                        && request.key_ids.contains(key_id)
+                        && !destroyed.contains(key_id)
                 })
-                .filter(|(_, key_id, ..)| !destroyed.contains(key_id))
                 .map(|(_, key_id, label, scheme)| ExportedKey {
                     key_id,
                     label,

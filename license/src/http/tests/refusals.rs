@@ -23,7 +23,7 @@ use crate::http::{rescue, route};
 const TABLE: &str = include_str!("../../../design/refusals.md");
 
 /// The `com_key_id` of entitlement messages.
-const COM_KEY_ID: &str = "6e5a1d26-2757-47d7-8046-eaa5d1d34b5a";
+pub(super) const COM_KEY_ID: &str = "6e5a1d26-2757-47d7-8046-eaa5d1d34b5a";
 
 /// A row: what is sent to which server, and what comes of it.
 #[derive(Clone, Debug)]

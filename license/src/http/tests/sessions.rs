@@ -6,7 +6,9 @@ use std::time::Duration;
 use conf::{RateSettings, SessionSettings};
 use origin_front::{ConnectionInfo, Protocol};
 
+use super::refusals::{COM_KEY_ID, jwt};
 use super::*;
+use crate::entitlement::Shape;
 
 fn rig(change: impl FnOnce(&mut SessionSettings)) -> Rig {
     let mut settings = no_rules();
@@ -50,6 +52,58 @@ fn told(reply: &Reply) -> (u16, String, Option<&str>) {
 }
 
 const FILM: &str = "/license/clearkey/film";
+
+/// An entitlement message, as Axinom's customers write them: whose streams, and how many, is all in it.
+#[tokio::test]
+async fn an_entitlement_message_limits_the_streams_of_its_user() {
+    let messages = |parts: &mut Parts| {
+        let key = VerificationKey::read(Algorithm::Hs256, SECRET).unwrap();
+        parts.verifier = Verifier::new(vec![Issuer {
+            shape: Shape::Axinom,
+            iss: Some(COM_KEY_ID.to_owned()),
+            audience: None,
+            ..Issuer::new("axinom", "", "", key)
+        }]);
+    };
+    let mut settings = no_rules();
+    settings.session_header = Some("x-session-id".to_owned());
+    settings.rates.subject = 5;
+    let upstreams = Upstreams::open(&[], &CertificateSettings::default()).unwrap();
+    let rig = Rig::of(true, header::AUTHORIZATION, upstreams, &settings, messages);
+    let ask = async |user: &str, session: &str| {
+        let over = json!({
+            "license": { "concurrency_interval": 60, "concurrency_grace_period": 30 },
+            "license_server": { "access_control": { "concurrency_limit": 1 } },
+            "session": { "user_id": user },
+        });
+        let token = jwt(&format!("message {over}"));
+        let mut request = Request::new(RequestBody::full(asking(&[VIDEO])));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = FILM.parse().unwrap();
+        let bearer = format!("Bearer {token}");
+        for (name, value) in [
+            ("authorization", bearer.as_str()),
+            ("x-session-id", session),
+        ] {
+            request.headers_mut().insert(name, value.parse().unwrap());
+        }
+        Reply::of(rig.service.call(request).await).await
+    };
+    for session in ["tv", "tv"] {
+        assert_eq!(ask("ann", session).await.status, StatusCode::OK);
+    }
+    let limited = (403, "stream-limit".to_owned(), Some("90"));
+    assert_eq!(told(&ask("ann", "phone").await), limited);
+    assert_eq!(ask("bob", "phone").await.status, StatusCode::OK);
+    let audited = rig.keystore.audit.lock().unwrap()[0].entitlement.clone();
+    assert_eq!(audited.subject.as_deref(), Some("ann"));
+    // What else goes by subjects goes by this one.
+    for _ in 0..2 {
+        ask("ann", "tv").await;
+    }
+    assert_eq!(ask("ann", "tv").await.kind(), "too-many-requests");
+    assert_eq!(ask("bob", "phone").await.status, StatusCode::OK);
+}
 
 #[tokio::test]
 async fn streams_are_limited_renewed_and_released() {

@@ -78,7 +78,7 @@ impl StandIn {
         self.seen.lock().unwrap().clone()
     }
 
-    fn asked(&self) -> usize {
+    pub(super) fn asked(&self) -> usize {
         self.seen.lock().unwrap().len()
     }
 
@@ -178,7 +178,7 @@ pub(super) fn rig(upstreams: &[UpstreamSettings]) -> Rig {
     Rig::with_upstreams(upstreams, &CertificateSettings::default())
 }
 
-async fn post(rig: &Rig, path: &str, body: impl Into<Bytes>) -> Reply {
+pub(super) async fn post(rig: &Rig, path: &str, body: impl Into<Bytes>) -> Reply {
     rig.call(Method::POST, path, Some(&token(|_| ())), body)
         .await
 }
@@ -267,22 +267,6 @@ async fn widevine_gets_a_signed_request_with_the_keys_of_the_grant() {
         (audit.len(), audit[0].entitlement.system.as_str()),
         (1, "widevine")
     );
-}
-
-#[tokio::test]
-async fn where_the_service_has_the_keys_none_leaves() {
-    let service = StandIn::saying(widevine(b"a licence")).await;
-    let upstream = UpstreamSettings {
-        holds_keys: true,
-        ..service.upstream(UpstreamKind::Widevine)
-    };
-    let rig = rig(&[upstream]);
-    let reply = post(&rig, &format!("/license/widevine/film?kid={VIDEO}"), "x").await;
-    assert_eq!(reply.status, StatusCode::OK);
-    let spec = &unsigned(&service.seen()[0].json())["content_key_specs"][0];
-    assert_eq!(spec["key_id"], base64_id(VIDEO));
-    assert_eq!((spec.get("key"), spec.get("iv")), (None, None));
-    assert!(rig.keystore.audit.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
