@@ -49,7 +49,7 @@ pub struct Document {
     pub packs: BTreeMap<String, PackDocument>,
     /// Named views of every title, which decide manifests and licences. A file that has any policy has only its own.
     pub policies: BTreeMap<String, PolicyDocument>,
-    /// Whose titles these are. For now there is exactly one, `default`.
+    /// Whose titles these are. There is exactly one, `default`: each tenant has processes and a configuration of its own (`license/README.md`, Tenants).
     pub tenants: BTreeMap<String, TenantDocument>,
 }
 

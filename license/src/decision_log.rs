@@ -20,6 +20,7 @@ use serde::Serialize;
 
 use crate::entitlement::Bearer;
 use crate::policy::{Case, LeftOut};
+use crate::upstream::Answered;
 use crate::{Refusal, UnixTime};
 
 /// The name of the file in the role's state folder.
@@ -53,6 +54,9 @@ pub struct Entry {
     pub asset: Option<AssetId>,
     /// The keys that were given or given up, or asked for where none were.
     pub kids: Vec<KeyId>,
+    /// Keys that were granted, and that a licence does without all the same: revoked, destroyed, or not to be had otherwise.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub withheld: Vec<KeyId>,
     /// The partner in key exchange, once it was known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partner: Option<String>,
@@ -65,6 +69,9 @@ pub struct Entry {
     /// The token's `jti`, likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_id: Option<String>,
+    /// The licence service that answered, and what it said besides the licence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<Answered>,
     /// What was decided on, once that was known: `castellum license replay` decides on it anew.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub case: Option<Case>,
@@ -109,8 +116,11 @@ pub(crate) struct Draft {
     pub(crate) system: &'static str,
     pub(crate) asset: Option<AssetId>,
     pub(crate) key_ids: Vec<KeyId>,
+    /// Those that were granted by rules, whatever became of them then.
+    pub(crate) granted: Vec<KeyId>,
     pub(crate) bearer: Option<Bearer>,
     pub(crate) partner: Option<String>,
+    pub(crate) upstream: Option<Answered>,
     pub(crate) case: Option<Case>,
     pub(crate) left_out: Vec<LeftOut>,
 }
@@ -123,8 +133,10 @@ impl Draft {
             system,
             asset,
             key_ids: Vec::new(),
+            granted: Vec::new(),
             bearer: None,
             partner: None,
+            upstream: None,
             case: None,
             left_out: Vec::new(),
         }
@@ -180,16 +192,23 @@ impl DecisionLog {
             Some(bearer) => (Some(bearer.issuer), bearer.subject, bearer.token_id),
             None => (None, None, None),
         };
+        let mut withheld = match outcome {
+            Outcome::Granted => draft.granted,
+            Outcome::Released | Outcome::Refused { .. } => Vec::new(),
+        };
+        withheld.retain(|key_id| !draft.key_ids.contains(key_id));
         let mut entry = Entry {
             number: 0,
             time: draft.time.as_seconds(),
             system: draft.system,
             asset: draft.asset,
             kids: draft.key_ids,
+            withheld,
             partner: draft.partner,
             issuer,
             subject,
             token_id,
+            upstream: draft.upstream,
             case: draft.case,
             left_out: draft.left_out,
             outcome,
@@ -378,12 +397,14 @@ mod tests {
             system: System::ClearKey.as_str(),
             asset: Some("film".parse().unwrap()),
             key_ids: vec![KeyId::new([1; 16])],
+            granted: Vec::new(),
             bearer: Some(Bearer {
                 issuer: "ott".to_owned(),
                 subject: Some("a \"quoted\"\nname".to_owned()),
                 token_id: None,
             }),
             partner: None,
+            upstream: None,
             case: None,
             left_out: Vec::new(),
         }

@@ -58,6 +58,9 @@ pub enum Refusal {
     /// The token does not name the asset.
     #[error("the token does not cover the asset")]
     AssetNotEntitled,
+    /// Neither the URL of an opaque challenge nor the token names a key.
+    #[error("neither the URL, by `kid`, nor the token names a key")]
+    KeysUnnamed,
     /// The token names none of the requested keys.
     #[error("the token covers none of the requested keys")]
     KeysNotEntitled,
@@ -224,6 +227,7 @@ impl Refusal {
             Self::PolicyUnmet => "policy_unmet",
             Self::ClearKeyNotAllowed => "clear_key_not_allowed",
             Self::AssetNotEntitled => "asset_not_entitled",
+            Self::KeysUnnamed => "keys_unnamed",
             Self::KeysNotEntitled => "keys_not_entitled",
             Self::NotYetAvailable => "not_yet_available",
             Self::NoLongerAvailable => "no_longer_available",

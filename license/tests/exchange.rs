@@ -8,6 +8,7 @@
 
 #[path = "../../keystore/cpix/tests/key_server/mod.rs"]
 mod key_server;
+mod playready;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -83,6 +84,13 @@ impl Rig {
     }
 
     async fn with(bend: impl FnOnce(&mut ExchangeCallerSettings)) -> Self {
+        Self::of(bend, |_| {}).await
+    }
+
+    async fn of(
+        bend: impl FnOnce(&mut ExchangeCallerSettings),
+        change: impl FnOnce(&mut Parts),
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let secret = folder.path().join("encryptor.secret");
         std::fs::write(&secret, format!("{SECRET}\n")).unwrap();
@@ -126,7 +134,7 @@ impl Rig {
         let rules = conf::load(None).unwrap().license;
         let sessions =
             Sessions::open(&rules.sessions, folder.path(), Arc::new(SystemClock)).unwrap();
-        let service = LicenseService::new(Parts {
+        let mut parts = Parts {
             keys: KeyBook::new(keystore.clone()),
             verifier: Verifier::new(vec![]),
             rules: Rules::default(),
@@ -140,9 +148,10 @@ impl Rig {
             body_bytes: 4096,
             upstreams: Upstreams::open(&[], &conf::CertificateSettings::default()).unwrap(),
             exchange: Some(Arc::new(exchange.unwrap())),
-        });
+        };
+        change(&mut parts);
         Self {
-            service,
+            service: LicenseService::new(parts),
             local,
             decisions,
             _folder: folder,

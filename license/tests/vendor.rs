@@ -8,6 +8,8 @@
 #[path = "../../keystore/cpix/tests/key_server/mod.rs"]
 mod key_server;
 
+mod authority;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -17,6 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use authority::Authority;
 use conf::{
     ExchangeRecipient, ExchangeSettings, PackScheme, SecretSource, System, TrackLabel,
     VendorProtocol, VendorSettings,
@@ -31,10 +34,8 @@ use keystore_types::{Generation, KeyContext, KeyId, Label, SUBSAMPLE_RULE, Schem
 use license::SystemClock;
 use license::decision_log::DecisionLog;
 use license::exchange::vendor::{FetchError, Fetched, FetchedKey, Vendors};
-use rcgen::{CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
-use rustls::pki_types::PrivateKeyDer;
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use rcgen::ExtendedKeyUsagePurpose;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use tempfile::TempDir;
 
 const SECRET: &str = "a secret of the tests";
@@ -668,48 +669,11 @@ async fn the_secret_goes_to_the_vendor_and_nowhere_else() {
     }
 }
 
-/// An authority, and what it vouches for: certificate and key.
-struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(vec![]).unwrap();
-        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        Self { issuer }
-    }
-
-    fn vouch(&self, purpose: ExtendedKeyUsagePurpose) -> (rcgen::Certificate, KeyPair) {
-        let names = vec!["127.0.0.1".to_owned()];
-        let mut params = CertificateParams::new(names).unwrap();
-        params.extended_key_usages = vec![purpose];
-        let key = KeyPair::generate().unwrap();
-        (params.signed_by(&key, &self.issuer).unwrap(), key)
-    }
-}
-
 #[tokio::test]
 async fn by_tls_both_sides_prove_who_they_are() {
     let authority = Authority::new();
-    let (certificate, key) = authority.vouch(ExtendedKeyUsagePurpose::ServerAuth);
-    let mut roots = RootCertStore::empty();
-    roots.add(authority.issuer.der().clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-            .build()
-            .unwrap();
-    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(vec![certificate.der().clone()], key)
-        .unwrap();
     let server = KeyServer::start(
-        Some(Arc::new(config)),
+        Some(authority.server()),
         Box::new(|head, body| Some(sound(head, body))),
     );
 

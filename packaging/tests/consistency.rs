@@ -87,9 +87,15 @@ impl Policy {
     fn allows(&self, system: System, label: Label) -> bool {
         let open = matches!(system, System::ClearKey | System::Hls);
         let rule = self.rules.get(label.as_str().to_uppercase().as_str());
-        // FairPlay's own word asks nothing of others.
-        let asks = rule.is_some_and(|rule| !rule.starts_with("fairplay"));
-        self.lists(label) && !(open && asks)
+        let keeps = match rule {
+            None => true,
+            // FairPlay knows HDCP, and no other output.
+            Some(rule) if system == System::FairPlay => {
+                !rule.starts_with("analogue") && !rule.starts_with("digital")
+            }
+            Some(_) => !open,
+        };
+        self.lists(label) && keeps
     }
 
     fn signals(&self, system: System) -> bool {

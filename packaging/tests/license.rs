@@ -127,6 +127,23 @@ fn a_licence_is_explained_and_recorded_decisions_are_made_anew() {
         &token,
     );
     assert_eq!((code, &explained["reason"]), (6, &json!("policy_unmet")));
+    // Of an opaque challenge it says what the server does: the URL names the keys, or the token, or they are refused.
+    let widevine = |token: &[&str], kids: &[&str]| {
+        let token = mint(folder, &[&["--asset", "film"], token].concat());
+        let kids = kids.iter().flat_map(|kid| ["--kid", kid]);
+        let args = ["explain", "film", "--system", "widevine"].into_iter();
+        let args: Vec<_> = args.chain(kids).collect();
+        license(&config, &args, &token).1
+    };
+    assert_eq!(widevine(&[], &[])["reason"], "keys_unnamed");
+    for explained in [
+        widevine(&[], &key_ids[..1]),
+        widevine(&["--kid", key_ids[0]], &[]),
+        widevine(&["--kid", key_ids[0]], &key_ids),
+    ] {
+        assert_eq!(explained["keys"].as_array().unwrap().len(), 1);
+        assert_eq!(explained["keys"][0]["key_id"], key_ids[0]);
+    }
     let (code, explained) = license(&config, &explain, &format!("{}x", token.trim()));
     assert_eq!((code, &explained["result"]), (6, &json!("refused")));
 

@@ -12,6 +12,31 @@ use crate::settings::{
 };
 use crate::units::Span;
 
+/// The members of a request to a Widevine service that the licence server writes.
+const WIDEVINE_MEMBERS: [&str; 5] = [
+    "payload",
+    "provider",
+    "content_id",
+    "allowed_track_types",
+    "content_key_specs",
+];
+
+/// Those within its `policy_overrides`.
+const WIDEVINE_OVERRIDES: [&str; 9] = [
+    "can_play",
+    "can_persist",
+    "can_renew",
+    "license_duration_seconds",
+    "rental_duration_seconds",
+    "playback_duration_seconds",
+    "renewal_delay_seconds",
+    "renewal_retry_interval_seconds",
+    "renewal_recovery_duration_seconds",
+];
+
+/// Those of a request to a vendor in JSON.
+const VENDOR_MEMBERS: [&str; 6] = ["version", "system", "asset", "challenge", "keys", "terms"];
+
 impl Check<'_> {
     /// The upstreams in the order in which they are asked.
     pub(super) fn upstreams(
@@ -30,13 +55,18 @@ impl Check<'_> {
             let unlike = |other: &&UpstreamSettings| {
                 other.holds_keys != settings.holds_keys
                     && other.systems.iter().any(|it| settings.systems.contains(it))
+                    && match (&other.assets, &settings.assets) {
+                        (None, None) => true,
+                        (Some(these), Some(those)) => these.iter().any(|it| those.contains(it)),
+                        (None, Some(_)) | (Some(_), None) => false,
+                    }
             };
             if let Some(other) = checked.iter().find(unlike) {
                 let message = format!(
-                    "is another than that of `{}`, for the same system",
+                    "is another than that of `{}`, for the same system and assets",
                     other.name
                 );
-                let help = "either all upstreams of a system have the content keys, or none";
+                let help = "either all that stand in for each other have the content keys, or none";
                 self.fault(&format!("{key}.holds_keys"), &message, help);
             }
             checked.push(settings);
@@ -64,6 +94,8 @@ impl Check<'_> {
             upstream.secret_credential.clone(),
         );
         let systems = kind.map(|kind| self.upstream_systems(key, kind, &upstream.systems));
+        let assets = upstream.assets.clone();
+        self.upstream_assets(key, assets.as_deref());
         let signer = kind.and_then(|kind| self.upstream_signer(key, kind, &upstream, signing_key));
         if let Some(kind) = kind {
             self.upstream_keys(key, kind, &upstream, secret.is_some());
@@ -79,17 +111,23 @@ impl Check<'_> {
         let header = self.header(&format!("{key}.grant_header"), &upstream.grant_header);
         let (provider, holds_keys) = (upstream.provider.clone(), upstream.holds_keys);
         let (body, two_steps, timeout) = (upstream.body, upstream.two_steps, upstream.timeout.0);
+        let request = upstream.request.clone().unwrap_or_default();
+        if let Some(kind) = kind {
+            self.upstream_request(key, kind, body, &request);
+        }
         let place = self.upstream_place(key, upstream);
         Some(UpstreamSettings {
             name,
             kind: kind?,
             systems: systems?,
+            assets,
             place: place?,
             holds_keys,
             provider,
             signer,
             grant: secret.map(|secret| (header, secret)),
             body,
+            request,
             two_steps,
             timeout,
             in_flight,
@@ -127,6 +165,17 @@ impl Check<'_> {
             self.fault(&format!("{key}.systems"), message, "leave it out");
         }
         vec![own]
+    }
+
+    fn upstream_assets(&mut self, key: &str, assets: Option<&[String]>) {
+        let key = format!("{key}.assets");
+        if assets.is_some_and(<[_]>::is_empty) {
+            let help = "leave it out for an upstream of all assets that no other names";
+            self.fault(&key, "names no asset", help);
+        }
+        for (at, asset) in assets.into_iter().flatten().enumerate() {
+            self.name(&format!("{key}[{at}]"), asset);
+        }
     }
 
     /// Who signs, where somebody must or may.
@@ -192,6 +241,55 @@ impl Check<'_> {
         if upstream.body == UpstreamBody::Json && kind != UpstreamKind::Vendor {
             let message = "only what is sent to a vendor can be chosen";
             self.fault(&format!("{key}.body"), message, "leave it out");
+        }
+    }
+
+    /// Members of requests that are not Castellum's own.
+    fn upstream_request(
+        &mut self,
+        key: &str,
+        kind: UpstreamKind,
+        body: UpstreamBody,
+        request: &toml::Table,
+    ) {
+        let key = format!("{key}.request");
+        let own: &[&str] = match (kind, body) {
+            (UpstreamKind::Widevine, _) => &WIDEVINE_MEMBERS,
+            (UpstreamKind::Vendor, UpstreamBody::Json) => &VENDOR_MEMBERS,
+            (UpstreamKind::Vendor | UpstreamKind::PlayReady | UpstreamKind::FairPlay, _) => {
+                if !request.is_empty() {
+                    let message = "nothing is added to what is sent to this upstream";
+                    let help = "leave it out, or set body = \"json\" for a vendor";
+                    self.fault(&key, message, help);
+                }
+                return;
+            }
+        };
+        self.additions(&key, own, request);
+        if kind == UpstreamKind::Widevine
+            && let Some(overrides) = request.get("policy_overrides")
+        {
+            let key = format!("{key}.policy_overrides");
+            match overrides {
+                toml::Value::Table(overrides) => {
+                    self.additions(&key, &WIDEVINE_OVERRIDES, overrides);
+                }
+                _ => self.fault(&key, "is no table", "write { name = value }"),
+            }
+        }
+    }
+
+    fn additions(&mut self, key: &str, own: &[&str], members: &toml::Table) {
+        for (name, value) in members {
+            let key = format!("{key}.{name}");
+            if own.contains(&name.as_str()) {
+                let help =
+                    "leave it out: tokens, policies and the settings of the upstream decide it";
+                self.fault(&key, "is written by the licence server", help);
+            }
+            if !is_json(value) {
+                self.fault(&key, "holds what JSON cannot", "write finite numbers");
+            }
         }
     }
 
@@ -273,5 +371,16 @@ impl Check<'_> {
             fairplay,
             fairplay_assets,
         }
+    }
+}
+
+/// Whether JSON has the value, which has no infinite numbers. Times were read as strings.
+fn is_json(value: &toml::Value) -> bool {
+    match value {
+        toml::Value::String(_) | toml::Value::Integer(_) | toml::Value::Boolean(_) => true,
+        toml::Value::Float(number) => number.is_finite(),
+        toml::Value::Datetime(_) => false,
+        toml::Value::Array(values) => values.iter().all(is_json),
+        toml::Value::Table(members) => members.values().all(is_json),
     }
 }

@@ -34,16 +34,16 @@ pub struct PolicyLicenseDocument {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct KeyRuleDocument {
-    /// The least HDCP on digital outputs: `none`, `1.0`, `2.0`, `2.1`, `2.2` or `2.3`. Default `"none"`.
+    /// The least HDCP on digital outputs: `none`, `1.0`, `2.0`, `2.1`, `2.2` or `2.3`. FairPlay enforces type 0 for `1.0` and type 1 for `2.0` to `2.2`; it cannot keep `2.3`. Default `"none"`.
     pub hdcp: Hdcp,
-    /// Whether analogue outputs may show it. Default `true`.
+    /// Whether analogue outputs may show it. FairPlay cannot keep `false`. Default `true`.
     pub analogue: Option<bool>,
-    /// Whether digital outputs may show it. Default `true`.
+    /// Whether digital outputs may show it. FairPlay cannot keep `false`. Default `true`.
     pub digital: Option<bool>,
     /// The least robustness of a Widevine client, in EME's words or by level: `SW_SECURE_CRYPTO` (`L3`), `SW_SECURE_DECODE`, `HW_SECURE_CRYPTO` (`L2`), `HW_SECURE_DECODE` (`L1`), `HW_SECURE_ALL`. Default `"SW_SECURE_CRYPTO"`.
     pub widevine: WidevineLevel,
     /// The least security level of a PlayReady client: `SL150`, `SL2000` or `SL3000`. Default `"SL150"`.
     pub playready: PlayReadyLevel,
-    /// What FairPlay enforces of HDCP: `none`, `type-0` or `type-1` (2.2 and above). Default `"none"`.
+    /// The least that FairPlay enforces of HDCP, whatever `hdcp` says: `none`, `type-0` or `type-1` (2.2 and above). Default `"none"`.
     pub fairplay_hdcp: FairPlayHdcp,
 }

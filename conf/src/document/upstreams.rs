@@ -12,6 +12,8 @@ pub struct UpstreamDocument {
     pub systems: Vec<System>,
     /// Those of one system are asked in this order, the lowest first; the next one when one cannot answer. Default `0`.
     pub order: u32,
+    /// The assets that it answers for, and in its system no upstream that names none does: as during a change of FairPlay's SDK. Without it: all assets that no other names.
+    pub assets: Option<Vec<String>>,
     /// Where it answers, in full: `https`, or `http` on this host's loopback. No redirect is followed.
     pub url: Option<String>,
     /// The Unix socket at which it answers HTTP, instead of `url`.
@@ -26,7 +28,7 @@ pub struct UpstreamDocument {
     pub key_file: Option<PathBuf>,
     /// The systemd credential that is its private key, instead of `key_file`.
     pub key_credential: Option<String>,
-    /// It has the content keys itself: none is sent to it, though the keystore exports those of the licence, for its record and its say. All upstreams of one system have them, or none. Default `false`.
+    /// It has the content keys itself: none is sent to it, though the keystore exports those of the licence, for its record and its say. All upstreams that stand in for each other, of one system and the same assets, have them, or none. Default `false`.
     pub holds_keys: bool,
     /// `widevine`: the name of the content provider.
     pub provider: Option<String>,
@@ -44,6 +46,8 @@ pub struct UpstreamDocument {
     pub grant_header: String,
     /// What is sent to a `vendor`: `raw`, the challenge as it came, or `json`. Default `"raw"`.
     pub body: UpstreamBody,
+    /// `widevine`, and a `vendor` whose body is `json`: members that the JSON of each request gets besides Castellum's own, as the service knows them; for `widevine` within `policy_overrides`, too. No secrets.
+    pub request: Option<toml::Table>,
     /// `fairplay`: the module is asked first which key an SPC is for, where the URL does not say it. Default `false`.
     pub two_steps: bool,
     /// How long one request may take. Default `"3s"`.
@@ -84,6 +88,7 @@ impl Default for UpstreamDocument {
             kind: None,
             systems: Vec::new(),
             order: 0,
+            assets: None,
             url: None,
             socket: None,
             path: "/".to_owned(),
@@ -100,6 +105,7 @@ impl Default for UpstreamDocument {
             secret_credential: None,
             grant_header: "X-Castellum-Grant".to_owned(),
             body: UpstreamBody::Raw,
+            request: None,
             two_steps: false,
             timeout: Span::seconds(3),
             in_flight: 64,

@@ -11,6 +11,8 @@ pub struct UpstreamSettings {
     pub kind: UpstreamKind,
     /// The systems that it answers for; at least one, and never ClearKey.
     pub systems: Vec<System>,
+    /// The assets that it answers for, at least one; none: those that no upstream of the same system names.
+    pub assets: Option<Vec<String>>,
     /// Where it answers.
     pub place: UpstreamPlace,
     /// It has the content keys itself.
@@ -24,6 +26,9 @@ pub struct UpstreamSettings {
     pub grant: Option<(String, SecretSource)>,
     /// What is sent to a vendor.
     pub body: UpstreamBody,
+    /// Members that are added to the JSON of a request: for Widevine, and for a vendor's JSON. None is one that this server writes,
+    /// `policy_overrides` apart, whose members are added likewise. Each is JSON.
+    pub request: toml::Table,
     /// A FairPlay module says first which key an SPC is for.
     pub two_steps: bool,
     /// How long one request may take.

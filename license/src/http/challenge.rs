@@ -21,7 +21,8 @@ impl From<LicensedSystem> for System {
     }
 }
 
-/// The keys that a challenge is for, each once, in order. None stands for whatever the asset has.
+/// The keys that a challenge is for, each once, in order. None where it is opaque and the URL names none: then those that the
+/// token names are asked for.
 ///
 /// # Errors
 /// [`ChallengeFault`], where the URL or the body is no challenge of the system.

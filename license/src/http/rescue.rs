@@ -53,6 +53,7 @@ pub fn rescue(refusal: &Refusal) -> Response {
         Refusal::PolicyUnmet
         | Refusal::ClearKeyNotAllowed
         | Refusal::AssetNotEntitled
+        | Refusal::KeysUnnamed
         | Refusal::KeysNotEntitled
         | Refusal::NotYetAvailable
         | Refusal::NoLongerAvailable
@@ -235,7 +236,8 @@ pub(super) mod tests {
             IssuerKeysUnavailable | SignatureInvalid | ClaimMissing(_) | ClaimMalformed(_) => (),
             Message(_) | IdToken | LifetimeExceeded | AudienceMismatch | TokenExpired => (),
             TokenNotYetValid | PolicyUnmet | ClearKeyNotAllowed | AssetNotEntitled => (),
-            KeysNotEntitled | NotYetAvailable | NoLongerAvailable | PersistenceNotAllowed => (),
+            KeysUnnamed | KeysNotEntitled | NotYetAvailable | NoLongerAvailable => (),
+            PersistenceNotAllowed => (),
             RulesUnmet(_) | KeysUnknown | KeystoreDenied | RequestMalformed(_) => (),
             RequestIncomplete | RequestTooLong | AddressNotAllowed | CountryNotAllowed => (),
             RateExceeded { .. } | SubjectRevoked | TokenRevoked | KeysRevoked => (),
@@ -271,6 +273,7 @@ pub(super) mod tests {
             PolicyUnmet,
             ClearKeyNotAllowed,
             AssetNotEntitled,
+            KeysUnnamed,
             KeysNotEntitled,
             NotYetAvailable,
             NoLongerAvailable,

@@ -261,7 +261,9 @@ impl LicenseService {
             && entitlement.covers_asset(&challenge.asset)
         {
             let identified;
-            (place, identified) = admission.outside(place, upstreams.identify(body)).await?;
+            (place, identified) = admission
+                .outside(place, upstreams.identify(&challenge.asset, body))
+                .await?;
             challenge.key_ids.extend(identified?);
             draft.key_ids.clone_from(&challenge.key_ids);
         }
@@ -278,10 +280,11 @@ impl LicenseService {
         };
         draft.left_out.clone_from(&grant.left_out);
         let mut key_ids = grant.key_ids();
+        draft.granted.clone_from(&key_ids);
         sessions.retain(&mut key_ids)?;
         grant.keys.retain(|key| key_ids.contains(&key.key_id));
         if matches!(form, Form::Forwarded) {
-            upstreams.are_ready(challenge.system, &grant)?;
+            upstreams.are_ready(challenge.system, &challenge.asset, &grant)?;
         }
         let (bearer, asset) = (entitlement.bearer(), &challenge.asset);
         if sessions.asks_outside() {
@@ -356,8 +359,9 @@ impl LicenseService {
             }),
             Form::Forwarded => {
                 (grant.keys).retain(|key| draft.key_ids.contains(&key.key_id));
-                let license = upstreams.take_keys(challenge.system).then_some(license);
-                forward(
+                let go_along = upstreams.take_keys(challenge.system, &challenge.asset);
+                let license = go_along.then_some(license);
+                let (reply, answered) = forward(
                     upstreams,
                     challenge,
                     &grant,
@@ -366,7 +370,9 @@ impl LicenseService {
                     &body?,
                     draft.time,
                 )
-                .await
+                .await?;
+                draft.upstream = Some(answered);
+                Ok(Reply::Forwarded(reply))
             }
         }
     }
@@ -572,12 +578,11 @@ impl Ask {
                 asset,
                 kind: Kind::HlsKey(key_id),
             }),
-            Route::Challenge { system, asset } => {
-                upstreams.answer_for(system.into()).then_some(Self {
+            Route::Challenge { system, asset } => (upstreams.answer_for(system.into(), &asset))
+                .then_some(Self {
                     asset,
                     kind: Kind::Licensed(system),
-                })
-            }
+                }),
             Route::ClearKeyRelease { .. }
             | Route::Certificate { .. }
             | Route::Session { .. }
@@ -657,7 +662,7 @@ async fn forward(
     head: &request::Parts,
     body: &[u8],
     now: UnixTime,
-) -> Result<Reply, Refusal> {
+) -> Result<(upstream::Reply, upstream::Answered), Refusal> {
     let call = upstream::Call {
         challenge,
         grant,
@@ -666,7 +671,7 @@ async fn forward(
         body,
         now,
     };
-    upstreams.answer(&call).await.map(Reply::Forwarded)
+    upstreams.answer(&call).await
 }
 
 /// The form of a licence.

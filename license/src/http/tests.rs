@@ -3,12 +3,16 @@
 //! The keystore is a double that keeps the rules of the real one: a grant per asset, one audit record before any
 //! key leaves, nothing while sealed. What these cannot catch: what a protocol makes of a response.
 
+mod breaker;
 mod double;
+mod fairplay;
 mod guesses;
 mod hanging;
 mod held;
 mod overload;
+mod passed_through;
 mod periods;
+mod proof;
 mod record;
 mod refusals;
 mod release;

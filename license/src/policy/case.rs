@@ -23,7 +23,7 @@ pub struct Case {
     pub asset: AssetId,
     /// Whether the token covers it.
     pub covers_asset: bool,
-    /// The keys asked for.
+    /// The keys asked for: those that the request names, or else the token. None where neither does.
     pub requested: Vec<KeyId>,
     /// Those of them that the token covers, for all that they belong to the asset.
     pub covered: Vec<KeyId>,

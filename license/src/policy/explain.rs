@@ -76,7 +76,7 @@ pub struct Difference {
     pub case: Case,
     /// Why no licence was given then; none: one was.
     pub refused_before: Option<String>,
-    /// The keys that were given then.
+    /// The keys that were granted then.
     pub keys_before: Vec<KeyId>,
     /// What comes out now.
     pub now: Explanation,
@@ -98,19 +98,22 @@ pub enum Replayed {
 struct Recorded {
     number: u64,
     kids: Vec<KeyId>,
+    #[serde(default)]
+    withheld: Vec<KeyId>,
     result: String,
     reason: Option<String>,
     case: Option<Case>,
 }
 
 /// Reasons that [`decide`] gives.
-pub(super) const DECIDED: [&str; 9] = [
+pub(super) const DECIDED: [&str; 10] = [
     "asset_not_entitled",
     "policy_unmet",
     "clear_key_not_allowed",
     "not_yet_available",
     "no_longer_available",
     "persistence_not_allowed",
+    "keys_unnamed",
     "keys_not_entitled",
     "keys_unknown",
     "rules_unmet",
@@ -131,21 +134,24 @@ pub fn replay(line: &str, rules: &Rules) -> Result<Replayed, Error> {
         (_, Some(reason)) if DECIDED.contains(&reason.as_str()) => Some(reason),
         _ => return Ok(Replayed::Apart),
     };
+    // What kept a key back after the decision, as its revocation, is no matter of these rules.
+    let granted =
+        |key_id: &&KeyId| recorded.kids.contains(key_id) || recorded.withheld.contains(key_id);
+    let keys_before: Vec<_> = match refused_before {
+        None => case.requested.iter().filter(granted).copied().collect(),
+        Some(_) => Vec::new(),
+    };
     let now = explain(&case, rules);
     let same = match (&now, &refused_before) {
         (Explanation::Refused { reason, .. }, Some(before)) => reason == before,
         (Explanation::Granted { keys, .. }, None) => {
-            (keys.iter().map(|key| key.key_id)).eq(recorded.kids.iter().copied())
+            (keys.iter().map(|key| key.key_id)).eq(keys_before.iter().copied())
         }
         (Explanation::Granted { .. }, Some(_)) | (Explanation::Refused { .. }, None) => false,
     };
     if same {
         return Ok(Replayed::Same);
     }
-    let keys_before = match refused_before {
-        None => recorded.kids,
-        Some(_) => Vec::new(),
-    };
     Ok(Replayed::Different(Box::new(Difference {
         number: recorded.number,
         case,

@@ -56,6 +56,11 @@ impl System {
         }
     }
 
+    /// Whether its challenges are not read here, so that the URL names their keys, or else the token.
+    pub const fn is_opaque(self) -> bool {
+        matches!(self, Self::Widevine | Self::FairPlay)
+    }
+
     /// Whether it gives keys to players in the open, and so can keep no rule about them.
     const fn is_open(self) -> bool {
         matches!(self, Self::ClearKey | Self::Hls)
@@ -69,7 +74,8 @@ pub struct Challenge {
     pub system: System,
     /// The asset, named by the URL.
     pub asset: AssetId,
-    /// The keys, each once. None where the challenge is opaque and the URL names none: those that the token names.
+    /// The keys, each once. None where the challenge is opaque and the URL names none: then those that the token names are
+    /// asked for. Never whatever the asset has: the keystore tells nobody which keys there are.
     pub key_ids: Vec<KeyId>,
     /// Whether the licence is to be kept beyond the session.
     pub persistent: bool,
@@ -131,8 +137,9 @@ pub enum Unmet {
     /// Its pictures are larger than the policy's `max_video`.
     #[error("its pictures are larger than the policy allows")]
     Resolution,
-    /// It asks for protected outputs, which a system that gives keys in the open cannot promise.
-    #[error("it asks for protected outputs, and this system protects none")]
+    /// It asks for protected outputs, which a system that gives keys in the open cannot promise, and FairPlay only in part:
+    /// [`KeyRule::in_fairplay`].
+    #[error("it asks for outputs to be protected as this system cannot")]
     Outputs,
     /// It asks for a robust device, likewise.
     #[error("it asks for a robust device, and this system knows none")]
@@ -177,6 +184,9 @@ fn grant(case: &Case, rules: &Rules) -> Result<Grant, Refusal> {
     if case.persistent && (!terms.persistent || (case.system.is_open() && terms.ends())) {
         return Err(Refusal::PersistenceNotAllowed);
     }
+    if case.requested.is_empty() {
+        return Err(Refusal::KeysUnnamed);
+    }
     if case.covered.is_empty() || (case.strict && case.covered.len() < case.requested.len()) {
         return Err(Refusal::KeysNotEntitled);
     }
@@ -191,9 +201,9 @@ fn grant(case: &Case, rules: &Rules) -> Result<Grant, Refusal> {
         }
         let (key_id, label) = (*key_id, key.label);
         let rule = policy.rule(label).and(case.rule(&key_id));
-        match unmet(case.system, label, &rule, policy.max_video) {
-            Some(why) => left_out.push(LeftOut { key_id, why }),
-            None => keys.push(KeyGrant {
+        match kept(case.system, label, rule, policy.max_video) {
+            Err(why) => left_out.push(LeftOut { key_id, why }),
+            Ok(rule) => keys.push(KeyGrant {
                 key_id,
                 label,
                 rule,
@@ -212,17 +222,30 @@ fn grant(case: &Case, rules: &Rules) -> Result<Grant, Refusal> {
     }
 }
 
-/// Which rule of a key this request cannot meet, whatever the device is.
-fn unmet(system: System, label: Label, rule: &KeyRule, max_video: Option<Label>) -> Option<Unmet> {
+/// The rule of a key as the system keeps it.
+///
+/// # Errors
+/// Which rule this request cannot meet, whatever the device is.
+fn kept(
+    system: System,
+    label: Label,
+    rule: KeyRule,
+    max_video: Option<Label>,
+) -> Result<KeyRule, Unmet> {
     if max_video.is_some_and(|most| !label.within(most)) {
-        return Some(Unmet::Resolution);
+        return Err(Unmet::Resolution);
     }
-    if !system.is_open() {
-        return None;
+    match system {
+        System::Widevine | System::PlayReady => Ok(rule),
+        System::FairPlay => rule.in_fairplay().ok_or(Unmet::Outputs),
+        System::ClearKey | System::Hls if rule.protects_outputs() => Err(Unmet::Outputs),
+        System::ClearKey | System::Hls => {
+            let robust = rule.widevine > WidevineLevel::default()
+                || rule.playready > terms::PlayReadyLevel::default();
+            match robust {
+                true => Err(Unmet::Robustness),
+                false => Ok(rule),
+            }
+        }
     }
-    if rule.protects_outputs() {
-        return Some(Unmet::Outputs);
-    }
-    (rule.widevine > WidevineLevel::default() || rule.playready > terms::PlayReadyLevel::default())
-        .then_some(Unmet::Robustness)
 }

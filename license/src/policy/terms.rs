@@ -100,7 +100,7 @@ pub struct KeyRule {
     pub widevine: WidevineLevel,
     /// The least security level of a PlayReady client.
     pub playready: PlayReadyLevel,
-    /// What FairPlay enforces of HDCP.
+    /// The least that FairPlay enforces of HDCP.
     pub fairplay_hdcp: FairPlayHdcp,
 }
 
@@ -117,9 +117,31 @@ impl KeyRule {
         }
     }
 
-    /// Whether it asks for protection of outputs, which no system without a protected path can promise.
+    /// Whether it asks for protection of outputs, in any system, which one without a protected path cannot promise.
     pub fn protects_outputs(&self) -> bool {
-        self.hdcp > Hdcp::None || self.no_analogue || self.no_digital
+        self.hdcp > Hdcp::None
+            || self.no_analogue
+            || self.no_digital
+            || self.fairplay_hdcp > FairPlayHdcp::None
+    }
+
+    /// The same in FairPlay's words, which know the stream types of HDCP and no other output: type 0 is for any receiver, type 1
+    /// for none before 2.2. So 2.0 and 2.1 become the stricter type 1. None where FairPlay has no word for it: 2.3, no
+    /// analogue output, no digital one.
+    pub fn in_fairplay(self) -> Option<Self> {
+        if self.no_analogue || self.no_digital {
+            return None;
+        }
+        let least = match self.hdcp {
+            Hdcp::None => FairPlayHdcp::None,
+            Hdcp::V1 => FairPlayHdcp::Type0,
+            Hdcp::V2 | Hdcp::V2_1 | Hdcp::V2_2 => FairPlayHdcp::Type1,
+            Hdcp::V2_3 => return None,
+        };
+        Some(Self {
+            fairplay_hdcp: self.fairplay_hdcp.max(least),
+            ..self
+        })
     }
 }
 
@@ -198,5 +220,66 @@ mod tests {
         assert_eq!(both.fairplay_hdcp, FairPlayHdcp::Type1);
         assert!(both.protects_outputs());
         assert!(!KeyRule::default().protects_outputs());
+    }
+
+    #[test]
+    fn every_word_about_outputs_asks_for_protection() {
+        let free = KeyRule::default();
+        for asking in [
+            KeyRule {
+                hdcp: Hdcp::V1,
+                ..free
+            },
+            KeyRule {
+                no_analogue: true,
+                ..free
+            },
+            KeyRule {
+                no_digital: true,
+                ..free
+            },
+            KeyRule {
+                fairplay_hdcp: FairPlayHdcp::Type0,
+                ..free
+            },
+        ] {
+            assert!(asking.protects_outputs(), "{asking:?}");
+        }
+    }
+
+    #[test]
+    fn fairplay_keeps_the_stricter_type_or_says_that_it_cannot() {
+        use FairPlayHdcp::{None as Nothing, Type0, Type1};
+        let rule = |hdcp, fairplay_hdcp| KeyRule {
+            hdcp,
+            fairplay_hdcp,
+            ..KeyRule::default()
+        };
+        for (hdcp, own, kept) in [
+            (Hdcp::None, Nothing, Some(Nothing)),
+            (Hdcp::None, Type0, Some(Type0)),
+            (Hdcp::V1, Nothing, Some(Type0)),
+            (Hdcp::V1, Type1, Some(Type1)),
+            (Hdcp::V2, Nothing, Some(Type1)),
+            (Hdcp::V2_1, Type0, Some(Type1)),
+            (Hdcp::V2_2, Nothing, Some(Type1)),
+            (Hdcp::V2_3, Type1, None),
+        ] {
+            let kept = kept.map(|kept| rule(hdcp, kept));
+            assert_eq!(rule(hdcp, own).in_fairplay(), kept, "{hdcp:?} {own:?}");
+        }
+        let free = KeyRule::default();
+        let no_analogue = KeyRule {
+            no_analogue: true,
+            ..free
+        };
+        let no_digital = KeyRule {
+            no_digital: true,
+            ..free
+        };
+        assert_eq!(
+            (no_analogue.in_fairplay(), no_digital.in_fairplay()),
+            (None, None)
+        );
     }
 }

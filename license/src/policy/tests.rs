@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use keystore_client::KeyDescription;
 
-use super::terms::{Hdcp, PlayReadyLevel};
+use super::terms::{FairPlayHdcp, Hdcp, PlayReadyLevel};
 use super::*;
 use crate::UnixTime;
 
@@ -166,12 +166,86 @@ fn a_key_whose_rule_is_unmet_is_left_out_and_the_others_play() {
         let reasons = vec![left_out(HD, Unmet::Outputs)];
         assert_eq!(refused(&only, &rules), Refusal::RulesUnmet(reasons));
     }
-    // Who has a protected path keeps the rule itself.
-    for system in [System::Widevine, System::PlayReady, System::FairPlay] {
+    // Who has a protected path keeps the rule itself, FairPlay in its own words.
+    for (system, fairplay_hdcp) in [
+        (System::Widevine, FairPlayHdcp::None),
+        (System::PlayReady, FairPlayHdcp::None),
+        (System::FairPlay, FairPlayHdcp::Type1),
+    ] {
         let grant = granted(&case(system), &rules);
         assert_eq!(grant.key_ids(), [AUDIO, SD, HD, UHD]);
-        assert_eq!(grant.keys[2].rule, protected);
+        let kept = KeyRule {
+            fairplay_hdcp,
+            ..protected
+        };
+        assert_eq!(grant.keys[2].rule, kept);
         assert_eq!(grant.keys[3].rule, robust);
+    }
+}
+
+#[test]
+fn a_rule_about_outputs_that_fairplay_cannot_keep_drops_the_key() {
+    let free = KeyRule::default();
+    for asked in [
+        KeyRule {
+            no_analogue: true,
+            ..free
+        },
+        KeyRule {
+            no_digital: true,
+            ..free
+        },
+        KeyRule {
+            hdcp: Hdcp::V2_3,
+            ..free
+        },
+    ] {
+        let rules = rules(PolicyRule {
+            scheme: Some(Scheme::Cbcs),
+            keys: [(Label::Hd, asked)].into(),
+            ..PolicyRule::default()
+        });
+        let grant = granted(&case(System::FairPlay), &rules);
+        assert_eq!(grant.key_ids(), [AUDIO, SD, UHD]);
+        let why = Unmet::Outputs;
+        assert_eq!(grant.left_out, [LeftOut { key_id: HD, why }]);
+        let only = Case {
+            covered: vec![HD],
+            ..case(System::FairPlay)
+        };
+        assert_eq!(refused(&only, &rules).reason(), "rules_unmet");
+        assert_eq!(granted(&case(System::Widevine), &rules).left_out, []);
+    }
+}
+
+#[test]
+fn a_key_that_is_protected_for_fairplay_is_not_given_in_the_open() {
+    for fairplay_hdcp in [FairPlayHdcp::Type0, FairPlayHdcp::Type1] {
+        let rule = KeyRule {
+            fairplay_hdcp,
+            ..KeyRule::default()
+        };
+        let by_policy = rules(PolicyRule {
+            scheme: Some(Scheme::Cbcs),
+            keys: [(Label::Hd, rule)].into(),
+            ..PolicyRule::default()
+        });
+        let free = rules(PolicyRule {
+            scheme: Some(Scheme::Cbcs),
+            ..PolicyRule::default()
+        });
+        for system in [System::ClearKey, System::Hls] {
+            let by_token = Case {
+                rules: [(HD, rule)].into(),
+                ..case(system)
+            };
+            for (case, rules) in [(&case(system), &by_policy), (&by_token, &free)] {
+                let grant = granted(case, rules);
+                assert_eq!(grant.key_ids(), [AUDIO, SD, UHD]);
+                let why = Unmet::Outputs;
+                assert_eq!(grant.left_out, [LeftOut { key_id: HD, why }]);
+            }
+        }
     }
 }
 

@@ -4,26 +4,19 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode};
+use http::HeaderValue;
 use keystore_types::KeyId;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::grant::{fairplay, terms};
-use super::{Call, Miss, Reply, decoded, json_headers, judged, members};
+use super::{Call, Miss, Reply, decoded, json_headers, judged, members, said};
 use crate::format::fairplay::Spc;
 use crate::outbound::Outbound;
 
 pub(super) struct Service {
     outbound: Outbound,
 }
-
-/// The statuses with which a module refuses an SPC.
-const REFUSING: [StatusCode; 3] = [
-    StatusCode::BAD_REQUEST,
-    StatusCode::FORBIDDEN,
-    StatusCode::UNPROCESSABLE_ENTITY,
-];
 
 /// Why a licence with another number of keys is not asked for.
 pub(super) const ONE_KEY: &str = "an SPC is for one key";
@@ -39,7 +32,7 @@ impl Service {
         let request = json!({ "version": 1, "ask": "asset", "spc": STANDARD.encode(spc.bytes) });
         let body = Bytes::from(request.to_string());
         let answer = self.outbound.post(json_headers(), body).await?;
-        let members = members(&judged(answer, &REFUSING)?)?;
+        let members = members(&judged(answer)?)?;
         let asset = members.get("asset").and_then(Value::as_str);
         let asset = asset.ok_or_else(|| Miss::Unfit("its answer has no `asset`".to_owned()))?;
         // As manifests have it, with or without its scheme.
@@ -66,13 +59,15 @@ impl Service {
             .outbound
             .post(json_headers(), body(&head, key.exported))
             .await?;
-        let ckc = decoded(&members(&judged(answer, &REFUSING)?)?, "ckc")?;
+        let mut members = members(&judged(answer)?)?;
+        let ckc = decoded(&mut members, "ckc")?;
         if !is_whole(&ckc) {
             return Err(Miss::Unfit("its answer's `ckc` is no CKC".to_owned()));
         }
         Ok(Reply {
             content_type: HeaderValue::from_static(spc.shape.media_type()),
             body: spc.shape.write(&ckc).into(),
+            said: said::recorded(&members),
         })
     }
 }

@@ -12,10 +12,12 @@ mod certificate;
 mod fairplay;
 mod grant;
 mod playready;
+mod said;
 mod signer;
 mod vendor;
 mod widevine;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,6 +26,8 @@ use conf::{CertificateSettings, UpstreamKind, UpstreamPlace, UpstreamSettings};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use keystore_client::ExportedKey;
 use keystore_types::{AssetId, KeyId};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use self::certificate::Certificates;
 use crate::format::widevine::Certificate;
@@ -47,6 +51,8 @@ pub struct Upstreams {
 struct Upstream {
     name: String,
     systems: Vec<System>,
+    /// None: those that no upstream of the same system names.
+    assets: Option<BTreeSet<AssetId>>,
     holds_keys: bool,
     two_steps: bool,
     gate: Gate,
@@ -107,6 +113,18 @@ pub struct Reply {
     pub content_type: HeaderValue,
     /// What the player gets.
     pub body: Bytes,
+    /// What it says besides, as far as records may hold that.
+    said: Map<String, Value>,
+}
+
+/// Which upstream gave a licence, for the record of the decision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Answered {
+    /// Its name in the configuration.
+    pub name: String,
+    /// What it says besides the licence. What has room for a key stands there by its length alone.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub said: Map<String, Value>,
 }
 
 /// Why one upstream gave no licence.
@@ -149,29 +167,40 @@ impl Upstreams {
         })
     }
 
-    /// Whether any upstream answers for the system.
-    pub fn answer_for(&self, system: System) -> bool {
-        !self.of(system).is_empty()
+    /// Whether any upstream answers for the asset in the system.
+    pub fn answer_for(&self, system: System, asset: &AssetId) -> bool {
+        !self.of(system, asset).is_empty()
     }
 
-    /// Whether the content keys go along to the upstreams of the system.
-    pub fn take_keys(&self, system: System) -> bool {
-        self.of(system).iter().any(|upstream| !upstream.holds_keys)
+    /// Whether the content keys go along to the upstreams of the asset.
+    pub fn take_keys(&self, system: System, asset: &AssetId) -> bool {
+        (self.of(system, asset).iter()).any(|upstream| !upstream.holds_keys)
     }
 
-    /// Those of a system, in the order in which they are asked.
-    fn of(&self, system: System) -> Vec<&Upstream> {
-        of(&self.upstreams, system).collect()
+    /// Those of a system that answer for an asset, in the order in which they are asked: those that name it, else those that
+    /// name none. Never both: a service for some assets has what the others lack, as a module of another SDK.
+    fn of(&self, system: System, asset: &AssetId) -> Vec<&Upstream> {
+        let of_system = || of(&self.upstreams, system);
+        let names = |upstream: &&Upstream| {
+            (upstream.assets.as_ref()).is_some_and(|assets| assets.contains(asset))
+        };
+        let own: Vec<_> = of_system().filter(names).collect();
+        match own.is_empty() {
+            true => of_system()
+                .filter(|upstream| upstream.assets.is_none())
+                .collect(),
+            false => own,
+        }
     }
 
-    /// The key that a FairPlay module says an SPC is for; none where no module is asked that.
+    /// The key that a FairPlay module of the asset says an SPC is for; none where no module is asked that.
     ///
     /// # Errors
     /// As for [`Upstreams::answer`].
-    pub async fn identify(&self, body: &[u8]) -> Result<Option<KeyId>, Refusal> {
+    pub async fn identify(&self, asset: &AssetId, body: &[u8]) -> Result<Option<KeyId>, Refusal> {
         let mut round = Round::default();
         let mut asked = false;
-        for upstream in self.of(System::FairPlay) {
+        for upstream in self.of(System::FairPlay, asset) {
             if let Service::FairPlay(service) = &upstream.service
                 && upstream.two_steps
             {
@@ -189,15 +218,15 @@ impl Upstreams {
         }
     }
 
-    /// Whether any upstream of the system can be asked for these keys at this moment, so that none leaves the keystore, and
+    /// Whether any upstream of the asset can be asked for these keys at this moment, so that none leaves the keystore, and
     /// nothing of a viewer's is used up, for an answer that cannot come.
     ///
     /// # Errors
     /// [`Refusal::UpstreamRefused`] where the system has one key to a licence and these are more;
     /// [`Refusal::UpstreamUnavailable`] where all are busy or left alone.
-    pub fn are_ready(&self, system: System, grant: &Grant) -> Result<(), Refusal> {
+    pub fn are_ready(&self, system: System, asset: &AssetId, grant: &Grant) -> Result<(), Refusal> {
         let mut round = Round::default();
-        for upstream in self.of(system) {
+        for upstream in self.of(system, asset) {
             if matches!(upstream.service, Service::FairPlay(_)) && grant.keys.len() != 1 {
                 let what = format!("the upstream {}: {}", upstream.name, fairplay::ONE_KEY);
                 return Err(Refusal::UpstreamRefused(what));
@@ -210,18 +239,22 @@ impl Upstreams {
         Err(round.over())
     }
 
-    /// Has the challenge answered by the first upstream of its system that can.
+    /// Has the challenge answered by the first upstream of its system and asset that can.
     ///
     /// # Errors
     /// [`Refusal::UpstreamRefused`] where one refuses the challenge, [`Refusal::UpstreamUnfit`] where none gives a licence
     /// and the last one gave something else, [`Refusal::UpstreamUnavailable`] where none answers in its time.
-    pub async fn answer(&self, call: &Call<'_>) -> Result<Reply, Refusal> {
+    pub async fn answer(&self, call: &Call<'_>) -> Result<(Reply, Answered), Refusal> {
         let mut round = Round::default();
-        for upstream in self.of(call.challenge.system) {
+        for upstream in self.of(call.challenge.system, &call.challenge.asset) {
             if let Some(turn) = round.enter(upstream)
                 && let Some(end) = round.end(upstream, turn, upstream.ask(call).await)
             {
-                return end;
+                return end.map(|mut reply| {
+                    let said = std::mem::take(&mut reply.said);
+                    let name = upstream.name.clone();
+                    (reply, Answered { name, said })
+                });
             }
         }
         Err(round.over())
@@ -256,7 +289,7 @@ impl Upstreams {
     }
 
     fn has_widevine_certificate(&self) -> bool {
-        self.certificates.has_widevine() || self.answer_for(System::Widevine)
+        self.certificates.has_widevine() || of(&self.upstreams, System::Widevine).next().is_some()
     }
 
     async fn service_certificate(&self) -> Result<Arc<Certificate>, Refusal> {
@@ -265,12 +298,14 @@ impl Upstreams {
     }
 }
 
+/// Those of a system, for whatever assets, in the order in which they are asked.
 fn of(upstreams: &[Upstream], system: System) -> impl Iterator<Item = &Upstream> {
     (upstreams.iter()).filter(move |upstream| upstream.systems.contains(&system))
 }
 
 async fn fetch_certificate(upstreams: Arc<[Upstream]>) -> Result<Certificate, Refusal> {
     let mut round = Round::default();
+    // The service's certificate is the same whatever is licensed.
     for upstream in of(&upstreams, System::Widevine) {
         if let Some(turn) = round.enter(upstream)
             && let Some(end) = round.end(upstream, turn, upstream.certificate().await)
@@ -366,6 +401,10 @@ impl Upstream {
                     conf::System::ClearKey => None,
                 })
                 .collect(),
+            assets: match &settings.assets {
+                Some(assets) => Some(asset_ids(&table, assets)?),
+                None => None,
+            },
             holds_keys: settings.holds_keys,
             two_steps: settings.two_steps,
             gate: Gate::new(
@@ -395,6 +434,13 @@ impl Upstream {
             }
         }
     }
+}
+
+fn asset_ids(table: &str, names: &[String]) -> Result<BTreeSet<AssetId>, Error> {
+    let read = |name: &String| {
+        (name.parse()).map_err(|error| Error::malformed(format!("{table}.assets: {name}: {error}")))
+    };
+    names.iter().map(read).collect()
 }
 
 fn outbound(table: &str, settings: &UpstreamSettings) -> Result<Outbound, Error> {
@@ -428,14 +474,28 @@ fn outbound(table: &str, settings: &UpstreamSettings) -> Result<Outbound, Error>
     })
 }
 
-/// The answer, where its status is 200. `refusing` are those that speak of the challenge and not of the service.
-fn judged(answer: Answer, refusing: &[StatusCode]) -> Result<Answer, Miss> {
+/// The statuses that a viewer can cause, by a challenge or by what a player says of it (its media type, `SOAPAction`): they
+/// refuse the challenge, and say nothing of the service. A 400 or 403 may mean this server as well, whose credentials are
+/// wrong: but whatever counted as a failure here could be sent by a viewer until nobody gets a licence. 401 is about
+/// this server alone.
+const REFUSING: [StatusCode; 6] = [
+    StatusCode::BAD_REQUEST,
+    StatusCode::FORBIDDEN,
+    StatusCode::PAYLOAD_TOO_LARGE,
+    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    StatusCode::UNPROCESSABLE_ENTITY,
+    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+];
+
+/// The answer, where its status is 200.
+fn judged(answer: Answer) -> Result<Answer, Miss> {
     let status = answer.status;
     match status {
         StatusCode::OK => Ok(answer),
-        status if refusing.contains(&status) => Err(Miss::Refused(format!(
+        status if REFUSING.contains(&status) => Err(Miss::Refused(format!(
             "it refuses the challenge with {status}"
         ))),
+        StatusCode::TOO_MANY_REQUESTS => Err(Miss::Unavailable(format!("it answers {status}"))),
         status if status.is_server_error() => {
             Err(Miss::Unavailable(format!("it answers {status}")))
         }
@@ -448,23 +508,28 @@ fn json_headers() -> HeaderMap {
     HeaderMap::from_iter([(http::header::CONTENT_TYPE, json)])
 }
 
+/// The members that the settings add to requests.
+fn additions(table: &str, settings: &UpstreamSettings) -> Result<Map<String, Value>, Error> {
+    match serde_json::to_value(&settings.request) {
+        Ok(Value::Object(members)) => Ok(members),
+        _ => Err(Error::malformed(format!("{table}.request is no JSON"))),
+    }
+}
+
 /// The members of the JSON object that an upstream answered.
-fn members(answer: &Answer) -> Result<serde_json::Map<String, serde_json::Value>, Miss> {
+fn members(answer: &Answer) -> Result<Map<String, Value>, Miss> {
     match crate::json::parse(&answer.body) {
-        Ok(serde_json::Value::Object(members)) => Ok(members),
+        Ok(Value::Object(members)) => Ok(members),
         _ => Err(Miss::Unfit("its answer is not one JSON object".to_owned())),
     }
 }
 
-/// The bytes of a member in base64; at least one.
-fn decoded(
-    members: &serde_json::Map<String, serde_json::Value>,
-    name: &str,
-) -> Result<Vec<u8>, Miss> {
+/// The bytes of a member in base64; at least one. They are taken out: the others are what is said besides.
+fn decoded(members: &mut Map<String, Value>, name: &str) -> Result<Vec<u8>, Miss> {
     use base64::Engine as _;
 
-    let text = members.get(name).and_then(serde_json::Value::as_str);
-    let bytes = text.and_then(|text| {
+    let member = members.remove(name);
+    let bytes = member.as_ref().and_then(Value::as_str).and_then(|text| {
         base64::engine::general_purpose::STANDARD
             .decode(text)
             .ok()

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use conf::UpstreamSettings;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use serde_json::Map;
 
 use super::grant::GrantSigner;
 use super::{Call, Miss, Reply, judged};
@@ -59,10 +60,11 @@ impl Service {
             }
             Some(_) => Ok(Reply {
                 content_type: SOAP,
-                body: Bytes::copy_from_slice(&judged(answer, &[])?.body),
+                body: Bytes::copy_from_slice(&judged(answer)?.body),
+                said: Map::new(),
             }),
             None => {
-                judged(answer, &[])?;
+                judged(answer)?;
                 Err(Miss::Unfit("its answer is no SOAP message".to_owned()))
             }
         }

@@ -5,13 +5,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use conf::{UpstreamBody, UpstreamSettings};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
-use serde_json::json;
+use http::{HeaderMap, HeaderValue, header};
+use serde_json::{Map, Value, json};
 
 use super::grant::{GrantSigner, rules, terms};
 use super::playready::SOAP;
 use super::signer::Signer;
-use super::{Call, Miss, Reply, decoded, json_headers, judged, members};
+use super::{Call, Miss, Reply, additions, decoded, json_headers, judged, members, said};
 use crate::Error;
 use crate::format::fairplay::Spc;
 use crate::format::widevine::{CERTIFICATE_REQUEST, Certificate};
@@ -23,14 +23,9 @@ pub(super) struct Service {
     body: UpstreamBody,
     signer: Option<Signer>,
     grant: Option<GrantSigner>,
+    /// Members that a JSON request gets besides.
+    additions: Map<String, Value>,
 }
-
-/// The statuses with which a service refuses a challenge.
-const REFUSING: [StatusCode; 3] = [
-    StatusCode::BAD_REQUEST,
-    StatusCode::FORBIDDEN,
-    StatusCode::UNPROCESSABLE_ENTITY,
-];
 
 const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
@@ -42,6 +37,7 @@ impl Service {
     ) -> Result<Self, Error> {
         Ok(Self {
             outbound,
+            additions: additions(table, settings)?,
             body: settings.body,
             signer: match &settings.signer {
                 Some((name, key)) => Some(Signer::read(table, name, key)?),
@@ -69,6 +65,7 @@ impl Service {
                 Ok(Reply {
                     content_type: said.unwrap_or(BYTES),
                     body: Bytes::copy_from_slice(&answer.body),
+                    said: Map::new(),
                 })
             }
             UpstreamBody::Json => {
@@ -89,9 +86,10 @@ impl Service {
                     "keys": rules(call),
                     "terms": terms(&call.grant.terms, call.now),
                 });
-                let request = self.signed(request.to_string())?;
+                let request = self.signed(request)?;
                 let answer = self.post(json_headers(), request, Some(call)).await?;
-                let license = decoded(&members(&answer)?, "license")?;
+                let mut members = members(&answer)?;
+                let license = decoded(&mut members, "license")?;
                 let (content_type, body) = match (&spc, system) {
                     (Some(spc), _) => {
                         let media_type = HeaderValue::from_static(spc.shape.media_type());
@@ -103,6 +101,7 @@ impl Service {
                 Ok(Reply {
                     content_type,
                     body: body.into(),
+                    said: said::recorded(&members),
                 })
             }
         }
@@ -122,16 +121,21 @@ impl Service {
                     "system": System::Widevine.as_str(),
                     "challenge": STANDARD.encode(CERTIFICATE_REQUEST),
                 });
-                let request = self.signed(request.to_string())?;
+                let request = self.signed(request)?;
                 let answer = self.post(json_headers(), request, None).await?;
-                decoded(&members(&answer)?, "license")?
+                decoded(&mut members(&answer)?, "license")?
             }
         };
         Certificate::read(&message)
             .ok_or_else(|| Miss::Unfit("what it gives for a certificate is none".to_owned()))
     }
 
-    fn signed(&self, request: String) -> Result<Bytes, Miss> {
+    /// The request as it is sent.
+    fn signed(&self, mut request: Value) -> Result<Bytes, Miss> {
+        if let Value::Object(members) = &mut request {
+            members.extend(self.additions.clone());
+        }
+        let request = request.to_string();
         let Some(signer) = &self.signer else {
             return Ok(request.into());
         };
@@ -150,6 +154,6 @@ impl Service {
             let (name, value) = grant.header(call);
             headers.insert(name, value);
         }
-        judged(self.outbound.post(headers, body).await?, &REFUSING)
+        judged(self.outbound.post(headers, body).await?)
     }
 }

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::grant::{lasts, seconds};
 use super::signer::Signer;
-use super::{Call, Miss, Reply, decoded, json_headers, judged, members};
+use super::{Call, Miss, Reply, additions, decoded, json_headers, judged, members, said};
 use crate::format::widevine::{CERTIFICATE_REQUEST, Certificate};
 use crate::outbound::Outbound;
 use crate::policy::terms::{Hdcp, KeyRule, Terms};
@@ -22,6 +22,12 @@ pub(super) struct Service {
     outbound: Outbound,
     provider: String,
     signer: Signer,
+    /// Members that a request gets besides.
+    additions: Map<String, Value>,
+    /// Those of its overrides.
+    overrides: Map<String, Value>,
+    /// The length of both, in bytes of JSON.
+    additional: usize,
 }
 
 /// The request within the envelope.
@@ -38,6 +44,8 @@ struct Request<'a> {
     content_key_specs: Vec<KeySpec>,
     #[serde(skip_serializing_if = "Option::is_none")]
     policy_overrides: Option<Value>,
+    #[serde(flatten)]
+    additions: &'a Map<String, Value>,
 }
 
 /// One key, and what it asks of the device.
@@ -74,7 +82,16 @@ impl Service {
     ) -> Result<Self, Error> {
         let missing = |name: &str| Error::malformed(format!("{table}.{name} is required"));
         let (name, key) = settings.signer.as_ref().ok_or_else(|| missing("signer"))?;
+        let mut additions = additions(table, settings)?;
+        let additional = Value::Object(additions.clone()).to_string().len();
+        let overrides = match additions.remove("policy_overrides") {
+            Some(Value::Object(overrides)) => overrides,
+            _ => Map::new(),
+        };
         Ok(Self {
+            additions,
+            overrides,
+            additional,
             outbound,
             provider: (settings.provider.clone()).ok_or_else(|| missing("provider"))?,
             signer: Signer::read(table, name, key)?,
@@ -94,18 +111,23 @@ impl Service {
             }
         });
         let labels = call.keys().map(|key| key.granted.label);
+        let mut overrides = overrides(&call.grant.terms, call.now);
+        if let Value::Object(members) = &mut overrides {
+            members.extend(self.overrides.clone());
+        }
         let request = Request {
             payload: STANDARD.encode(call.body),
             provider: &self.provider,
             content_id: Some(STANDARD.encode(call.challenge.asset.as_str())),
             allowed_track_types: Some(track_types(labels)),
             content_key_specs: keys.collect(),
-            policy_overrides: Some(overrides(&call.grant.terms, call.now)),
+            policy_overrides: Some(overrides),
+            additions: &self.additions,
         };
-        let reply = self.send(&request).await?;
-        let license = decoded(&reply, "license")?;
+        let mut reply = self.send(&request).await?;
+        let license = decoded(&mut reply, "license")?;
         // What else it says of device and request is advice: nothing is decided by it, and none of it must be there. Much of
-        // it tells one device from all others, so little of it is logged.
+        // it tells one device from all others: it is for the record, and little of it is logged.
         let number = |name: &str| reply.get(name).and_then(Value::as_i64);
         tracing::debug!(
             security_level = number("security_level"),
@@ -115,6 +137,7 @@ impl Service {
         Ok(Reply {
             content_type: HeaderValue::from_static("application/octet-stream"),
             body: license.into(),
+            said: said::recorded(&reply),
         })
     }
 
@@ -127,15 +150,17 @@ impl Service {
             allowed_track_types: None,
             content_key_specs: Vec::new(),
             policy_overrides: None,
+            additions: &self.additions,
         };
-        let reply = self.send(&request).await?;
-        Certificate::read(&decoded(&reply, "license")?)
+        let mut reply = self.send(&request).await?;
+        Certificate::read(&decoded(&mut reply, "license")?)
             .ok_or_else(|| Miss::Unfit("what it gives for a certificate is none".to_owned()))
     }
 
     /// The members of an answer whose status is OK.
     async fn send(&self, request: &Request<'_>) -> Result<Map<String, Value>, Miss> {
-        let room = FRAME + request.payload.len() + SPEC * request.content_key_specs.len();
+        let keys = SPEC * request.content_key_specs.len();
+        let room = FRAME + self.additional + request.payload.len() + keys;
         let mut inner = Zeroizing::new(Vec::with_capacity(room));
         (serde_json::to_writer(&mut *inner, request))
             .map_err(|error| Miss::Unavailable(format!("the request: {error}")))?;
@@ -144,7 +169,7 @@ impl Service {
         let answer = self
             .outbound
             .post(json_headers(), Bytes::from_owner(envelope));
-        let mut members = members(&judged(answer.await?, &[])?)?;
+        let mut members = members(&judged(answer.await?)?)?;
         match members.remove("status") {
             Some(Value::String(status)) if status == "OK" => Ok(members),
             // shaka-packager's tests retry on this one alone.
@@ -155,9 +180,15 @@ impl Service {
                 // A name of its protocol; what is none may be anything that it was sent.
                 let is_name = status.len() <= 64
                     && (status.bytes()).all(|byte| byte.is_ascii_uppercase() || byte == b'_');
-                Err(Miss::Refused(match is_name {
+                let status = match is_name {
                     true => format!("its status is {status}"),
                     false => "its status is no name".to_owned(),
+                };
+                members.remove("license");
+                let said = said::recorded(&members);
+                Err(Miss::Refused(match said.is_empty() {
+                    true => status,
+                    false => format!("{status}, and it says {}", Value::Object(said)),
                 }))
             }
             _ => Err(Miss::Unfit("its answer has no status".to_owned())),

@@ -37,7 +37,7 @@ enum Verb {
     /// Tokens, policies and keys are looked at as the licence server does. Limits of streams, devices, places and rates
     /// are not, since asking would count.
     #[command(
-        after_help = "Example:\n  castellum license explain film --system widevine < token.jwt"
+        after_help = "Example:\n  castellum license explain film --system widevine --kid 9eb4050d-e44b-4802-932e-27d75083e266 < token.jwt"
     )]
     Explain(Explain),
     /// Decide anew on recorded decisions, under the rules of a configuration, and list the differences
@@ -54,7 +54,10 @@ struct Explain {
     /// The licence system
     #[arg(long, value_enum, default_value = "clearkey")]
     system: AskedSystem,
-    /// A key that is asked for; may be repeated. Without one, all keys of the asset are
+    /// A key that is asked for; may be repeated
+    ///
+    /// Without one, for Widevine and FairPlay it is as with a URL that has no `kid`: the keys that the token names are asked
+    /// for. For the other systems, whose requests name keys, it is as with a request for all keys of the asset.
     #[arg(long = "kid", value_name = "UUID")]
     kids: Vec<KeyId>,
     /// Ask for a licence that may be kept
@@ -125,18 +128,19 @@ impl Explain {
             )
             .await
         })?;
-        let key_ids = match self.kids.is_empty() {
+        let system = match self.system {
+            AskedSystem::ClearKey => System::ClearKey,
+            AskedSystem::Hls => System::Hls,
+            AskedSystem::Widevine => System::Widevine,
+            AskedSystem::PlayReady => System::PlayReady,
+            AskedSystem::FairPlay => System::FairPlay,
+        };
+        let key_ids = match self.kids.is_empty() && !system.is_opaque() {
             true => keys.iter().map(|key| key.key_id).collect(),
             false => self.kids,
         };
         let challenge = Challenge {
-            system: match self.system {
-                AskedSystem::ClearKey => System::ClearKey,
-                AskedSystem::Hls => System::Hls,
-                AskedSystem::Widevine => System::Widevine,
-                AskedSystem::PlayReady => System::PlayReady,
-                AskedSystem::FairPlay => System::FairPlay,
-            },
+            system,
             asset: self.asset,
             key_ids,
             persistent: self.persistent,

@@ -13,7 +13,7 @@ use conf::{
     CertificateSettings, SecretSource, UpstreamBody, UpstreamKind, UpstreamPlace, UpstreamSettings,
 };
 use ring::{digest, hkdf, hmac};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::*;
@@ -57,15 +57,7 @@ impl StandIn {
             let mut hanging = Vec::new();
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
-                let mut came = Vec::new();
-                let request = loop {
-                    if let Some(seen) = whole(&came) {
-                        break seen;
-                    }
-                    if stream.read_buf(&mut came).await.unwrap() == 0 {
-                        panic!("the request broke off");
-                    }
-                };
+                let request = asked(&mut stream).await;
                 let said = answer(&request);
                 noted.lock().unwrap().push(request);
                 match said {
@@ -115,6 +107,7 @@ impl StandIn {
             name: "stand-in".to_owned(),
             kind,
             systems,
+            assets: None,
             place: UpstreamPlace::Url {
                 tls: false,
                 authority: self.authority.clone(),
@@ -128,12 +121,25 @@ impl StandIn {
                 .then(|| ("me".to_owned(), file("signing", signing.as_bytes()))),
             grant: grants.then(|| ("x-grant".to_owned(), file("secret", GRANT_SECRET))),
             body: UpstreamBody::Raw,
+            request: Default::default(),
             two_steps: false,
             timeout: TIMEOUT,
             in_flight: 4,
             breaker_failures: 3,
             breaker_pause: Duration::from_secs(60),
         }
+    }
+}
+
+/// The request that comes on a connection.
+pub(super) async fn asked(stream: &mut (impl AsyncRead + Unpin)) -> Seen {
+    let mut came = Vec::new();
+    loop {
+        if let Some(seen) = whole(&came) {
+            return seen;
+        }
+        let read = stream.read_buf(&mut came).await.unwrap();
+        assert!(read > 0, "the request broke off");
     }
 }
 
