@@ -28,7 +28,8 @@ test: setup lint ## Set up and run every test, the browser tests included
 	@packaging/tests/fuzz.sh
 
 # What may never show in a byte: each is tried with the suites that compare bytes and disturb files. The two tests
-# left out choose their own way.
+# left out choose their own way. Of the whole workspace, as `make test` is: of one package, cargo chooses other features of
+# libraries and builds all anew.
 ways := 'ORIGIN__CIPHERS=portable ORIGIN__STORAGE__COLD=blocking' \
 	'ORIGIN__STORAGE__MODE=read ORIGIN__STORAGE__COLD=auto' \
 	'ORIGIN__STORAGE__MODE=read ORIGIN__STORAGE__COLD=blocking'
@@ -37,7 +38,7 @@ ways := 'ORIGIN__CIPHERS=portable ORIGIN__STORAGE__COLD=blocking' \
 test-ways: ## Run the tests of bytes and faults with every way to read and to encrypt
 	@for way in $(ways); do \
 		echo "with $$way"; \
-		TRIED_SETTINGS="$$way" CASTELLUM_NO_SKIP=1 $(CARGO) test --locked -p appliance --test bytes --test faults -- \
+		TRIED_SETTINGS="$$way" CASTELLUM_NO_SKIP=1 $(CARGO) test --workspace --locked --test bytes --test faults -- \
 			--skip cold_bytes_are_the_same --skip a_mezzanine_of_another_user || exit 1; \
 	done
 

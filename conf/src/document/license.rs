@@ -104,7 +104,7 @@ pub struct LicenseLimitsDocument {
     /// Requests whose response is not yet wholly sent; above it, 503 with `Retry-After`. Default `1024`.
     pub in_flight: usize,
     /// Requests that are worked on at once, less than `in_flight`; others wait, and whoever plays goes before whoever begins.
-    /// Requests to upstreams and to the authorisation webhook do not count meanwhile. Default `256`.
+    /// Those that wait for an upstream, the authorisation webhook or an issuer's keys do not count meanwhile. Default `256`.
     pub at_once: usize,
     /// How long one that begins may wait; then it is 503 with `Retry-After`. Default `"500ms"`.
     pub queue_time: Span,

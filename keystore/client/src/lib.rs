@@ -44,8 +44,8 @@ pub trait Keystore: Send + Sync {
     fn export(&self, request: ExportRequest) -> Answer<'_, Vec<ExportedKey>>;
 
     /// What is public about those of the named keys that [`Keystore::export`] would give. No key leaves, and there is no
-    /// record; what is described counts as used, and ids that nobody has do not. That who asks may not is recorded, so
-    /// often in a minute as refusals are ordinary.
+    /// record; what is described counts as used, and ids that nobody has do not. That who asks may not is recorded, at
+    /// most `keystore.budget.denials` times a minute.
     ///
     /// # Errors
     /// As for [`Keystore::lease`].

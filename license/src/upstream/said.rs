@@ -61,8 +61,8 @@ fn is_short(text: &str) -> bool {
     text.len() <= LONGEST
 }
 
-/// Whether the text has room for 16 bytes in base64 or hexadecimal, however their digits are grouped. Names of protocols, in
-/// letters of one case, have none: of 100 million random keys, one would be written so.
+/// Whether the text has room for 16 bytes in base64 in one piece, or in hexadecimal, however its digits are grouped. Names of
+/// protocols, in letters of one case, have none: of 100 million random keys, one would be written so.
 fn may_hold_key(text: &str) -> bool {
     let is_digit = |it: char| it.is_ascii_alphanumeric() || "+/-_".contains(it);
     let is_name = |run: &str| {
@@ -70,12 +70,10 @@ fn may_hold_key(text: &str) -> bool {
         of(u8::is_ascii_uppercase) || of(u8::is_ascii_lowercase)
     };
     let mut runs = text.split(|it| !is_digit(it));
-    let hexadecimal = text.chars().filter(char::is_ascii_hexdigit).count();
+    let mut groups = text.split(|it: char| !it.is_ascii_hexdigit() && !" :.,-_xX\\".contains(it));
+    let hexadecimal = |group: &str| group.chars().filter(char::is_ascii_hexdigit).count();
     runs.any(|run| run.len() >= KEY_CHARACTERS && !is_name(run))
-        || (hexadecimal >= 32
-            && text
-                .chars()
-                .all(|it| it.is_ascii_hexdigit() || " :.,-".contains(it)))
+        || groups.any(|group| hexadecimal(group) >= 32)
 }
 
 #[cfg(test)]
@@ -119,6 +117,8 @@ mod tests {
             format!("the key is {hex}."),
             grouped.join(":"),
             grouped.join(" "),
+            format!("key={}", grouped.join(":")),
+            format!("it is 0x{}", grouped.join(" 0x")),
             format!(
                 "{}-{}-{}-{}-{}",
                 &hex[..8],

@@ -250,8 +250,9 @@ impl Authoriser {
 impl Drop for InLine<'_> {
     fn drop(&mut self) {
         let mut lines = self.authoriser.lines();
-        // The map's, and this one: nobody else comes by it while the map is locked.
-        if Arc::strong_count(&self.line) <= 2 {
+        // While the map is locked: else each of two that leave at once would leave it to the other.
+        drop(std::mem::take(&mut self.line));
+        if (lines.get(&self.whose)).is_some_and(|line| Arc::strong_count(line) == 1) {
             lines.remove(&self.whose);
         }
     }
