@@ -29,8 +29,8 @@ use crate::store::postgres::Postgres;
 use crate::store::sqlite::{self, Sqlite};
 use crate::store::thread::Thread;
 use crate::store::{
-    Change, Claim, DeviceUse, Event, Expiry, SWEPT_AT_ONCE, Store, StreamUse, Taken, TokenUse,
-    Verdict, Viewer, digest, new_claim,
+    self, Change, Claim, DeviceUse, Event, Expiry, Store, StreamUse, Taken, TokenUse, Verdict,
+    Viewer, digest, new_claim,
 };
 use crate::webhook::{Authoriser, Teller, Told, post};
 use crate::{Clock, Error, Refusal, UnixTime};
@@ -572,17 +572,10 @@ fn hooks_of(teller: &Teller, event: WebhookEvent) -> Vec<String> {
 
 async fn sweep(store: Arc<dyn Store>, clock: Arc<dyn Clock>, hooks: Vec<String>) {
     loop {
-        let (now, hooks) = (clock.now(), hooks.clone());
-        let swept = store.change(Change::Sweep { now, hooks }).await;
-        match swept {
-            // There may be more.
-            Ok(removed) if removed >= SWEPT_AT_ONCE.unsigned_abs() => {}
-            Ok(_) => tokio::time::sleep(SWEEP_INTERVAL).await,
-            Err(error) => {
-                tracing::error!(%error, "what has expired stays in the store");
-                tokio::time::sleep(SWEEP_INTERVAL).await;
-            }
+        if let Err(error) = store::sweep(&*store, clock.now(), &hooks).await {
+            tracing::error!(%error, "what has expired stays in the store");
         }
+        tokio::time::sleep(SWEEP_INTERVAL).await;
     }
 }
 

@@ -530,7 +530,7 @@ async fn what_happened_is_told_after_a_kill_as_well() {
     let store = Sqlite::open(&folder.path().join(sqlite::FILE_NAME), 1000).unwrap();
     let hooks = vec!["crm".to_owned()];
     let now = clock.now().plus(Duration::from_secs(150));
-    store.change(Change::Sweep { now, hooks }).await.unwrap();
+    store::sweep(&store, now, &hooks).await.unwrap();
     let left = store.take_events("crm", UnixTime::MAX, UnixTime::MAX, 100);
     let mut left: Vec<_> = (left.await.unwrap().into_iter())
         .map(|event| {

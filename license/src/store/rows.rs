@@ -61,8 +61,15 @@ pub(super) const END_LEFT_DEVICE: &str =
 pub(super) const END_LEFT_STREAM: &str =
     "DELETE FROM stream WHERE viewer = $1 AND session = $2 AND claim = $3 AND claims <= 0";
 
-pub(super) const POST_EVENT: &str = "INSERT INTO event (id, hook, body, made, due, attempts, claim) \
-    VALUES ($1, $2, $3, $4, $5, 0, $6)";
+/// Rows follow.
+pub(super) const POST_EVENTS: &str =
+    "INSERT INTO event (id, hook, body, made, due, attempts, claim) ";
+
+/// The most events that one statement writes: neither database takes a row's six parameters more often than some 5000 times.
+pub(super) const POSTED_AT_ONCE: usize = 500;
+
+/// Up to so many events, a connection remembers the statement: what one licence brings.
+pub(super) const REMEMBERED: usize = 8;
 
 pub(super) const STREAMS: &str = "SELECT session, asset, began, leased, until FROM stream \
     WHERE viewer = $1 AND until > $2 ORDER BY session";
@@ -239,7 +246,7 @@ macro_rules! rows {
                             return refused(Verdict::Replayed);
                         }
                     }
-                    None if room.has(&room.tokens, 1) => {}
+                    None if room.has(&room.tokens) => {}
                     None => return refused(Verdict::Full),
                 }
             }
@@ -255,7 +262,7 @@ macro_rules! rows {
                 if new_device && there.number("others")? >= u64::from(device.limit) {
                     return refused(Verdict::DeviceLimit);
                 }
-                if new_device && !room.has(&room.devices, 1) {
+                if new_device && !room.has(&room.devices) {
                     return refused(Verdict::Full);
                 }
             }
@@ -271,7 +278,7 @@ macro_rules! rows {
                     return refused(Verdict::StreamLimit(there.time("free")?));
                 }
                 new_stream = there.number("own")? == 0;
-                if new_stream && !room.has(&room.streams, 1) {
+                if new_stream && !room.has(&room.streams) {
                     return refused(Verdict::Full);
                 }
             }
@@ -350,8 +357,8 @@ macro_rules! rows {
             Ok((verdict, taken))
         }
 
-        /// Puts events there to be told: when they are settled, or at the latest at that moment; without one, at once. Where
-        /// there is no room they are lost, and counted.
+        /// Puts events there to be told: when they are settled, or at the latest at that moment; without one, at once. Those
+        /// for which there is no room are lost, and counted.
         async fn post(
             connection: &mut $connection,
             events: &[Event],
@@ -359,22 +366,27 @@ macro_rules! rows {
             claim: i64,
             room: &Room,
         ) -> Result<u64, sqlx::Error> {
-            if !room.has(&room.events, events.len()) {
-                lost(events.len() as u64);
-                return Ok(0);
+            let (posted, without_room) = events.split_at(room.left(&room.events, events.len()));
+            if !without_room.is_empty() {
+                lost(without_room.len() as u64);
             }
-            for event in events {
-                sqlx::query(rows::POST_EVENT)
-                    .bind(&event.id)
-                    .bind(&event.hook)
-                    .bind(&event.body)
-                    .bind(seconds(event.made))
-                    .bind(seconds(wait.unwrap_or(event.made)))
-                    .bind(wait.map(|_| claim))
+            for some in posted.chunks(rows::POSTED_AT_ONCE) {
+                let mut statement = QueryBuilder::new(rows::POST_EVENTS);
+                statement.push_values(some, |mut row, event| {
+                    row.push_bind(&event.id)
+                        .push_bind(&event.hook)
+                        .push_bind(&event.body)
+                        .push_bind(seconds(event.made))
+                        .push_bind(seconds(wait.unwrap_or(event.made)))
+                        .push("0")
+                        .push_bind(wait.map(|_| claim));
+                });
+                let again = some.len() <= rows::REMEMBERED;
+                (statement.build().persistent(again))
                     .execute(&mut *connection)
                     .await?;
             }
-            let posted = events.len() as u64;
+            let posted = posted.len() as u64;
             room.events.fetch_add(posted, Ordering::Relaxed);
             Ok(posted)
         }
@@ -514,7 +526,7 @@ macro_rules! rows {
                         .execute(connection)
                         .await?
                 }
-                Change::Sweep { now, hooks } => {
+                Change::Sweep { now } => {
                     let mut removed = 0;
                     for sweep in SWEEPS {
                         removed += sqlx::query(sweep)
@@ -531,17 +543,23 @@ macro_rules! rows {
                         .await?
                         .rows_affected();
                     lost(unheard);
+                    room.counted(count(connection).await?);
+                    return Ok(removed + unheard);
+                }
+                Change::SweepStreams { now, hooks } => {
                     let ended = sqlx::query(SWEEP_STREAMS)
                         .bind(seconds(*now))
-                        .bind(SWEPT_AT_ONCE)
+                        .bind(STREAMS_SWEPT_AT_ONCE)
                         .fetch_all(&mut *connection)
                         .await?;
-                    room.counted(count(connection).await?);
+                    let mut events = Vec::new();
                     for stream in &ended {
-                        let events = rows::ran_out(stream)?.events(hooks);
-                        post(connection, &events, None, 0, room).await?;
+                        events.extend(rows::ran_out(stream)?.events(hooks));
                     }
-                    return Ok(removed + unheard + ended.len() as u64);
+                    let ended = ended.len() as u64;
+                    room.removed(&room.streams, ended);
+                    post(connection, &events, None, 0, room).await?;
+                    return Ok(ended);
                 }
             };
             Ok(done.rows_affected())
