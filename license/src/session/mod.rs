@@ -7,7 +7,7 @@
 //!            country, rate     rates                   token, device, stream
 //! ```
 //!
-//! Without rules, and a token that asks for some, none of these touches the store. `license/design/sessions.md` says
+//! Without rules, a token that asks for some, and webhooks, none of these touches the store. `license/design/sessions.md` says
 //! what is guaranteed across nodes.
 
 use std::net::IpAddr;

@@ -381,9 +381,10 @@ impl RanOut {
                 &self.claim.to_be_bytes(),
                 hook.as_bytes(),
             ]);
-            let id: String = (digest.iter().take(16).map(|byte| format!("{byte:02x}"))).collect();
+            let mut id = [0; 16];
+            id.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
             Event {
-                id: format!("msg_{id}"),
+                id: event_id(id),
                 hook: hook.clone(),
                 body: format!(
                     r#"{{"type":"session_expired","timestamp":{},"data":{data}}}"#,
@@ -395,6 +396,12 @@ impl RanOut {
         });
         events.collect()
     }
+}
+
+/// An event's id, as Standard Webhooks writes them.
+pub(crate) fn event_id(bytes: [u8; 16]) -> String {
+    let hex = bytes.iter().map(|byte| format!("{byte:02x}"));
+    format!("msg_{}", hex.collect::<String>())
 }
 
 /// Events that nobody will hear.
