@@ -184,6 +184,8 @@ pub struct Taken {
     pub device: Option<(Viewer, String, i64)>,
     /// A stream.
     pub stream: Option<(Viewer, String, i64)>,
+    /// Whether events of these wait for [`Change::Settle`], be they of this claim or of one that it shares with.
+    pub untold: bool,
 }
 
 /// What became of a [`Claim`].

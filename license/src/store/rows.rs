@@ -19,11 +19,13 @@ pub(super) const USE_TOKEN: &str = "INSERT INTO used_token (token, request, used
 pub(super) const OTHER_DEVICES: &str = "SELECT COUNT(CASE WHEN device <> $2 THEN 1 END) AS others, \
     COUNT(CASE WHEN device = $2 THEN 1 END) AS own FROM device WHERE viewer = $1 AND until > $3";
 
+/// `untold` are events that wait for the claim with which the device is shared.
 pub(super) const USE_DEVICE: &str = "INSERT INTO device (viewer, device, added, seen, until, claim, claims) VALUES ($1, $2, $3, $3, $4, $5, 1) \
     ON CONFLICT (viewer, device) DO UPDATE SET seen = excluded.seen, until = excluded.until, \
     added = CASE WHEN device.until > excluded.seen THEN device.added ELSE excluded.added END, \
     claim = CASE WHEN device.until > excluded.seen THEN device.claim ELSE excluded.claim END, \
-    claims = CASE WHEN device.until > excluded.seen THEN device.claims + 1 ELSE 1 END RETURNING claim";
+    claims = CASE WHEN device.until > excluded.seen THEN device.claims + 1 ELSE 1 END \
+    RETURNING claim, (SELECT COUNT(*) FROM event WHERE event.claim = device.claim) AS untold";
 
 /// Beside the session itself, and whether it is there. A renewal is counted like a start: whatever was granted meanwhile
 /// by another clock is seen, and then there is no place for it any more.
@@ -31,7 +33,7 @@ pub(super) const OTHER_STREAMS: &str = "SELECT COUNT(CASE WHEN session <> $2 THE
     COUNT(CASE WHEN session = $2 THEN 1 END) AS own, \
     COALESCE(MIN(CASE WHEN session <> $2 THEN until END), 0) AS free FROM stream WHERE viewer = $1 AND until > $3";
 
-/// A lease is never shortened by a clock that is behind.
+/// A lease is never shortened by a clock that is behind. `untold` as for a device.
 pub(super) const USE_STREAM: &str = "INSERT INTO stream (viewer, session, asset, began, leased, until, claim, claims, told) \
     VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8) ON CONFLICT (viewer, session) DO UPDATE SET asset = excluded.asset, \
     told = excluded.told, \
@@ -39,7 +41,8 @@ pub(super) const USE_STREAM: &str = "INSERT INTO stream (viewer, session, asset,
     claims = CASE WHEN stream.until > excluded.began THEN stream.claims + 1 ELSE 1 END, \
     began = CASE WHEN stream.until > excluded.began THEN stream.began ELSE excluded.began END, \
     leased = CASE WHEN stream.leased > excluded.leased THEN stream.leased ELSE excluded.leased END, \
-    until = CASE WHEN stream.until > excluded.until THEN stream.until ELSE excluded.until END RETURNING claim";
+    until = CASE WHEN stream.until > excluded.until THEN stream.until ELSE excluded.until END \
+    RETURNING claim, (SELECT COUNT(*) FROM event WHERE event.claim = stream.claim) AS untold";
 
 /// One that has run out and is not swept yet, where the session begins again.
 pub(super) const END_STREAM: &str = "DELETE FROM stream WHERE viewer = $1 AND session = $2 AND until <= $3 \
@@ -313,8 +316,11 @@ macro_rules! rows {
                 new_device = made_by == device.claim;
                 if new_device {
                     room.devices.fetch_add(1, Ordering::Relaxed);
-                    post(connection, &device.events, *events_wait, made_by, room).await?;
+                    let posted =
+                        post(connection, &device.events, *events_wait, made_by, room).await?;
+                    taken.untold |= posted > 0 && events_wait.is_some();
                 }
+                taken.untold |= done.number("untold")? > 0;
                 taken.device = Some((*whose, device.device.clone(), made_by));
             }
             if let Some(stream) = stream {
@@ -346,8 +352,11 @@ macro_rules! rows {
                 new_stream = made_by == stream.claim;
                 if new_stream {
                     room.streams.fetch_add(1, Ordering::Relaxed);
-                    post(connection, &stream.events, *events_wait, made_by, room).await?;
+                    let posted =
+                        post(connection, &stream.events, *events_wait, made_by, room).await?;
+                    taken.untold |= posted > 0 && events_wait.is_some();
                 }
+                taken.untold |= done.number("untold")? > 0;
                 taken.stream = Some((*whose, stream.session.clone(), made_by));
             }
             let verdict = Verdict::Granted {

@@ -138,12 +138,15 @@ pub async fn events_wait_for_their_licence(nodes: Nodes) {
     let (_, first) = nodes.take(with("first", at(2))).await;
     // Who shares in it begins nothing, and has nothing to tell.
     let (_, retry) = nodes.take(with("retry", at(3))).await;
+    assert!(retry.untold, "but what the first has");
     nodes.give_back(first).await;
     assert_eq!(due(&nodes, at(4)).await, none);
     let settle = Change::Settle(retry);
     assert_eq!(nodes.first().change(settle).await.unwrap(), 2);
     let told = ["first device", "first stream"];
     assert_eq!(due(&nodes, at(4)).await, told);
+    let (_, settled) = nodes.take(with("settled", at(4))).await;
+    assert!(!settled.untold);
 
     // The server ended before it could say: what was taken is taken, and told.
     let other = Claim {
