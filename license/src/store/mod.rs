@@ -411,7 +411,7 @@ pub(crate) fn lost(count: u64) {
     metrics::counter!("castellum_license_webhook_events_lost_total").increment(count);
 }
 
-/// How many rows there are of what viewers make grow. A node counts its own between two sweeps, so that nodes which
+/// How many rows there are of what viewers make grow. A node counts what it does itself between two sweeps, so that nodes which
 /// share a store may go beyond `capacity` by what they add in that time.
 #[derive(Debug)]
 struct Room {

@@ -331,6 +331,7 @@ macro_rules! rows {
                         .bind(seconds(*now))
                         .fetch_optional(&mut *connection)
                         .await?;
+                    room.removed(&room.streams, u64::from(ended.is_some()));
                     if let (Some(ended), Some(expiry)) = (ended, &stream.expiry) {
                         let events = rows::ran_out(&ended)?.events(&expiry.hooks);
                         post(connection, &events, None, 0, room).await?;
@@ -403,6 +404,7 @@ macro_rules! rows {
         async fn give_back(
             connection: &mut $connection,
             taken: &Taken,
+            room: &Room,
         ) -> Result<u64, sqlx::Error> {
             let mut ended = 0;
             if let Some((token, claim)) = &taken.token {
@@ -414,16 +416,19 @@ macro_rules! rows {
                         .await?
                         .rows_affected();
                 }
+                room.removed(&room.tokens, ended);
             }
-            for (of, leave, end) in [
-                (&taken.device, rows::LEAVE_DEVICE, rows::END_LEFT_DEVICE),
-                (&taken.stream, rows::LEAVE_STREAM, rows::END_LEFT_STREAM),
+            let device = [rows::LEAVE_DEVICE, rows::END_LEFT_DEVICE];
+            let stream = [rows::LEAVE_STREAM, rows::END_LEFT_STREAM];
+            for (of, statements, count) in [
+                (&taken.device, device, &room.devices),
+                (&taken.stream, stream, &room.streams),
             ] {
                 let Some((viewer, name, claim)) = of else {
                     continue;
                 };
                 let mut gone = 0;
-                for statement in [leave, end] {
+                for statement in statements {
                     gone = sqlx::query(statement)
                         .bind(viewer.as_bytes().as_slice())
                         .bind(name)
@@ -433,11 +438,13 @@ macro_rules! rows {
                         .rows_affected();
                 }
                 if gone > 0 {
-                    sqlx::query("DELETE FROM event WHERE claim = $1")
+                    let untold = sqlx::query("DELETE FROM event WHERE claim = $1")
                         .bind(claim)
                         .execute(&mut *connection)
                         .await?;
+                    room.removed(&room.events, untold.rows_affected());
                 }
+                room.removed(count, gone);
                 ended += gone;
             }
             Ok(ended)
@@ -461,7 +468,7 @@ macro_rules! rows {
             room: &Room,
         ) -> Result<u64, sqlx::Error> {
             let done = match change {
-                Change::GiveBack(taken) => return give_back(connection, taken).await,
+                Change::GiveBack(taken) => return give_back(connection, taken, room).await,
                 Change::Settle(taken) => return settle(connection, taken).await,
                 Change::Release {
                     viewer,
@@ -474,6 +481,7 @@ macro_rules! rows {
                             .bind(session)
                             .execute(&mut *connection)
                             .await?;
+                    room.removed(&room.streams, done.rows_affected());
                     if done.rows_affected() > 0 {
                         post(connection, events, None, 0, room).await?;
                     }
@@ -483,20 +491,25 @@ macro_rules! rows {
                     viewer,
                     device: Some(device),
                 } => {
-                    sqlx::query("DELETE FROM device WHERE viewer = $1 AND device = $2")
-                        .bind(viewer.as_bytes().as_slice())
-                        .bind(device)
-                        .execute(connection)
-                        .await?
+                    let done =
+                        sqlx::query("DELETE FROM device WHERE viewer = $1 AND device = $2")
+                            .bind(viewer.as_bytes().as_slice())
+                            .bind(device)
+                            .execute(connection)
+                            .await?;
+                    room.removed(&room.devices, done.rows_affected());
+                    done
                 }
                 Change::Forget {
                     viewer,
                     device: None,
                 } => {
-                    sqlx::query("DELETE FROM device WHERE viewer = $1")
+                    let done = sqlx::query("DELETE FROM device WHERE viewer = $1")
                         .bind(viewer.as_bytes().as_slice())
                         .execute(connection)
-                        .await?
+                        .await?;
+                    room.removed(&room.devices, done.rows_affected());
+                    done
                 }
                 Change::Revoke(revocation) => {
                     let (kind, issuer, name) = rows::written(&revocation.what);
@@ -523,10 +536,12 @@ macro_rules! rows {
                 }
                 Change::Post(events) => return post(connection, events, None, 0, room).await,
                 Change::Told(id) => {
-                    sqlx::query("DELETE FROM event WHERE id = $1")
+                    let done = sqlx::query("DELETE FROM event WHERE id = $1")
                         .bind(id)
                         .execute(connection)
-                        .await?
+                        .await?;
+                    room.removed(&room.events, done.rows_affected());
+                    done
                 }
                 Change::Delay { id, due } => {
                     sqlx::query("UPDATE event SET due = $2 WHERE id = $1")
