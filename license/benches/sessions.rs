@@ -1,4 +1,4 @@
-//! What counting streams costs: `cargo bench -p license --bench sessions`.
+//! What counting streams costs: `cargo bench --profile profiling -p license --bench sessions`.
 //!
 //! Each row renews the leases of many viewers from many tasks at once. With Debian's PostgreSQL there, the second row is
 //! one database, which does not sync, and two licence servers on it.
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use license::store::postgres::Postgres;
 use license::store::sqlite::{FILE_NAME, Sqlite};
-use license::store::{Claim, Store, StreamUse, Verdict, Viewer};
+use license::store::{Claim, Store, StreamUse, Verdict, Viewer, new_claim};
 use license::{Clock as _, SystemClock};
 
 #[path = "../../keystore/tests/postgres/mod.rs"]
@@ -39,7 +39,7 @@ fn claim(viewer: u64) -> Claim {
             limit: 2,
             term: Duration::from_secs(120),
             grace: Duration::from_secs(30),
-            claim: 1,
+            claim: new_claim().unwrap(),
             events: Vec::new(),
             expiry: None,
         }),

@@ -7,7 +7,7 @@
 //!            country, rate     rates                   token, device, stream
 //! ```
 //!
-//! Without rules, and a token that asks for some, none of these touches the store. `license/design/sessions.md` says
+//! Without rules, a token that asks for some, and webhooks, none of these touches the store. `license/design/sessions.md` says
 //! what is guaranteed across nodes.
 
 use std::net::IpAddr;
@@ -19,6 +19,7 @@ use conf::{SessionSettings, WebhookEvent};
 use http::{HeaderMap, HeaderName};
 use keystore_types::{AssetId, KeyId};
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 use self::access::Access;
 pub use self::rates::RateOf;
@@ -29,8 +30,8 @@ use crate::store::postgres::Postgres;
 use crate::store::sqlite::{self, Sqlite};
 use crate::store::thread::Thread;
 use crate::store::{
-    Change, Claim, DeviceUse, Event, Expiry, SWEPT_AT_ONCE, Store, StreamUse, Taken, TokenUse,
-    Verdict, Viewer, digest, new_claim,
+    self, Change, Claim, DeviceUse, Event, Expiry, Store, StreamUse, Taken, TokenUse, Verdict,
+    Viewer, digest, new_claim,
 };
 use crate::webhook::{Authoriser, Teller, Told, post};
 use crate::{Clock, Error, Refusal, UnixTime};
@@ -329,20 +330,9 @@ impl Sessions {
             device,
             stream,
         };
-        let told_of = |events: Option<&Vec<Event>>| events.is_some_and(|events| !events.is_empty());
-        let device_told = told_of(claim.device.as_ref().map(|device| &device.events));
-        let stream_told = told_of(claim.stream.as_ref().map(|stream| &stream.events));
-        let (verdict, taken) = self.store.admit(claim).await.map_err(unavailable)?;
+        let (verdict, held) = self.take(claim).await.map_err(unavailable)?;
         match verdict {
-            Verdict::Granted {
-                new_device,
-                new_stream,
-            } => Ok(Held(Some(Holding {
-                taken,
-                told: (new_device && device_told) || (new_stream && stream_told),
-                store: Arc::clone(&self.store),
-                tasks: self.thread.handle(),
-            }))),
+            Verdict::Granted { .. } => Ok(held),
             Verdict::Replayed => Err(Refusal::TokenReplayed),
             Verdict::DeviceLimit => Err(Refusal::DeviceLimit),
             Verdict::StreamLimit(free) => Err(Refusal::StreamLimit {
@@ -350,6 +340,31 @@ impl Sessions {
             }),
             Verdict::Full => Err(Refusal::SessionsFull),
         }
+    }
+
+    /// Asks the store in a task that goes on where whoever asked has gone away: what is taken for nobody is given back.
+    async fn take(&self, claim: Claim) -> Result<(Verdict, Held), Error> {
+        let (reply, answer) = oneshot::channel();
+        let (store, tasks) = (Arc::clone(&self.store), self.thread.handle());
+        self.thread.start_task(async move {
+            let taken = store.admit(claim).await.map(|(verdict, taken)| {
+                let holding = match verdict {
+                    Verdict::Granted { .. } => Some(Holding {
+                        taken,
+                        store,
+                        tasks,
+                    }),
+                    Verdict::Replayed
+                    | Verdict::DeviceLimit
+                    | Verdict::StreamLimit(_)
+                    | Verdict::Full => None,
+                };
+                (verdict, Held(holding))
+            });
+            // What is not heard is dropped.
+            let _ = reply.send(taken);
+        });
+        (answer.await).unwrap_or_else(|error| Err(Error::internal("work on the store", error)))
     }
 
     /// Says that a stream goes on; returns when its lease now ends, or `None` where streams are not counted.
@@ -479,8 +494,6 @@ pub struct Held(Option<Holding>);
 #[derive(Debug)]
 struct Holding {
     taken: Taken,
-    /// Whether something is told of it that waits.
-    told: bool,
     store: Arc<dyn Store>,
     tasks: Handle,
 }
@@ -489,7 +502,7 @@ impl Held {
     /// The licence was given. What is to be told of it is due, soon; where this server ends before, when it was waited for
     /// long enough.
     pub fn given(mut self) {
-        let Some(holding) = self.0.take().filter(|holding| holding.told) else {
+        let Some(holding) = self.0.take().filter(|holding| holding.taken.untold) else {
             return;
         };
         holding.tasks.spawn(async move {
@@ -572,17 +585,10 @@ fn hooks_of(teller: &Teller, event: WebhookEvent) -> Vec<String> {
 
 async fn sweep(store: Arc<dyn Store>, clock: Arc<dyn Clock>, hooks: Vec<String>) {
     loop {
-        let (now, hooks) = (clock.now(), hooks.clone());
-        let swept = store.change(Change::Sweep { now, hooks }).await;
-        match swept {
-            // There may be more.
-            Ok(removed) if removed >= SWEPT_AT_ONCE.unsigned_abs() => {}
-            Ok(_) => tokio::time::sleep(SWEEP_INTERVAL).await,
-            Err(error) => {
-                tracing::error!(%error, "what has expired stays in the store");
-                tokio::time::sleep(SWEEP_INTERVAL).await;
-            }
+        if let Err(error) = store::sweep(&*store, clock.now(), &hooks).await {
+            tracing::error!(%error, "what has expired stays in the store");
         }
+        tokio::time::sleep(SWEEP_INTERVAL).await;
     }
 }
 

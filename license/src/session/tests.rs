@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::*;
+use crate::store::{Device, Revocation, Stored, Stream};
 
 #[derive(Debug)]
 struct Hands(AtomicU64);
@@ -472,20 +473,17 @@ async fn each_rate_refuses_with_the_time_to_come_again() {
     );
 }
 
-/// Whatever is told waits in the store, where the next start finds it: no server hears it, and this one ends at once.
-#[tokio::test]
-async fn what_happened_is_told_after_a_kill_as_well() {
-    let folder = tempfile::tempdir().unwrap();
-    let secret = folder.path().join("secret");
+/// Rules by which all that happens is told to a hook that takes connections and never answers.
+fn told_to_the_deaf(folder: &Path, deaf: &std::net::TcpListener) -> SessionSettings {
+    let secret = folder.join("secret");
     std::fs::write(&secret, "a key of the tests that has more than 32 bytes").unwrap();
-    let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let hook = conf::HookSettings {
         table: "license.webhooks.crm".to_owned(),
         tls: false,
         authority: deaf.local_addr().unwrap().to_string(),
         path: "/hook".to_owned(),
         secret: conf::SecretSource::file(secret),
-        ca_file: folder.path().join("none"),
+        ca_file: folder.join("none"),
         timeout: Duration::from_secs(60),
     };
     use conf::WebhookEvent::{DeviceAdded, Granted, SessionEnded, SessionExpired, SessionStarted};
@@ -497,13 +495,21 @@ async fn what_happened_is_told_after_a_kill_as_well() {
         SessionStarted,
     ];
     let webhook = conf::WebhookSettings { hook, events };
-    let rules = SessionSettings {
+    SessionSettings {
         streams: Some(2),
         devices: Some(2),
         device_header: Some("x-device-id".to_owned()),
         webhooks: [("crm".to_owned(), webhook)].into(),
         ..settings()
-    };
+    }
+}
+
+/// Whatever is told waits in the store, where the next start finds it: no server hears it, and this one ends at once.
+#[tokio::test]
+async fn what_happened_is_told_after_a_kill_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let rules = told_to_the_deaf(folder.path(), &deaf);
     let clock = Arc::new(Hands(AtomicU64::new(NOW)));
     let sessions = Sessions::open(&rules, folder.path(), clock.clone()).unwrap();
     let headers = named_headers(&[("x-device-id", "tv")]);
@@ -530,7 +536,7 @@ async fn what_happened_is_told_after_a_kill_as_well() {
     let store = Sqlite::open(&folder.path().join(sqlite::FILE_NAME), 1000).unwrap();
     let hooks = vec!["crm".to_owned()];
     let now = clock.now().plus(Duration::from_secs(150));
-    store.change(Change::Sweep { now, hooks }).await.unwrap();
+    store::sweep(&store, now, &hooks).await.unwrap();
     let left = store.take_events("crm", UnixTime::MAX, UnixTime::MAX, 100);
     let mut left: Vec<_> = (left.await.unwrap().into_iter())
         .map(|event| {
@@ -553,4 +559,111 @@ async fn what_happened_is_told_after_a_kill_as_well() {
     ];
     let expected = expected.map(|(kind, after)| (kind.to_owned(), after));
     assert_eq!(left, expected);
+}
+
+/// Its first try began the stream, and fails after all.
+#[tokio::test]
+async fn what_a_retry_shares_in_is_told_as_soon_as_its_licence_is_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let rig = Rig::new(&told_to_the_deaf(folder.path(), &deaf));
+    let (ann, asset) = (ann(), "film".parse().unwrap());
+    let headers = named_headers(&[("x-device-id", "tv")]);
+    let first = rig.sessions.admit(rig.ask(&ann, &headers, &asset)).await;
+    let retry = rig.sessions.admit(rig.ask(&ann, &headers, &asset)).await;
+    first.unwrap().give_back().await;
+    retry.unwrap().given();
+    // Those that are told are taken by the server itself, for two minutes; those that wait are due in ten.
+    let soon = rig.clock.now().plus(Duration::from_secs(300));
+    let mut told = 0;
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while told < 2 {
+        assert!(std::time::Instant::now() < deadline, "{told} are told");
+        let store = &rig.sessions.store;
+        let due = store.take_events("crm", soon, UnixTime::MAX, 100).await;
+        told += due.unwrap().len();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A store that has done what a claim asks for and does not say so yet.
+#[derive(Debug)]
+struct Slow {
+    store: Sqlite,
+    admitted: tokio::sync::Semaphore,
+    answered: tokio::sync::Semaphore,
+}
+
+impl Store for Slow {
+    fn admit(&self, claim: Claim) -> Stored<'_, (Verdict, Taken)> {
+        Box::pin(async move {
+            let admitted = self.store.admit(claim).await;
+            self.admitted.add_permits(1);
+            self.answered.acquire().await.unwrap().forget();
+            admitted
+        })
+    }
+
+    fn change(&self, change: Change) -> Stored<'_, u64> {
+        self.store.change(change)
+    }
+
+    fn streams(&self, viewer: Viewer, now: UnixTime) -> Stored<'_, Vec<Stream>> {
+        self.store.streams(viewer, now)
+    }
+
+    fn devices(&self, viewer: Viewer, now: UnixTime) -> Stored<'_, Vec<Device>> {
+        self.store.devices(viewer, now)
+    }
+
+    fn revocations(&self, now: UnixTime) -> Stored<'_, Vec<Revocation>> {
+        self.store.revocations(now)
+    }
+
+    fn take_events(
+        &self,
+        hook: &str,
+        now: UnixTime,
+        again: UnixTime,
+        limit: u32,
+    ) -> Stored<'_, Vec<Event>> {
+        self.store.take_events(hook, now, again, limit)
+    }
+}
+
+#[tokio::test]
+async fn who_leaves_while_the_store_works_leaves_no_claim_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let slow = Arc::new(Slow {
+        store: Sqlite::open(&folder.path().join(sqlite::FILE_NAME), 1000).unwrap(),
+        admitted: tokio::sync::Semaphore::new(0),
+        answered: tokio::sync::Semaphore::new(0),
+    });
+    let rules = SessionSettings {
+        single_use: true,
+        ..settings()
+    };
+    let clock = Arc::new(Hands(AtomicU64::new(NOW)));
+    let sessions = Sessions::with_store(&rules, slow.clone(), clock.clone()).unwrap();
+    let (ann, headers, asset) = (ann(), HeaderMap::new(), "film".parse().unwrap());
+    let ask = |request| Ask {
+        bearer: &ann,
+        demanded: Demanded::default(),
+        headers: &headers,
+        asset: &asset,
+        request,
+        now: clock.now(),
+    };
+    tokio::select! {
+        biased;
+        _ = sessions.admit(ask(&[b"left"])) => panic!("the store has not answered"),
+        admitted = slow.admitted.acquire() => admitted.unwrap().forget(),
+    }
+    slow.answered.add_permits(1000);
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while let Err(refusal) = sessions.admit(ask(&[b"another"])).await.map(Held::given) {
+        assert_eq!(refusal, Refusal::TokenReplayed);
+        assert!(std::time::Instant::now() < deadline, "the token stays used");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

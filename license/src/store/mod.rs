@@ -184,6 +184,8 @@ pub struct Taken {
     pub device: Option<(Viewer, String, i64)>,
     /// A stream.
     pub stream: Option<(Viewer, String, i64)>,
+    /// Whether events of these wait for [`Change::Settle`], be they of this claim or of one that it shares with.
+    pub untold: bool,
 }
 
 /// What became of a [`Claim`].
@@ -245,18 +247,54 @@ pub enum Change {
         /// When it is due.
         due: UnixTime,
     },
-    /// Removes what has expired, at most [`SWEPT_AT_ONCE`] rows of each kind, and counts anew what is there. What is to be
-    /// told of streams that ran out is there as they are gone, so it is told of each by one node.
+    /// Removes what has expired but for streams, at most [`SWEPT_AT_ONCE`] rows of each kind, and counts anew what is there.
     Sweep {
         /// The present moment.
         now: UnixTime,
-        /// Who is told of streams that ran out: the names of hooks.
+    },
+    /// Removes at most [`STREAMS_SWEPT_AT_ONCE`] streams that ran out. What is to be told of them is there as they are gone,
+    /// so it is told of each by one node.
+    SweepStreams {
+        /// The present moment.
+        now: UnixTime,
+        /// Who is told: the names of hooks.
         hooks: Vec<String>,
     },
 }
 
-/// The most rows of a kind that one sweep removes: others wait meanwhile.
+/// The most rows of a kind that one [`Change::Sweep`] removes: others wait meanwhile.
 pub const SWEPT_AT_ONCE: i64 = 5000;
+
+/// The most streams that one [`Change::SweepStreams`] removes. Their events are written in the same transaction, one for
+/// each hook: few enough that it ends well within the time that a database has to answer.
+pub const STREAMS_SWEPT_AT_ONCE: i64 = 500;
+
+/// Removes all that has expired, in as many transactions as that takes, between which others have their turn; returns how
+/// many rows it were. `hooks` are told of streams that ran out.
+///
+/// # Errors
+/// The store fails. What was removed before is, and what was to be told of it will be told.
+pub async fn sweep(store: &dyn Store, now: UnixTime, hooks: &[String]) -> Result<u64, Error> {
+    let streams = Change::SweepStreams {
+        now,
+        hooks: hooks.to_vec(),
+    };
+    let mut removed = 0;
+    // Streams first, as the other change counts what is left.
+    for (change, at_once) in [
+        (streams, STREAMS_SWEPT_AT_ONCE),
+        (Change::Sweep { now }, SWEPT_AT_ONCE),
+    ] {
+        loop {
+            let some = store.change(change.clone()).await?;
+            removed += some;
+            if some < at_once.unsigned_abs() {
+                break;
+            }
+        }
+    }
+    Ok(removed)
+}
 
 /// A stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -345,9 +383,10 @@ impl RanOut {
                 &self.claim.to_be_bytes(),
                 hook.as_bytes(),
             ]);
-            let id: String = (digest.iter().take(16).map(|byte| format!("{byte:02x}"))).collect();
+            let mut id = [0; 16];
+            id.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
             Event {
-                id: format!("msg_{id}"),
+                id: event_id(id),
                 hook: hook.clone(),
                 body: format!(
                     r#"{{"type":"session_expired","timestamp":{},"data":{data}}}"#,
@@ -361,12 +400,18 @@ impl RanOut {
     }
 }
 
+/// An event's id, as Standard Webhooks writes them.
+pub(crate) fn event_id(bytes: [u8; 16]) -> String {
+    let hex = bytes.iter().map(|byte| format!("{byte:02x}"));
+    format!("msg_{}", hex.collect::<String>())
+}
+
 /// Events that nobody will hear.
 pub(crate) fn lost(count: u64) {
     metrics::counter!("castellum_license_webhook_events_lost_total").increment(count);
 }
 
-/// How many rows there are of what viewers make grow. A node counts its own between two sweeps, so that nodes which
+/// How many rows there are of what viewers make grow. A node counts what it does itself between two sweeps, so that nodes which
 /// share a store may go beyond `capacity` by what they add in that time.
 #[derive(Debug)]
 struct Room {
@@ -404,9 +449,21 @@ impl Room {
         }
     }
 
-    /// Room for `more` rows where there are so many.
-    fn has(&self, count: &AtomicU64, more: usize) -> bool {
-        (count.load(Ordering::Relaxed)).saturating_add(more as u64) <= self.capacity
+    /// Whether there is room for one more row where there are so many.
+    fn has(&self, count: &AtomicU64) -> bool {
+        self.left(count, 1) == 1
+    }
+
+    /// For how many of so many rows more there is room.
+    fn left(&self, count: &AtomicU64, more: usize) -> usize {
+        let left = (self.capacity).saturating_sub(count.load(Ordering::Relaxed));
+        usize::try_from(left).map_or(more, |left| left.min(more))
+    }
+
+    /// So many rows are there no more.
+    fn removed(&self, count: &AtomicU64, rows: u64) {
+        let less = |count: u64| Some(count.saturating_sub(rows));
+        let _ = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 }
 

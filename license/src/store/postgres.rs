@@ -11,15 +11,15 @@ use std::time::{Duration, Instant};
 
 use conf::{PostgresHost, PostgresSettings};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, QueryBuilder};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::rows::{self, Record as _, rows, seconds};
 use super::thread::Thread;
 use super::{
-    Change, Claim, Device, Event, Revocation, Room, SWEPT_AT_ONCE, Store, Stored, Stream, Taken,
-    Verdict, Viewer, failed, lost, too_new,
+    Change, Claim, Device, Event, Revocation, Room, STREAMS_SWEPT_AT_ONCE, SWEPT_AT_ONCE, Store,
+    Stored, Stream, Taken, Verdict, Viewer, failed, lost, too_new,
 };
 use crate::{Error, ErrorKind, UnixTime};
 

@@ -19,11 +19,13 @@ pub(super) const USE_TOKEN: &str = "INSERT INTO used_token (token, request, used
 pub(super) const OTHER_DEVICES: &str = "SELECT COUNT(CASE WHEN device <> $2 THEN 1 END) AS others, \
     COUNT(CASE WHEN device = $2 THEN 1 END) AS own FROM device WHERE viewer = $1 AND until > $3";
 
+/// `untold` are events that wait for the claim with which the device is shared.
 pub(super) const USE_DEVICE: &str = "INSERT INTO device (viewer, device, added, seen, until, claim, claims) VALUES ($1, $2, $3, $3, $4, $5, 1) \
     ON CONFLICT (viewer, device) DO UPDATE SET seen = excluded.seen, until = excluded.until, \
     added = CASE WHEN device.until > excluded.seen THEN device.added ELSE excluded.added END, \
     claim = CASE WHEN device.until > excluded.seen THEN device.claim ELSE excluded.claim END, \
-    claims = CASE WHEN device.until > excluded.seen THEN device.claims + 1 ELSE 1 END RETURNING claim";
+    claims = CASE WHEN device.until > excluded.seen THEN device.claims + 1 ELSE 1 END \
+    RETURNING claim, (SELECT COUNT(*) FROM event WHERE event.claim = device.claim) AS untold";
 
 /// Beside the session itself, and whether it is there. A renewal is counted like a start: whatever was granted meanwhile
 /// by another clock is seen, and then there is no place for it any more.
@@ -31,7 +33,7 @@ pub(super) const OTHER_STREAMS: &str = "SELECT COUNT(CASE WHEN session <> $2 THE
     COUNT(CASE WHEN session = $2 THEN 1 END) AS own, \
     COALESCE(MIN(CASE WHEN session <> $2 THEN until END), 0) AS free FROM stream WHERE viewer = $1 AND until > $3";
 
-/// A lease is never shortened by a clock that is behind.
+/// A lease is never shortened by a clock that is behind. `untold` as for a device.
 pub(super) const USE_STREAM: &str = "INSERT INTO stream (viewer, session, asset, began, leased, until, claim, claims, told) \
     VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8) ON CONFLICT (viewer, session) DO UPDATE SET asset = excluded.asset, \
     told = excluded.told, \
@@ -39,7 +41,8 @@ pub(super) const USE_STREAM: &str = "INSERT INTO stream (viewer, session, asset,
     claims = CASE WHEN stream.until > excluded.began THEN stream.claims + 1 ELSE 1 END, \
     began = CASE WHEN stream.until > excluded.began THEN stream.began ELSE excluded.began END, \
     leased = CASE WHEN stream.leased > excluded.leased THEN stream.leased ELSE excluded.leased END, \
-    until = CASE WHEN stream.until > excluded.until THEN stream.until ELSE excluded.until END RETURNING claim";
+    until = CASE WHEN stream.until > excluded.until THEN stream.until ELSE excluded.until END \
+    RETURNING claim, (SELECT COUNT(*) FROM event WHERE event.claim = stream.claim) AS untold";
 
 /// One that has run out and is not swept yet, where the session begins again.
 pub(super) const END_STREAM: &str = "DELETE FROM stream WHERE viewer = $1 AND session = $2 AND until <= $3 \
@@ -61,8 +64,15 @@ pub(super) const END_LEFT_DEVICE: &str =
 pub(super) const END_LEFT_STREAM: &str =
     "DELETE FROM stream WHERE viewer = $1 AND session = $2 AND claim = $3 AND claims <= 0";
 
-pub(super) const POST_EVENT: &str = "INSERT INTO event (id, hook, body, made, due, attempts, claim) \
-    VALUES ($1, $2, $3, $4, $5, 0, $6)";
+/// Rows follow.
+pub(super) const POST_EVENTS: &str =
+    "INSERT INTO event (id, hook, body, made, due, attempts, claim) ";
+
+/// The most events that one statement writes: neither database takes a row's six parameters more often than some 5000 times.
+pub(super) const POSTED_AT_ONCE: usize = 500;
+
+/// Up to so many events, a connection remembers the statement: what one licence brings.
+pub(super) const REMEMBERED: usize = 8;
 
 pub(super) const STREAMS: &str = "SELECT session, asset, began, leased, until FROM stream \
     WHERE viewer = $1 AND until > $2 ORDER BY session";
@@ -239,7 +249,7 @@ macro_rules! rows {
                             return refused(Verdict::Replayed);
                         }
                     }
-                    None if room.has(&room.tokens, 1) => {}
+                    None if room.has(&room.tokens) => {}
                     None => return refused(Verdict::Full),
                 }
             }
@@ -255,7 +265,7 @@ macro_rules! rows {
                 if new_device && there.number("others")? >= u64::from(device.limit) {
                     return refused(Verdict::DeviceLimit);
                 }
-                if new_device && !room.has(&room.devices, 1) {
+                if new_device && !room.has(&room.devices) {
                     return refused(Verdict::Full);
                 }
             }
@@ -271,7 +281,7 @@ macro_rules! rows {
                     return refused(Verdict::StreamLimit(there.time("free")?));
                 }
                 new_stream = there.number("own")? == 0;
-                if new_stream && !room.has(&room.streams, 1) {
+                if new_stream && !room.has(&room.streams) {
                     return refused(Verdict::Full);
                 }
             }
@@ -306,8 +316,11 @@ macro_rules! rows {
                 new_device = made_by == device.claim;
                 if new_device {
                     room.devices.fetch_add(1, Ordering::Relaxed);
-                    post(connection, &device.events, *events_wait, made_by, room).await?;
+                    let posted =
+                        post(connection, &device.events, *events_wait, made_by, room).await?;
+                    taken.untold |= posted > 0 && events_wait.is_some();
                 }
+                taken.untold |= done.number("untold")? > 0;
                 taken.device = Some((*whose, device.device.clone(), made_by));
             }
             if let Some(stream) = stream {
@@ -318,6 +331,7 @@ macro_rules! rows {
                         .bind(seconds(*now))
                         .fetch_optional(&mut *connection)
                         .await?;
+                    room.removed(&room.streams, u64::from(ended.is_some()));
                     if let (Some(ended), Some(expiry)) = (ended, &stream.expiry) {
                         let events = rows::ran_out(&ended)?.events(&expiry.hooks);
                         post(connection, &events, None, 0, room).await?;
@@ -339,8 +353,11 @@ macro_rules! rows {
                 new_stream = made_by == stream.claim;
                 if new_stream {
                     room.streams.fetch_add(1, Ordering::Relaxed);
-                    post(connection, &stream.events, *events_wait, made_by, room).await?;
+                    let posted =
+                        post(connection, &stream.events, *events_wait, made_by, room).await?;
+                    taken.untold |= posted > 0 && events_wait.is_some();
                 }
+                taken.untold |= done.number("untold")? > 0;
                 taken.stream = Some((*whose, stream.session.clone(), made_by));
             }
             let verdict = Verdict::Granted {
@@ -350,8 +367,8 @@ macro_rules! rows {
             Ok((verdict, taken))
         }
 
-        /// Puts events there to be told: when they are settled, or at the latest at that moment; without one, at once. Where
-        /// there is no room they are lost, and counted.
+        /// Puts events there to be told: when they are settled, or at the latest at that moment; without one, at once. Those
+        /// for which there is no room are lost, and counted.
         async fn post(
             connection: &mut $connection,
             events: &[Event],
@@ -359,22 +376,27 @@ macro_rules! rows {
             claim: i64,
             room: &Room,
         ) -> Result<u64, sqlx::Error> {
-            if !room.has(&room.events, events.len()) {
-                lost(events.len() as u64);
-                return Ok(0);
+            let (posted, without_room) = events.split_at(room.left(&room.events, events.len()));
+            if !without_room.is_empty() {
+                lost(without_room.len() as u64);
             }
-            for event in events {
-                sqlx::query(rows::POST_EVENT)
-                    .bind(&event.id)
-                    .bind(&event.hook)
-                    .bind(&event.body)
-                    .bind(seconds(event.made))
-                    .bind(seconds(wait.unwrap_or(event.made)))
-                    .bind(wait.map(|_| claim))
+            for some in posted.chunks(rows::POSTED_AT_ONCE) {
+                let mut statement = QueryBuilder::new(rows::POST_EVENTS);
+                statement.push_values(some, |mut row, event| {
+                    row.push_bind(&event.id)
+                        .push_bind(&event.hook)
+                        .push_bind(&event.body)
+                        .push_bind(seconds(event.made))
+                        .push_bind(seconds(wait.unwrap_or(event.made)))
+                        .push("0")
+                        .push_bind(wait.map(|_| claim));
+                });
+                let again = some.len() <= rows::REMEMBERED;
+                (statement.build().persistent(again))
                     .execute(&mut *connection)
                     .await?;
             }
-            let posted = events.len() as u64;
+            let posted = posted.len() as u64;
             room.events.fetch_add(posted, Ordering::Relaxed);
             Ok(posted)
         }
@@ -382,6 +404,7 @@ macro_rules! rows {
         async fn give_back(
             connection: &mut $connection,
             taken: &Taken,
+            room: &Room,
         ) -> Result<u64, sqlx::Error> {
             let mut ended = 0;
             if let Some((token, claim)) = &taken.token {
@@ -393,16 +416,19 @@ macro_rules! rows {
                         .await?
                         .rows_affected();
                 }
+                room.removed(&room.tokens, ended);
             }
-            for (of, leave, end) in [
-                (&taken.device, rows::LEAVE_DEVICE, rows::END_LEFT_DEVICE),
-                (&taken.stream, rows::LEAVE_STREAM, rows::END_LEFT_STREAM),
+            let device = [rows::LEAVE_DEVICE, rows::END_LEFT_DEVICE];
+            let stream = [rows::LEAVE_STREAM, rows::END_LEFT_STREAM];
+            for (of, statements, count) in [
+                (&taken.device, device, &room.devices),
+                (&taken.stream, stream, &room.streams),
             ] {
                 let Some((viewer, name, claim)) = of else {
                     continue;
                 };
                 let mut gone = 0;
-                for statement in [leave, end] {
+                for statement in statements {
                     gone = sqlx::query(statement)
                         .bind(viewer.as_bytes().as_slice())
                         .bind(name)
@@ -412,11 +438,13 @@ macro_rules! rows {
                         .rows_affected();
                 }
                 if gone > 0 {
-                    sqlx::query("DELETE FROM event WHERE claim = $1")
+                    let untold = sqlx::query("DELETE FROM event WHERE claim = $1")
                         .bind(claim)
                         .execute(&mut *connection)
                         .await?;
+                    room.removed(&room.events, untold.rows_affected());
                 }
+                room.removed(count, gone);
                 ended += gone;
             }
             Ok(ended)
@@ -440,7 +468,7 @@ macro_rules! rows {
             room: &Room,
         ) -> Result<u64, sqlx::Error> {
             let done = match change {
-                Change::GiveBack(taken) => return give_back(connection, taken).await,
+                Change::GiveBack(taken) => return give_back(connection, taken, room).await,
                 Change::Settle(taken) => return settle(connection, taken).await,
                 Change::Release {
                     viewer,
@@ -453,6 +481,7 @@ macro_rules! rows {
                             .bind(session)
                             .execute(&mut *connection)
                             .await?;
+                    room.removed(&room.streams, done.rows_affected());
                     if done.rows_affected() > 0 {
                         post(connection, events, None, 0, room).await?;
                     }
@@ -462,20 +491,25 @@ macro_rules! rows {
                     viewer,
                     device: Some(device),
                 } => {
-                    sqlx::query("DELETE FROM device WHERE viewer = $1 AND device = $2")
-                        .bind(viewer.as_bytes().as_slice())
-                        .bind(device)
-                        .execute(connection)
-                        .await?
+                    let done =
+                        sqlx::query("DELETE FROM device WHERE viewer = $1 AND device = $2")
+                            .bind(viewer.as_bytes().as_slice())
+                            .bind(device)
+                            .execute(connection)
+                            .await?;
+                    room.removed(&room.devices, done.rows_affected());
+                    done
                 }
                 Change::Forget {
                     viewer,
                     device: None,
                 } => {
-                    sqlx::query("DELETE FROM device WHERE viewer = $1")
+                    let done = sqlx::query("DELETE FROM device WHERE viewer = $1")
                         .bind(viewer.as_bytes().as_slice())
                         .execute(connection)
-                        .await?
+                        .await?;
+                    room.removed(&room.devices, done.rows_affected());
+                    done
                 }
                 Change::Revoke(revocation) => {
                     let (kind, issuer, name) = rows::written(&revocation.what);
@@ -502,10 +536,12 @@ macro_rules! rows {
                 }
                 Change::Post(events) => return post(connection, events, None, 0, room).await,
                 Change::Told(id) => {
-                    sqlx::query("DELETE FROM event WHERE id = $1")
+                    let done = sqlx::query("DELETE FROM event WHERE id = $1")
                         .bind(id)
                         .execute(connection)
-                        .await?
+                        .await?;
+                    room.removed(&room.events, done.rows_affected());
+                    done
                 }
                 Change::Delay { id, due } => {
                     sqlx::query("UPDATE event SET due = $2 WHERE id = $1")
@@ -514,7 +550,7 @@ macro_rules! rows {
                         .execute(connection)
                         .await?
                 }
-                Change::Sweep { now, hooks } => {
+                Change::Sweep { now } => {
                     let mut removed = 0;
                     for sweep in SWEEPS {
                         removed += sqlx::query(sweep)
@@ -531,17 +567,23 @@ macro_rules! rows {
                         .await?
                         .rows_affected();
                     lost(unheard);
+                    room.counted(count(connection).await?);
+                    return Ok(removed + unheard);
+                }
+                Change::SweepStreams { now, hooks } => {
                     let ended = sqlx::query(SWEEP_STREAMS)
                         .bind(seconds(*now))
-                        .bind(SWEPT_AT_ONCE)
+                        .bind(STREAMS_SWEPT_AT_ONCE)
                         .fetch_all(&mut *connection)
                         .await?;
-                    room.counted(count(connection).await?);
+                    let mut events = Vec::new();
                     for stream in &ended {
-                        let events = rows::ran_out(stream)?.events(hooks);
-                        post(connection, &events, None, 0, room).await?;
+                        events.extend(rows::ran_out(stream)?.events(hooks));
                     }
-                    return Ok(removed + unheard + ended.len() as u64);
+                    let ended = ended.len() as u64;
+                    room.removed(&room.streams, ended);
+                    post(connection, &events, None, 0, room).await?;
+                    return Ok(ended);
                 }
             };
             Ok(done.rows_affected())

@@ -7,14 +7,14 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Connection as _};
+use sqlx::{ConnectOptions as _, Connection as _, QueryBuilder};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::rows::{self, Record as _, rows, seconds};
 use super::thread::Thread;
 use super::{
-    Change, Claim, Device, Event, Revocation, Room, SWEPT_AT_ONCE, Store, Stored, Stream, Taken,
-    Verdict, Viewer, failed, lost, too_new,
+    Change, Claim, Device, Event, Revocation, Room, STREAMS_SWEPT_AT_ONCE, SWEPT_AT_ONCE, Store,
+    Stored, Stream, Taken, Verdict, Viewer, failed, lost, too_new,
 };
 use crate::{Error, UnixTime};
 

@@ -44,7 +44,7 @@ impl Thread {
         self.handle.spawn(task);
     }
 
-    /// Where tasks are started for it by those who do not have it.
+    /// A handle by which code that does not hold the thread itself starts tasks there.
     pub(crate) fn handle(&self) -> Handle {
         self.handle.clone()
     }

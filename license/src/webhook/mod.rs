@@ -12,6 +12,7 @@ use ring::hmac;
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::outbound::{Answer, Destination, Outbound, Reach};
+use crate::store::event_id;
 use crate::{Error, UnixTime};
 
 pub use self::authorise::Authoriser;
@@ -101,8 +102,7 @@ fn new_id() -> Result<String, Error> {
     let mut bytes = [0; 16];
     (SystemRandom::new().fill(&mut bytes))
         .map_err(|_| Error::internal("make an id", "the system gives no random numbers"))?;
-    let hex = bytes.iter().map(|byte| format!("{byte:02x}"));
-    Ok(format!("msg_{}", hex.collect::<String>()))
+    Ok(event_id(bytes))
 }
 
 #[cfg(test)]

@@ -138,12 +138,15 @@ pub async fn events_wait_for_their_licence(nodes: Nodes) {
     let (_, first) = nodes.take(with("first", at(2))).await;
     // Who shares in it begins nothing, and has nothing to tell.
     let (_, retry) = nodes.take(with("retry", at(3))).await;
+    assert!(retry.untold, "but what the first has");
     nodes.give_back(first).await;
     assert_eq!(due(&nodes, at(4)).await, none);
     let settle = Change::Settle(retry);
     assert_eq!(nodes.first().change(settle).await.unwrap(), 2);
     let told = ["first device", "first stream"];
     assert_eq!(due(&nodes, at(4)).await, told);
+    let (_, settled) = nodes.take(with("settled", at(4))).await;
+    assert!(!settled.untold);
 
     // The server ended before it could say: what was taken is taken, and told.
     let other = Claim {
@@ -240,6 +243,59 @@ pub async fn of_a_stream_that_ran_out_one_node_tells_once(nodes: Nodes) {
     assert_eq!(heard().await, [expired("renewed", at(125))]);
     assert_eq!(swept(nodes.first(), at(205)).await, 1);
     assert_eq!(heard().await, [expired("renewed", at(205))]);
+}
+
+/// The capacity bounds what is there, not what was asked for: no sweep comes in between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_there_no_more_takes_no_room() {
+    for nodes in [sqlite(1).await, postgresql(1).await].into_iter().flatten() {
+        let node = nodes.first();
+        let full = Claim {
+            viewer: Viewer::new("shop", "bob"),
+            ..everything(at(0), "challenge")
+        };
+        for round in 0..3 {
+            let mut claim = Claim {
+                events_wait: Some(at(600)),
+                ..everything(at(round), "challenge")
+            };
+            let id = format!("failed {round}");
+            claim.stream.as_mut().unwrap().events = event(&id, at(round));
+            let (verdict, failed) = node.admit(claim).await.unwrap();
+            assert_eq!(verdict, ALL_NEW);
+            assert!(failed.untold, "there was room for the event");
+            let other = Claim {
+                token: token("t2", "challenge"),
+                ..full.clone()
+            };
+            assert_eq!(node.admit(other).await.unwrap().0, Verdict::Full);
+            let given_back = node.change(Change::GiveBack(failed)).await;
+            assert_eq!(given_back.unwrap(), 3);
+        }
+        for round in 3..6 {
+            let claim = Claim {
+                token: None,
+                ..everything(at(round), "")
+            };
+            assert_eq!(node.admit(claim).await.unwrap().0, ALL_NEW);
+            let id = format!("ended {round}");
+            let ended = [
+                Change::Release {
+                    viewer: ann(),
+                    session: "tv".to_owned(),
+                    events: event(&id, at(round)),
+                },
+                Change::Forget {
+                    viewer: ann(),
+                    device: None,
+                },
+                Change::Told(id),
+            ];
+            for change in ended {
+                assert_eq!(node.change(change).await.unwrap(), 1);
+            }
+        }
+    }
 }
 
 /// What a version before claims could fail has written is read on.
