@@ -127,6 +127,10 @@ fn a_licence_is_explained_and_recorded_decisions_are_made_anew() {
         &token,
     );
     assert_eq!((code, &explained["reason"]), (6, &json!("policy_unmet")));
+    // An asset without keys, where the token names none either: a player asks for some all the same.
+    let all = mint(folder, &["--asset", "*"]);
+    let (code, explained) = license(&config, &["explain", "nothing"], &all);
+    assert_eq!((code, &explained["reason"]), (6, &json!("keys_unknown")));
     // Of an opaque challenge it says what the server does: the URL names the keys, or the token, or they are refused.
     let widevine = |token: &[&str], kids: &[&str]| {
         let token = mint(folder, &[&["--asset", "film"], token].concat());

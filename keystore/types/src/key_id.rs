@@ -56,7 +56,7 @@ impl KeyId {
             text[at + 1] = DIGITS[usize::from(byte & 15)];
             at += 2;
         }
-        read(std::str::from_utf8(&text).unwrap_or_default())
+        read(std::str::from_utf8(&text).expect("digits and hyphens are ASCII"))
     }
 }
 

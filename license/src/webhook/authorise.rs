@@ -242,6 +242,11 @@ impl Authoriser {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn lines_kept(&self) -> usize {
+        self.lines().len()
+    }
+
     fn lines(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Line>>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }

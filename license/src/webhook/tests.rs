@@ -327,6 +327,7 @@ async fn all_at_once(
             Err(other) => panic!("{other}"),
         }] += 1;
     }
+    assert_eq!(authoriser.lines_kept(), 0, "nobody is in line any more");
     ends
 }
 
