@@ -1,7 +1,9 @@
 //! Composition: settings and a keystore become a server.
 
+use std::fs::DirBuilder;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -206,7 +208,8 @@ impl Server {
 }
 
 fn open_decisions(folder: &Path) -> Result<DecisionLog, Error> {
-    std::fs::create_dir_all(folder)
+    // It says who watches what.
+    (DirBuilder::new().recursive(true).mode(0o700).create(folder))
         .and_then(|()| DecisionLog::open(folder))
         .map_err(|error| {
             Error::unavailable(
