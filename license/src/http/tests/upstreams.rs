@@ -271,7 +271,8 @@ async fn widevine_gets_a_signed_request_with_the_keys_of_the_grant() {
 
 #[tokio::test]
 async fn a_certificate_needs_no_token_and_is_fetched_once() {
-    let message = [&[8, 5, 0x12, 4][..], b"cert"].concat();
+    let certificate = b"\x0a\x04cert\x12\x02ok";
+    let message = [&[8, 5, 0x12, 10][..], certificate].concat();
     let service = StandIn::saying(widevine(&message)).await;
     let rig = rig(&[service.upstream(UpstreamKind::Widevine)]);
     for _ in 0..3 {
@@ -285,7 +286,7 @@ async fn a_certificate_needs_no_token_and_is_fetched_once() {
         let reply = rig.call(Method::GET, path, None, "").await;
         assert_eq!(
             (reply.status, &reply.body[..]),
-            (StatusCode::OK, &b"cert"[..])
+            (StatusCode::OK, &certificate[..])
         );
     }
     assert_eq!(service.asked(), 1);
@@ -298,6 +299,15 @@ async fn a_certificate_needs_no_token_and_is_fetched_once() {
         .call(Method::POST, "/license/widevine/film", None, &[8, 4, 0][..])
         .await;
     assert_eq!(reply.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_licence_is_not_taken_for_a_certificate() {
+    let service = StandIn::saying(widevine(b"\x08\x02\x12\x04keys")).await;
+    let rig = rig(&[service.upstream(UpstreamKind::Widevine)]);
+    let path = "/license/widevine/certificate";
+    let reply = rig.call(Method::GET, path, None, "").await;
+    assert_eq!(reply.status, StatusCode::BAD_GATEWAY);
 }
 
 #[tokio::test]
@@ -666,7 +676,9 @@ async fn a_vendor_gets_the_challenge_raw_or_in_json_and_the_grant() {
         (reply.status, &reply.body[..]),
         (StatusCode::OK, &[0, 1, 2][..])
     );
-    let request = unsigned(&service.seen()[1].json());
+    let seen = &service.seen()[1];
+    granted(seen, b"challenge");
+    let request = unsigned(&seen.json());
     assert_eq!(request["challenge"], STANDARD.encode("challenge"));
     assert_eq!(
         (&request["system"], &request["asset"]),
@@ -677,10 +689,9 @@ async fn a_vendor_gets_the_challenge_raw_or_in_json_and_the_grant() {
     let body = json!({ "spc": STANDARD.encode(spc()) }).to_string();
     let reply = post(&rig, &format!("/license/fairplay/film?kid={VIDEO}"), body).await;
     assert_eq!(reply.json(), json!({ "ckc": "AAEC" }));
-    assert_eq!(
-        unsigned(&service.seen()[2].json())["challenge"],
-        STANDARD.encode(spc())
-    );
+    let seen = &service.seen()[2];
+    granted(seen, &spc());
+    assert_eq!(unsigned(&seen.json())["challenge"], STANDARD.encode(spc()));
 }
 
 #[tokio::test]
