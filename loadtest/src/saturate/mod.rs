@@ -306,6 +306,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::port;
 
     const ONE: NonZeroUsize = NonZeroUsize::MIN;
 
@@ -426,9 +427,7 @@ mod tests {
             refused(&|saturation| saturation.urls = vec![file.clone()]),
             "file:///etc/hosts is no http or https URL"
         );
-        let closed = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = closed.local_addr().unwrap().port();
-        drop(closed);
+        let port = port::free().unwrap();
         let url = Url::parse(&format!("http://127.0.0.1:{port}/")).unwrap();
         let nobody = refused(&|saturation| {
             saturation.urls = vec![url.clone()];
