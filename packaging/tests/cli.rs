@@ -496,7 +496,7 @@ fn serving(folder: &Path) -> (PathBuf, u16) {
 
 /// Tries until `done`; the daemon takes its time to start.
 fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while !done() {
         assert!(std::time::Instant::now() < deadline, "{what}");
         std::thread::sleep(std::time::Duration::from_millis(50));

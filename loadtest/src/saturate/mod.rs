@@ -317,7 +317,7 @@ mod tests {
             connections: NonZeroUsize::new(3).unwrap(),
             streams: NonZeroUsize::new(2).unwrap(),
             threads: NonZeroUsize::new(2).unwrap(),
-            duration: Duration::from_millis(300),
+            duration: Duration::from_secs(1),
             trust: Trust::DangerAnyone,
             server: Some(Processes::own()),
         }
