@@ -99,6 +99,8 @@ pub struct Answers {
     pub errors: u64,
     /// Requests that were told to come again: 503 with `Retry-After`.
     pub shed: u64,
+    /// Requests that could not be sent: the server ended the connection before it had shaken hands.
+    pub turned_away: u64,
     /// Bytes of bodies.
     pub bytes: u64,
 }
@@ -134,6 +136,11 @@ impl Recorder {
     /// A request that was told to come again.
     pub fn shed(&self, route: Route) {
         self.with(|records| records.routes.entry(route).or_default().shed += 1);
+    }
+
+    /// A request that could not be sent, as the server would not shake hands.
+    pub fn turned_away(&self, route: Route) {
+        self.with(|records| records.routes.entry(route).or_default().turned_away += 1);
     }
 
     /// A request that failed.
@@ -224,7 +231,12 @@ impl Answers {
 
     /// How many were asked.
     pub fn asked(&self) -> u64 {
-        self.count() + self.shed + self.errors
+        self.count() + self.unserved() + self.errors
+    }
+
+    /// How many an overloaded server kept off, in either way.
+    pub fn unserved(&self) -> u64 {
+        self.shed + self.turned_away
     }
 
     /// How long they took, as it was seen.

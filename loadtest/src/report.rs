@@ -154,10 +154,11 @@ pub struct GroupRow {
 #[derive(Debug, Serialize)]
 struct RouteRow {
     route: Route,
-    /// How many were asked a second: answered, shed and failed.
+    /// How many were asked a second: answered, shed, turned away and failed.
     offered_per_s: f64,
     count: u64,
     shed: u64,
+    turned_away: u64,
     errors: u64,
     #[serde(flatten)]
     seen: Quantiles,
@@ -222,6 +223,7 @@ impl RouteRow {
             offered_per_s: per_second(answers.asked()),
             count: answers.count(),
             shed: answers.shed,
+            turned_away: answers.turned_away,
             errors: answers.errors,
             seen: Quantiles::of(&answers.seen()),
             corrected: answers.corrected().as_ref().map(Quantiles::of),
@@ -260,7 +262,7 @@ impl Report {
             None => totals.errors == 0,
         };
         let not_shed = (records.routes.iter()).all(|(route, answers)| {
-            answers.shed == 0 || scenario.thresholds.max_shed_share.contains_key(route)
+            answers.unserved() == 0 || scenario.thresholds.max_shed_share.contains_key(route)
         });
         // A run that was to compare and compared nothing has proved nothing.
         let compared_enough = !comparable || records.compared.segments > 0;
@@ -333,7 +335,7 @@ fn judge(thresholds: &Thresholds, records: &Records, mb_per_s: f64) -> Vec<Verdi
     for (route, wanted) in &thresholds.max_shed_share {
         let answers = records.routes.get(route);
         let answers = answers.filter(|answers| answers.asked() > 0);
-        let found = answers.map(|answers| real(answers.shed) / real(answers.asked()));
+        let found = answers.map(|answers| real(answers.unserved()) / real(answers.asked()));
         let met = found.is_some_and(|found| found <= *wanted);
         let name = format!("max_shed_share.{}", route.name());
         verdicts.push(verdict(name, *wanted, found, met));
@@ -490,11 +492,12 @@ impl Report {
     fn write_routes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:<12}{:>11}{:>9}{:>8}{:>8}{:>12}{}{:>10}",
+            "{:<12}{:>11}{:>9}{:>8}{:>13}{:>8}{:>12}{}{:>10}",
             "route",
             "offered/s",
             "count",
             "shed",
+            "turned away",
             "errors",
             "requests/s",
             Quantiles::HEADING,
@@ -503,18 +506,19 @@ impl Report {
         for row in &self.routes {
             writeln!(
                 f,
-                "{:<12}{:>11.1}{:>9}{:>8}{:>8}{:>12.1}{}{:>10.2}",
+                "{:<12}{:>11.1}{:>9}{:>8}{:>13}{:>8}{:>12.1}{}{:>10.2}",
                 row.route.name(),
                 row.offered_per_s,
                 row.count,
                 row.shed,
+                row.turned_away,
                 row.errors,
                 row.requests_per_s,
                 row.seen,
                 row.mb_per_s
             )?;
             if let Some(corrected) = &row.corrected {
-                writeln!(f, "{:<60}{corrected}", "  corrected")?;
+                writeln!(f, "{:<73}{corrected}", "  corrected")?;
             }
         }
         Ok(())
@@ -639,6 +643,23 @@ mod tests {
     }
 
     #[test]
+    fn who_is_turned_away_is_shed_without_a_word() {
+        let recorder = answered();
+        recorder.answered(Route::Renewal, Took::SinceDue(MS), 1);
+        recorder.answered(Route::Licence, Took::SinceDue(MS), 1);
+        recorder.shed(Route::Licence);
+        (0..2).for_each(|_| recorder.turned_away(Route::Licence));
+        let allowed = |share| format!("max_shed_share = {{ licence = {share}, renewal = 0 }}");
+        assert!(report(&recorder, false, &allowed(0.75)).passed());
+        assert!(!report(&recorder, false, &allowed(0.7)).passed());
+        assert!(!report(&recorder, false, "").passed());
+        let json = serde_json::to_value(report(&recorder, false, &allowed(0.75))).unwrap();
+        let row = &json["routes"][1];
+        assert_eq!((&row["shed"], &row["turned_away"]), (&1.into(), &2.into()));
+        assert_eq!(row["errors"], 0);
+    }
+
+    #[test]
     fn a_threshold_counts_what_a_closed_loop_did_not_ask_for() {
         let recorder = Recorder::default();
         for _ in 0..999 {
@@ -665,7 +686,9 @@ mod tests {
         let text = report.to_string();
         assert!(text.starts_with("evening: HTTP/2 (TLS), 2.0 s\n"), "{text}");
         assert!(
-            text.contains("segment            50.0      100       0       0        50.0"),
+            text.contains(
+                "segment            50.0      100       0            0       0        50.0"
+            ),
             "{text}"
         );
         assert!(

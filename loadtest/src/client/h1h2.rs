@@ -1,5 +1,6 @@
 //! HTTP/1.1 and HTTP/2 by hyper, over TCP with or without TLS.
 
+use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -37,10 +38,13 @@ async fn transport(
     }
     let name = ServerName::try_from(peer.name()).map_err(FetchError::connect)?;
     let connector = TlsConnector::from(Arc::clone(tls));
-    let stream = connector
-        .connect(name, tcp)
-        .await
-        .map_err(FetchError::Connect)?;
+    let shaken = connector.connect(name, tcp).await;
+    let stream = shaken.map_err(|error| match error.kind() {
+        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
+            FetchError::TurnedAway
+        }
+        _ => FetchError::Connect(error),
+    })?;
     // A server without ALPN would be spoken to in the wrong protocol and only time out.
     if stream.get_ref().1.alpn_protocol() != tls.alpn_protocols.first().map(Vec::as_slice) {
         return Err(FetchError::connect(

@@ -80,6 +80,9 @@ pub enum FetchError {
     /// No connection.
     #[error("cannot connect: {0}")]
     Connect(#[source] std::io::Error),
+    /// The server ended the connection before the TLS handshake was over.
+    #[error("the server would not shake hands")]
+    TurnedAway,
     /// The protocol broke off.
     #[error("{0}")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -430,6 +433,23 @@ mod tests {
         );
         assert!(request.contains("authorization: Bearer t\r\n"), "{request}");
         assert!(request.contains("host: 127.0.0.1:"), "{request}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_hangs_up_on_a_greeting_turns_away() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+        });
+        let connector = Connector::new(Protocol::H1, &Trust::DangerAnyone, Arc::default()).unwrap();
+        let url = Url::parse(&format!("https://{address}/")).unwrap();
+        let turned_away = connector.client().connect(&url).await;
+        assert!(
+            matches!(turned_away, Err(FetchError::TurnedAway)),
+            "{turned_away:?}"
+        );
     }
 
     #[tokio::test]

@@ -237,6 +237,12 @@ impl Session<'_> {
                 self.world.recorder.shed(route);
                 Err(Missed::Later(after))
             }
+            Err(FetchError::TurnedAway)
+                if matches!(self.group.behaviour(), Behaviour::Licence(_)) =>
+            {
+                self.world.recorder.turned_away(route);
+                Err(Missed::Failed)
+            }
             Err(error) => {
                 // The path alone: a query may hold what is not for the eyes of a log.
                 let what = format!("{}: {error}", request.url.path());
