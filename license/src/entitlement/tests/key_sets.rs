@@ -230,7 +230,7 @@ impl Publisher {
                 path: "/jwks".to_owned(),
                 discovery: false,
                 ca_file: "/none".into(),
-                timeout: Duration::from_millis(500),
+                timeout: Duration::from_secs(5),
             }),
             ..IssuerSettings::of_key(
                 "test",
@@ -480,20 +480,25 @@ async fn nobody_waits_for_the_keys_of_another_issuer() {
     let running = tokio::spawn(refresher.unwrap().run(Arc::new(Still(NOW))));
     let own = issuer(VerificationKey::read(Algorithm::Hs256, SECRET).unwrap());
     let verifier = Verifier::new(vec![slow, own]);
-    let begun = std::time::Instant::now();
-    admit(&verifier, &signed(HEADER, CLAIMS)).await.unwrap();
-    let forged = format!("{}A", signed(HEADER, CLAIMS));
-    admit(&verifier, &forged).await.unwrap_err();
-    assert!(begun.elapsed() < Duration::from_millis(250));
+    let theirs = signed(HEADER, &CLAIMS.replace("\"ott\"", "\"slow\""));
+    let mut waiting = std::pin::pin!(admit(&verifier, &theirs));
+    let others = async {
+        admit(&verifier, &signed(HEADER, CLAIMS)).await.unwrap();
+        let forged = format!("{}A", signed(HEADER, CLAIMS));
+        admit(&verifier, &forged).await.unwrap_err();
+    };
+    tokio::select! {
+        biased;
+        rejection = &mut waiting => panic!("{rejection:?}"),
+        () = others => {}
+    }
 
     // And who must wait, does not wait for ever.
-    let claims = CLAIMS.replace("\"ott\"", "\"slow\"");
-    let rejection = admit(&verifier, &signed(HEADER, &claims)).await;
+    let rejection = tokio::time::timeout(Duration::from_secs(60), waiting).await;
     assert_eq!(
-        rejection.unwrap_err().refusal,
+        rejection.expect("it ends").unwrap_err().refusal,
         Refusal::IssuerKeysUnavailable
     );
-    assert!(begun.elapsed() < Duration::from_secs(5));
     running.abort();
 }
 
