@@ -579,7 +579,7 @@ mod tests {
             (None, Some(whole), 42 + UNWRITTEN + 1),
             (Some("{\"numb"), Some(whole), 42 + UNWRITTEN + 1),
             (Some("no record\n"), None, 1),
-            (Some(&long), None, 42 + UNWRITTEN + 1),
+            (Some(long.as_str()), None, 42 + UNWRITTEN + 1),
         ] {
             for torn in ["", "{\"number\":43,\"ki"] {
                 let folder = tempfile::tempdir().unwrap();

@@ -203,7 +203,7 @@ fn a_licence_is_explained_and_recorded_decisions_are_made_anew() {
     for expected in [
         "granted by the policy premium\n",
         "  audio  any device\n",
-        "  SD  hdcp 2.2, widevine HW_SECURE_DECODE\n",
+        "  sd  hdcp 2.2, widevine HW_SECURE_DECODE\n",
         "ends at: 2100-01-01T00:00:00Z\n",
         "good for: 6h\n",
         "may not be kept\n",
@@ -264,7 +264,7 @@ fn a_licence_is_explained_and_recorded_decisions_are_made_anew() {
                 .contains(why),
             "{report}"
         );
-        let error = String::from_utf8(said(&[], &config, &replay, "").stderr).unwrap();
+        let error = String::from_utf8(said(&["--json"], &config, &replay, "").stderr).unwrap();
         assert!(error.contains("line 2"), "{error}");
     }
 }
