@@ -335,7 +335,8 @@ impl Replay {
             if read.map_err(cannot)? == 0 {
                 break;
             }
-            let mut replayed = replay(&line, rules).map_err(|error| error.to_string());
+            let record = line.strip_suffix(b"\n").unwrap_or(&line);
+            let mut replayed = replay(record, rules).map_err(|error| error.to_string());
             if line.len() as u64 == MAX_LINE && !line.ends_with(b"\n") {
                 lines.skip_until(b'\n').map_err(cannot)?;
                 replayed = Err(format!("it is longer than {MAX_LINE} bytes"));
