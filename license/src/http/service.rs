@@ -291,7 +291,7 @@ impl LicenseService {
             let asking = sessions.authorise(bearer, asset, &key_ids, draft.time);
             let verdict;
             (place, verdict) = admission.outside(place, asking).await?;
-            verdict?;
+            draft.authorisation = verdict?;
         }
         let url = head.uri.path_and_query().map_or("", |url| url.as_str());
         let held = sessions

@@ -25,6 +25,7 @@ use self::access::Access;
 pub use self::rates::RateOf;
 use self::rates::Rates;
 use self::revocations::Revocations;
+use crate::decision_log::Authorisation;
 use crate::entitlement::{Bearer, is_name};
 use crate::store::postgres::Postgres;
 use crate::store::sqlite::{self, Sqlite};
@@ -237,7 +238,7 @@ impl Sessions {
         self.authoriser.is_some()
     }
 
-    /// Asks whoever is to be asked, if anybody is.
+    /// Asks whoever is to be asked, and says by whose word the licence passes; none: nobody is to be asked.
     ///
     /// # Errors
     /// [`Refusal::NotAuthorised`], [`Refusal::AuthoriserUnavailable`].
@@ -247,10 +248,13 @@ impl Sessions {
         asset: &AssetId,
         key_ids: &[KeyId],
         now: UnixTime,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<Authorisation>, Refusal> {
         match &self.authoriser {
-            Some(authoriser) => authoriser.judge(bearer, asset, key_ids, now).await,
-            None => Ok(()),
+            Some(authoriser) => authoriser
+                .judge(bearer, asset, key_ids, now)
+                .await
+                .map(Some),
+            None => Ok(None),
         }
     }
 

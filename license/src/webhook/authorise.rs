@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout_at;
 
 use super::{Hook, new_id};
+use crate::decision_log::Authorisation;
 use crate::entitlement::Bearer;
 use crate::gate::{Gate, Turn};
 use crate::store::digest;
@@ -106,7 +107,7 @@ impl Authoriser {
         })
     }
 
-    /// Whether these keys may be given.
+    /// Whether these keys may be given, and by whose word.
     ///
     /// # Errors
     /// [`Refusal::NotAuthorised`]; [`Refusal::AuthoriserUnavailable`] where no answer comes and none stands in for it, or
@@ -117,7 +118,7 @@ impl Authoriser {
         asset: &AssetId,
         kids: &[KeyId],
         now: UnixTime,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Authorisation, Refusal> {
         let mut kids = kids.to_vec();
         kids.sort_unstable();
         kids.dedup();
@@ -155,15 +156,15 @@ impl Authoriser {
                             return Err(Refusal::AuthoriserUnavailable);
                         }
                     }
-                    match open {
-                        true => true,
-                        false => return Err(Refusal::AuthoriserUnavailable),
-                    }
+                    return match open {
+                        true => Ok(Authorisation::FailedOpen),
+                        false => Err(Refusal::AuthoriserUnavailable),
+                    };
                 }
             },
         };
         match allowed {
-            true => Ok(()),
+            true => Ok(Authorisation::Allowed),
             false => Err(Refusal::NotAuthorised),
         }
     }
