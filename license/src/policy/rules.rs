@@ -59,6 +59,13 @@ impl PolicyRule {
     }
 }
 
+impl Rules {
+    /// The policy of a licence whose token names this one, or none.
+    pub fn policy_name<'a>(&'a self, named: Option<&'a str>) -> Option<&'a str> {
+        named.or(self.default_policy.as_deref())
+    }
+}
+
 impl From<&LicenseSettings> for Rules {
     fn from(settings: &LicenseSettings) -> Self {
         let policies = settings.policies.iter();

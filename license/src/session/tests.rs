@@ -403,6 +403,52 @@ async fn what_operators_revoke_gets_no_licence() {
 }
 
 #[tokio::test]
+async fn a_question_has_what_is_counted_and_where_it_comes_from() {
+    let rig = Rig::new(&SessionSettings {
+        streams: Some(2),
+        devices: Some(2),
+        device_header: Some("x-device-id".to_owned()),
+        access: conf::AccessSettings {
+            proxies: vec!["10.0.0.0/8".parse().unwrap()],
+            country_header: Some("x-country".to_owned()),
+            ..conf::AccessSettings::default()
+        },
+        ..settings()
+    });
+    let headers = named_headers(&[("x-device-id", "tv"), ("x-country", "se")]);
+    let (ann, film) = (ann(), "film".parse().unwrap());
+    let ask = rig.ask(&ann, &headers, &film);
+    let kids = [KeyId::new([2; 16]), KeyId::new([1; 16])];
+    let proxy = Some("10.0.0.1".parse().unwrap());
+    let question = Question {
+        country: rig.sessions.country(proxy, &headers, None),
+        policy: Some("premium"),
+        ..(rig.sessions.question(&ask, &kids, System::Widevine)).unwrap()
+    };
+    let expected = json!({
+        "issuer": "shop", "subject": "ann", "token_id": "t1", "asset": "film",
+        "kids": [KeyId::new([1; 16]), KeyId::new([2; 16])],
+        "system": "widevine", "policy": "premium", "session": "t1", "device": "tv", "country": "SE",
+    });
+    assert_eq!(serde_json::to_value(&question).unwrap(), expected);
+    // The word of somebody who is no proxy.
+    let stranger = Some("192.0.2.1".parse().unwrap());
+    assert_eq!(rig.sessions.country(stranger, &headers, None), None);
+    let nameless = HeaderMap::new();
+    let ask = rig.ask(&ann, &nameless, &film);
+    let refused = rig.sessions.question(&ask, &kids, System::Widevine);
+    assert_eq!(refused.unwrap_err(), Refusal::Unnamed("device"));
+
+    let uncounted = Rig::new(&settings());
+    let ask = uncounted.ask(&ann, &headers, &film);
+    let question = uncounted
+        .sessions
+        .question(&ask, &kids, System::Hls)
+        .unwrap();
+    assert_eq!((question.session, question.device), (None, None));
+}
+
+#[tokio::test]
 async fn what_was_revoked_is_not_believed_for_ever() {
     let rig = Rig::new(&SessionSettings {
         revocations: Some(RevocationSettings {
@@ -543,21 +589,24 @@ async fn what_happened_is_told_after_a_kill_as_well() {
             let told: Value = serde_json::from_str(&event.body).unwrap();
             assert_eq!(told["data"]["subject"], "ann");
             assert_eq!(told["data"]["asset"], "film");
-            let kind = told["type"].as_str().unwrap().to_owned();
-            (kind, told["timestamp"].as_u64().unwrap() - NOW)
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let data = &told["data"];
+            let which = [text(&data["device"]), text(&data["session"])].concat();
+            let after = told["timestamp"].as_u64().unwrap() - NOW;
+            (text(&told["type"]), after, which)
         })
         .collect();
     left.sort();
     let expected = [
-        ("device_added", 0),
-        ("granted", 0),
-        ("granted", 0),
-        ("session_ended", 0),
-        ("session_expired", 150),
-        ("session_started", 0),
-        ("session_started", 0),
+        ("device_added", 0, "tv"),
+        ("granted", 0, ""),
+        ("granted", 0, ""),
+        ("session_ended", 0, "t2"),
+        ("session_expired", 150, "t1"),
+        ("session_started", 0, "t1"),
+        ("session_started", 0, "t2"),
     ];
-    let expected = expected.map(|(kind, after)| (kind.to_owned(), after));
+    let expected = expected.map(|(kind, after, which)| (kind.to_owned(), after, which.to_owned()));
     assert_eq!(left, expected);
 }
 
