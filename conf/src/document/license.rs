@@ -77,7 +77,7 @@ pub struct LicensePlainDocument {
     pub listen: Address,
 }
 
-/// The licence server's admin listener.
+/// The licence server's admin listener: health, metrics, and the API (`license/design/api.md`), which names viewers and revokes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LicenseAdminDocument {
@@ -85,6 +85,10 @@ pub struct LicenseAdminDocument {
     pub listen: Address,
     /// Names by which it may be addressed besides `localhost` and its own address. Default `[]`.
     pub hosts: Vec<String>,
+    /// The file of the token that the API of the licence server wants as `Authorization: Bearer`, at least 16 visible characters, also on the origin's admin listener where all roles are one process. Without one, the API answers peers on loopback alone. Health and metrics want none.
+    pub token_file: Option<PathBuf>,
+    /// The systemd credential that is this token, instead of `token_file`.
+    pub token_credential: Option<String>,
 }
 
 /// The licence server's limits.
@@ -166,6 +170,8 @@ impl Default for LicenseAdminDocument {
         Self {
             listen: loopback(9091),
             hosts: Vec::new(),
+            token_file: None,
+            token_credential: None,
         }
     }
 }

@@ -85,7 +85,8 @@ impl Rig {
                 .body(Body::from(body.to_string())),
             None => request.body(Body::empty()),
         };
-        let response = api::api(Arc::clone(&self.sessions))
+        let issuers = vec!["shop".to_owned(), "other".to_owned()];
+        let response = api::api(Arc::clone(&self.sessions), issuers)
             .oneshot(request.unwrap())
             .await
             .unwrap();
@@ -391,6 +392,7 @@ async fn what_operators_revoke_gets_no_licence() {
         json!({"key": KeyId::new([1; 16]), "issuer": "shop"}),
         json!({"subject": "ann", "until": NOW}),
         json!({"subject": "ann", "other": 1}),
+        json!({"subject": "ann", "issuer": "https://shop.example"}),
     ] {
         let (status, _) = rig
             .api("POST", "/api/v1/revocations", Some(wrong.clone()))
@@ -400,6 +402,51 @@ async fn what_operators_revoke_gets_no_licence() {
     let off = Rig::new(&settings());
     let (status, _) = off.api("POST", "/api/v1/revocations", Some(subject)).await;
     assert_eq!(status, StatusCode::CONFLICT);
+}
+
+/// Such as the claim `iss`, which is not what revocations go by.
+#[tokio::test]
+async fn an_issuer_that_is_not_configured_is_refused_with_those_that_are() {
+    let rig = Rig::new(&SessionSettings {
+        streams: Some(2),
+        revocations: Some(RevocationSettings {
+            interval: Duration::from_secs(3600),
+            staleness: Duration::from_secs(3600),
+        }),
+        ..settings()
+    });
+    let whose = "subject=ann&issuer=https://shop.example";
+    let body = json!({"subject": "ann", "issuer": "https://shop.example"});
+    for (method, uri, body) in [
+        ("POST", "/api/v1/revocations".to_owned(), Some(body)),
+        ("DELETE", format!("/api/v1/revocations?{whose}"), None),
+        ("GET", format!("/api/v1/devices?{whose}"), None),
+        ("DELETE", format!("/api/v1/devices?{whose}"), None),
+        ("GET", format!("/api/v1/streams?{whose}"), None),
+        (
+            "DELETE",
+            format!("/api/v1/streams?{whose}&session=t1"),
+            None,
+        ),
+    ] {
+        let (status, problem) = rig.api(method, &uri, body).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{method} {uri}");
+        assert_eq!(problem["code"], "issuer-unknown", "{method} {uri}");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("`https://shop.example`"), "{detail}");
+        assert!(detail.ends_with("there are: shop, other"), "{detail}");
+    }
+    // What is left of one that was configured once can be taken away.
+    let once = Bearer {
+        issuer: "gone".to_owned(),
+        ..ann()
+    };
+    rig.admit(&once, &[], Demanded::default()).await.unwrap();
+    let uri = "/api/v1/streams?subject=ann&issuer=gone&session=t1";
+    let (status, _) = rig.api("DELETE", uri, None).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    let (status, _) = rig.api("DELETE", uri, None).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test]
