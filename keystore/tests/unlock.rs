@@ -20,6 +20,9 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
 use self::service::{Mood, Service};
 
+/// How long anything may take to come about on the slowest machine before a test says that it did not.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 async fn open(settings: &KeystoreSettings) -> Local {
     Local::open(settings, Arc::new(SystemClock)).await.unwrap()
 }
@@ -35,7 +38,7 @@ fn state(local: &Local) -> SealState {
 async fn becomes(local: &Local, wanted: SealState) {
     let mut state = local.seal_state();
     let wait = state.wait_for(|state| *state == wanted);
-    (tokio::time::timeout(Duration::from_secs(20), wait).await)
+    (tokio::time::timeout(PATIENCE, wait).await)
         .expect("it ends in time")
         .unwrap();
 }
@@ -319,11 +322,19 @@ async fn a_rotated_root_is_kept_in_every_way_that_the_old_one_was() {
     );
 }
 
+/// Lets more than that go by, for whatever waits by now.
+async fn time_passes(time: Duration) {
+    tokio::task::yield_now().await;
+    tokio::time::pause();
+    tokio::time::advance(time + Duration::from_secs(1)).await;
+    tokio::task::yield_now().await;
+    tokio::time::resume();
+}
+
 #[tokio::test]
 async fn shares_that_are_not_enough_are_given_up_in_time() {
     let folder = tempfile::tempdir().unwrap();
-    let mut settings = testing::settings(folder.path());
-    settings.share_patience = Duration::from_millis(200);
+    let settings = testing::settings(folder.path());
     let local = open(&settings).await;
     let admin = operator(&local);
     let keeping = || Keeping {
@@ -336,7 +347,7 @@ async fn shares_that_are_not_enough_are_given_up_in_time() {
     // A ceremony, too.
     admin.init_with(keeping(), None).await.unwrap();
     let late = admin.deal_share().await.unwrap().text;
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    time_passes(settings.share_patience).await;
     assert!(admin.confirm_share(late).await.is_err());
 
     admin.init_with(keeping(), None).await.unwrap();
@@ -348,7 +359,7 @@ async fn shares_that_are_not_enough_are_given_up_in_time() {
     }
     admin.seal().await.unwrap();
     admin.unseal_share(shares[0].clone()).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    time_passes(settings.share_patience).await;
     assert_eq!(admin.status().await.unwrap().shares, None);
     let progress = admin.unseal_share(shares[1].clone()).await.unwrap();
     assert_eq!((progress.given, progress.done), (vec![2], false));
@@ -440,9 +451,8 @@ async fn a_transit_service_that_fails_is_bounded_and_yields_no_root() {
         (Mood::HangsUp, false, "cannot be asked"),
     ] {
         service.becomes(mood);
-        let began = std::time::Instant::now();
-        let error = admin.unseal_by(UnlockMethod::Transit).await.unwrap_err();
-        assert!(began.elapsed() < Duration::from_secs(5), "{mood:?}");
+        let asked = tokio::time::timeout(PATIENCE, admin.unseal_by(UnlockMethod::Transit));
+        let error = asked.await.expect("it ends in time").unwrap_err();
         assert_eq!(
             matches!(error, AdminError::Refused(_)),
             refused,

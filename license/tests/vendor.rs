@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use authority::Authority;
 use conf::{
@@ -548,12 +548,17 @@ async fn nothing_is_kept_of_an_answer_that_is_not_what_was_ordered() {
     ];
     for (number, (reason, behaviour)) in cases.into_iter().enumerate() {
         let server = KeyServer::start(None, behaviour);
-        let rig = Rig::with(&server, |vendor| vendor.timeout = Duration::from_secs(2)).await;
-        let begun = Instant::now();
-        let error = rig.fetch().await.unwrap_err();
+        // None but the last is waited for.
+        let late = reason == "vendor_late";
+        let timeout = if late { 2 } else { 600 };
+        let rig = Rig::with(&server, |vendor| {
+            vendor.timeout = Duration::from_secs(timeout);
+        })
+        .await;
+        let fetched = tokio::time::timeout(Duration::from_secs(60), rig.fetch()).await;
+        let error = fetched.expect("it ends").unwrap_err();
         assert_eq!(error.reason(), reason, "{number}: {error}");
         assert!(error.to_string().contains("acme"), "{error}");
-        assert!(begun.elapsed() < Duration::from_secs(8), "{number}");
         assert_eq!(rig.kept().await, [], "{number}");
         let decision = serde_json::to_value(&rig.decisions.latest(1)[0]).unwrap();
         assert_eq!(decision["reason"], reason);
@@ -617,14 +622,12 @@ async fn one_key_for_two_kinds_of_tracks_is_refused() {
 
 #[tokio::test]
 async fn a_vendor_that_is_away_takes_nothing_with_it() {
-    let away = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let port = away.local_addr().unwrap().port();
     let server = KeyServer::sound();
     let mut rig = Rig::new(&server).await;
     let fetched = rig.fetch().await.unwrap();
     let vendor = rig.settings.vendors.get_mut("acme").unwrap();
-    vendor.authority = format!("127.0.0.1:{port}");
-    drop(away);
+    // Where nobody listens: the port of tcpmux (RFC 1078).
+    vendor.authority = "127.0.0.1:1".to_owned();
     rig.vendors = orders(&rig.settings, rig.folder.path(), &rig.local, &rig.decisions).unwrap();
     let error = rig.fetch().await.unwrap_err();
     assert_eq!(error.reason(), "vendor_unreachable", "{error}");

@@ -26,6 +26,7 @@ pub mod latency;
 pub mod load;
 pub mod open_files;
 pub mod player;
+pub mod port;
 pub mod progress;
 pub mod random;
 pub mod recorder;

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 
+use loadtest::port;
+
 fn loadtest(arguments: &[&str], input: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_loadtest"))
         .args(arguments)
@@ -27,12 +29,9 @@ fn complaint(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// The line of a demo that nobody runs: its ports were free a moment ago.
+/// The line of a demo that nobody runs: nobody listens on its ports.
 fn line(ca: &Path) -> String {
-    let [origin, license] = [(); 2].map(|()| {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap()
-    });
+    let [origin, license] = [(); 2].map(|()| format!("127.0.0.1:{}", port::free().unwrap()));
     let stream = |policy: &str| {
         format!(
             r#"{{"policy": "{policy}", "scheme": "{policy}", "license": null, "hls_players": [],

@@ -49,7 +49,7 @@ fn server() -> String {
 fn saturate_counts_and_reads_the_server_by_its_port() {
     let base = server();
     let url = format!("{base}/70000");
-    let arguments = ["saturate", &url, "--connections", "2", "--seconds", "0.3"];
+    let arguments = ["saturate", &url, "--connections", "2", "--seconds", "1"];
     let output = loadtest(&[&arguments[..], &["--json"]].concat());
     assert_eq!(output.status.code(), Some(0));
     let report = json(&output);

@@ -29,9 +29,10 @@ use std::fs::{self, Permissions};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::time::Duration;
 
-use appliance::{Node, Running, curl, free_port, project, representations, signal, within};
+use appliance::{
+    Node, PATIENCE, Running, curl, free_port, project, representations, signal, within,
+};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use search::{Found, Search, Secret};
@@ -334,7 +335,7 @@ fn nothing_at_rest_in_clear() {
         lent.is_empty()
     };
     assert!(
-        within(Duration::from_secs(10), ended),
+        within(PATIENCE, ended),
         "in the origin after the seal: {lent:#?}"
     );
 

@@ -70,7 +70,7 @@ impl Stage {
         }
         let secret = at.join("shop.secret");
         fs::write(&secret, SECRET).unwrap();
-        fs::write(at.join("widevine.cer"), "a certificate").unwrap();
+        fs::write(at.join("widevine.cer"), b"\x0a\x04cert\x12\x02ok").unwrap();
         let path = at.join("castellum.toml");
         let written = fs::read_to_string(&path).unwrap();
         let written = written

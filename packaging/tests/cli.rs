@@ -7,12 +7,13 @@
 mod offline_audit;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::{env, fs};
 
+use loadtest::port;
 use serde_json::Value;
 
 fn castellum() -> Command {
@@ -471,13 +472,7 @@ fn the_demo_plays_and_leaves_nothing_behind() {
 
 /// What a configuration of the test's own asks for, at ports that are free now.
 fn serving(folder: &Path) -> (PathBuf, u16) {
-    let free: Vec<_> = (0..5)
-        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
-        .collect();
-    let ports: Vec<u16> = free
-        .iter()
-        .map(|listener| listener.local_addr().unwrap().port())
-        .collect();
+    let ports = [(); 5].map(|()| port::free().unwrap());
     fs::create_dir_all(folder.join("media/film")).unwrap();
     let title = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/title");
     for name in ["castellum-180.mp4", "castellum-eng.mp4"] {
@@ -501,7 +496,7 @@ fn serving(folder: &Path) -> (PathBuf, u16) {
 
 /// Tries until `done`; the daemon takes its time to start.
 fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while !done() {
         assert!(std::time::Instant::now() < deadline, "{what}");
         std::thread::sleep(std::time::Duration::from_millis(50));
@@ -612,11 +607,7 @@ fn three_processes_serve_as_one_does() {
         "[keystore.callers.all]\nuser = {:?}\nmay = [\"lease\", \"export\"]\n",
         uid.trim()
     );
-    let admin = (TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap())
-    .port();
+    let admin = port::free().unwrap();
     let admin_of_keystore = format!("[keystore.admin]\nlisten = \"127.0.0.1:{admin}\"\n");
     let text = fs::read_to_string(&config).unwrap();
     fs::write(&config, format!("{text}{callers}{admin_of_keystore}")).unwrap();

@@ -201,7 +201,7 @@ fn saturation_fetches_whole_segments_over_every_protocol() {
                 connections: NonZeroUsize::new(4).unwrap(),
                 streams: NonZeroUsize::new(2).unwrap(),
                 threads: NonZeroUsize::MIN,
-                duration: Duration::from_millis(400),
+                duration: Duration::from_secs(1),
                 trust: trust.clone(),
                 server: Some(Processes::of([demo.process.0.id()])),
             };
@@ -238,7 +238,7 @@ fn a_server_compared_with_itself_has_figures_for_both_sides() {
         connections: NonZeroUsize::new(4).unwrap(),
         streams: NonZeroUsize::MIN,
         threads: NonZeroUsize::MIN,
-        duration: Duration::from_millis(300),
+        duration: Duration::from_secs(1),
         trust: Trust::DangerAnyone,
         server: Some(Processes::of([demo.process.0.id()])),
     };
@@ -248,7 +248,7 @@ fn a_server_compared_with_itself_has_figures_for_both_sides() {
         let measure = || Round::from(&saturate::run(&saturation).unwrap());
         urls.add(measure(), measure());
         let mut scenario = hurry(Protocol::H2, true);
-        scenario.duration = Duration::from_millis(500);
+        scenario.duration = Duration::from_secs(1);
         let measure = || Round::from(&report(folder.path(), &demo.json, &scenario));
         viewers.add(measure(), measure());
     }

@@ -54,7 +54,7 @@ impl Keystore {
             folder: folder.to_owned(),
             daemon,
         };
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while code(&keystore.root(&["status"])) != 0 {
             assert!(Instant::now() < deadline, "the keystore answers");
             std::thread::sleep(Duration::from_millis(50));

@@ -9,7 +9,6 @@ mod machine;
 
 use std::ffi::OsStr;
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -384,7 +383,8 @@ impl Image {
     /// Starts it, asks for its health and for a title, and stops it as an engine does.
     fn serves_a_title(&self, launcher: Option<&Path>, storage: &str) {
         let container = self.container();
-        let [plain, admin] = free_ports().map(|port| format!("127.0.0.1:{port}"));
+        let [plain, admin] =
+            [(); 2].map(|()| format!("127.0.0.1:{}", loadtest::port::free().unwrap()));
         let settings = [
             ("ORIGIN__PLAIN__LISTEN", plain.as_str()),
             ("ORIGIN__ADMIN__LISTEN", admin.as_str()),
@@ -597,12 +597,6 @@ fn must(command: &mut Command) -> Vec<u8> {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Two ports that were free a moment ago.
-fn free_ports() -> [u16; 2] {
-    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
 /// An empty folder of this name, below the target folder.

@@ -129,7 +129,6 @@ impl Check<'_> {
         url.trim_end_matches('/').to_owned()
     }
 
-    /// A field name (RFC 9110 5.1), in lower case.
     /// A query parameter's name that needs no escape (RFC 3986 2.3).
     pub(super) fn parameter(&mut self, key: &str, name: String) -> String {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
@@ -143,6 +142,7 @@ impl Check<'_> {
         name
     }
 
+    /// A field name (RFC 9110 5.1), in lower case.
     pub(super) fn header(&mut self, key: &str, name: &str) -> String {
         let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
         if name.is_empty() || !name.bytes().all(token) {

@@ -102,7 +102,7 @@ impl Check<'_> {
             self.fault(
                 key,
                 &format!("{span} is not within {least} to {most}"),
-                "see conf/README.md",
+                "choose one between these",
             );
         }
     }
@@ -122,7 +122,7 @@ impl Check<'_> {
             self.fault(
                 key,
                 &format!("{size} is not within {least} to {most}"),
-                "see conf/README.md",
+                "choose one between these",
             );
         }
         usize::try_from(size.0).unwrap_or(usize::MAX)

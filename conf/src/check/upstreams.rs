@@ -327,7 +327,7 @@ impl Check<'_> {
                 })
             }
             _ => {
-                let message = "an upstream has a URL or a socket, and not both";
+                let message = "has no URL and no socket, or both";
                 self.fault(key, message, "set url or socket");
                 None
             }

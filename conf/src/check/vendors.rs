@@ -158,8 +158,9 @@ impl Check<'_> {
             _ => authority,
         };
         if scheme != "https" && !["localhost", "127.0.0.1", "[::1]"].contains(&host) {
-            let message = "is not HTTPS, and keys would cross the network in the open";
-            self.fault(key, message, "begin it with https://");
+            let message = "is not HTTPS, and all would cross the network in the open";
+            let help = "begin it with https://, or name this host: 127.0.0.1, [::1] or localhost";
+            self.fault(key, message, help);
             return None;
         }
         Some((scheme == "https", authority.to_owned(), path))

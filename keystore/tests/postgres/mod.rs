@@ -7,7 +7,6 @@
 #![allow(dead_code, reason = "each test uses its part of this")]
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,6 +16,9 @@ use std::time::Duration;
 use conf::{PostgresHost, PostgresSettings};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 use sqlx::{ConnectOptions as _, Connection as _};
+
+#[path = "../../../loadtest/src/port.rs"]
+mod port;
 
 /// The port of servers that listen on no other than that of their socket's name.
 const PORT: u16 = 5432;
@@ -147,8 +149,7 @@ impl Server {
 
     /// For when it is started next.
     fn listen_on_a_free_port(&mut self) {
-        let free = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let port = free.local_addr().unwrap().port();
+        let port = port::free().unwrap();
         self.configure(&format!("port = {port}\n"));
         self.port = port;
     }

@@ -6,16 +6,21 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conf::PostgresSettings;
+use conf::{PostgresHost, PostgresSettings};
 use keystore::{Local, SystemClock, testing};
 use keystore_client::admin::{Admin, AdminError, RotatedRoot};
 use keystore_client::{
     EntitlementRef, Error, ExportRequest, Keystore, Lease, LeaseRequest, LeasedKey, SealState,
 };
 use keystore_types::{Generation, KeyContext, KeyId, Label, SUBSAMPLE_RULE, Scheme};
+use sqlx::ConnectOptions as _;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tempfile::TempDir;
 
 pub const PASSPHRASE: &str = "correct horse";
+
+/// How long anything may take to come about on the slowest machine before a test says that it did not.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A keystore of several.
 pub struct Node {
@@ -100,8 +105,7 @@ impl Node {
     pub async fn wait_for(&self, wanted: SealState) {
         let mut state = self.local.seal_state();
         let changed = state.wait_for(|state| *state == wanted);
-        let changed = tokio::time::timeout(Duration::from_secs(20), changed).await;
-        changed.expect("it ends in time").unwrap();
+        in_time(changed).await.unwrap();
     }
 }
 
@@ -142,11 +146,53 @@ pub async fn nodes<const N: usize>(settings: &PostgresSettings) -> [Node; N] {
         node.unseal().await;
     }
     // What is remembered is forgotten at the look that finds the new root.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    looked(settings, N).await;
     let Ok(nodes) = nodes.try_into() else {
         panic!("there are {N}")
     };
     nodes
+}
+
+/// What comes of it, which has to be within [`PATIENCE`].
+pub async fn in_time<T>(work: impl Future<Output = T>) -> T {
+    let done = tokio::time::timeout(PATIENCE, work).await;
+    done.expect("it ends in time")
+}
+
+/// Waits until so many nodes have taken notice of what was in the database when this was called.
+///
+/// A node looks, writes when it looked, and then takes notice: of the looks that are written after the call, the first may
+/// have been under way before, and when the third is written the second is over.
+pub async fn looked(settings: &PostgresSettings, nodes: usize) {
+    let nodes = i64::try_from(nodes).unwrap();
+    let options = PgConnectOptions::new_without_pgpass()
+        .username(&settings.user)
+        .database(&settings.database)
+        .options([("search_path", "keystore")]);
+    let options = match &settings.host {
+        PostgresHost::Socket(folder) => options.socket(folder).ssl_mode(PgSslMode::Disable),
+        PostgresHost::Tcp { host, port } => {
+            let options = options.host(host).port(*port);
+            options.ssl_mode(PgSslMode::Require)
+        }
+    };
+    let mut connection = options.connect().await.unwrap();
+    for _ in 0..3 {
+        let now: String = sqlx::query_scalar("SELECT clock_timestamp()::text")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        soon(async || {
+            let later: i64 =
+                sqlx::query_scalar("SELECT COUNT(*) FROM node WHERE seen > $1::timestamptz")
+                    .bind(&now)
+                    .fetch_one(&mut connection)
+                    .await
+                    .unwrap();
+            (later >= nodes).then_some(())
+        })
+        .await;
+    }
 }
 
 /// Tries until it succeeds: nodes look at the database every second.
@@ -156,7 +202,7 @@ pub async fn soon<T>(mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
         if let Some(done) = attempt().await {
             return done;
         }
-        assert!(began.elapsed() < Duration::from_secs(20), "it takes long");
+        assert!(began.elapsed() < PATIENCE, "it takes long");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -106,7 +106,7 @@ impl Service {
             namespace: Some("drm".to_owned()),
             token: SecretSource::file(self.folder.join("token")),
             ca_file: self.folder.join("ca.pem"),
-            timeout: Duration::from_secs(1),
+            timeout: Duration::from_secs(5),
         }
     }
 

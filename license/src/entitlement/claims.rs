@@ -104,7 +104,7 @@ impl Claims {
                 Some(date(seconds).ok_or(Refusal::ClaimMalformed("exp"))?)
             }
             Some(value) => {
-                Some((value.as_u64().and_then(date)).ok_or(Refusal::ClaimMalformed("exp"))?)
+                Some((seconds(value).and_then(date)).ok_or(Refusal::ClaimMalformed("exp"))?)
             }
         };
         let expires = match (time(claims, "exp")?, in_header) {
@@ -185,13 +185,24 @@ pub(super) fn text(
     }
 }
 
-/// A date in whole seconds, not negative and before the year 10000.
+/// A date (RFC 7519 2), not negative and before the year 10000.
 fn time(claims: &Map<String, Value>, name: &'static str) -> Result<Option<UnixTime>, Refusal> {
     let Some(value) = claims.get(name) else {
         return Ok(None);
     };
-    let time = value.as_u64().and_then(date);
+    let time = seconds(value).and_then(date);
     time.map(Some).ok_or(Refusal::ClaimMalformed(name))
+}
+
+/// Whole seconds; a fraction, which RFC 7519 allows, is cut off.
+fn seconds(value: &Value) -> Option<u64> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "what is cut off is the fraction"
+    )]
+    let whole = |seconds: f64| (0.0..1e15).contains(&seconds).then_some(seconds as u64);
+    value.as_u64().or_else(|| whole(value.as_f64()?))
 }
 
 fn date(seconds: u64) -> Option<UnixTime> {

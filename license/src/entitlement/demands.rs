@@ -36,7 +36,7 @@ pub struct Demands {
 }
 
 /// The longest name of a session or a device, in bytes.
-const MAX_NAME_LEN: usize = 128;
+pub const MAX_NAME_LEN: usize = 128;
 
 /// Whether sessions and devices may be called so: it stands in headers, logs and URLs.
 pub fn is_name(text: &str) -> bool {

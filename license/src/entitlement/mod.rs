@@ -35,8 +35,8 @@ use self::cache::TokenCache;
 use self::claims::Claims as ReadClaims;
 pub use self::claims::{AssetGrant, AudienceRule};
 pub use self::demands::{
-    Demands, DrmSystem, KeyDemand, KeyDemands, LicenseDemand, PlayReadyDemand, StreamDemand,
-    WidevineDemand, is_name,
+    Demands, DrmSystem, KeyDemand, KeyDemands, LicenseDemand, MAX_NAME_LEN, PlayReadyDemand,
+    StreamDemand, WidevineDemand, is_name,
 };
 pub use self::inspect::{Inspection, Verdict, inspect};
 pub use self::issuer::{Issuer, Keys, KidRule, Shape};

@@ -34,6 +34,9 @@ pub const OFFLINE: Duration = Duration::from_secs(24 * 3600);
 /// The least time between two fetches, whoever wishes for one.
 pub const INTERVAL: Duration = Duration::from_secs(30);
 
+/// The same of an issuer of whom no key is known yet: all who come with its tokens are turned away meanwhile.
+const SOON: Duration = Duration::from_secs(5);
+
 /// How soon keys are fetched again where the answer says nothing, in seconds; what it says is held within the bounds.
 const AGE: u64 = 600;
 const AGE_BOUNDS: (u64, u64) = (60, 12 * 3600);
@@ -202,7 +205,11 @@ impl Refresher {
             if age.is_some() {
                 self.keep(now);
             }
-            let due = Instant::now() + age.unwrap_or(INTERVAL);
+            let again = match self.published.borrow().until {
+                Some(_) => INTERVAL,
+                None => SOON,
+            };
+            let due = Instant::now() + age.unwrap_or(again);
             loop {
                 tokio::select! {
                     () = tokio::time::sleep_until(due) => break,

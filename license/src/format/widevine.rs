@@ -25,24 +25,41 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Takes it in either form; none where it is empty, or a message that is cut off.
+    /// Takes it in either form; none where it is something else, such as a licence, or cut off.
     pub fn read(bytes: &[u8]) -> Option<Self> {
         let Some(rest) = bytes.strip_prefix(&CERTIFICATE_RESPONSE) else {
             let mut message = CERTIFICATE_RESPONSE.to_vec();
             push_varint(&mut message, bytes.len());
             message.extend(bytes);
-            return (!bytes.is_empty()).then(|| Self {
+            return is_signed(bytes).then(|| Self {
                 bare: bytes.to_vec(),
                 message,
             });
         };
-        let (len, rest) = varint(rest)?;
-        let bare = rest.get(..len).filter(|it| !it.is_empty())?;
-        Some(Self {
+        let (bare, _) = counted(rest)?;
+        is_signed(bare).then(|| Self {
             bare: bare.to_vec(),
             message: bytes.to_vec(),
         })
     }
+}
+
+/// Whether it is a certificate with its signature, which players verify: fields 1 and 2, both bytes.
+fn is_signed(bytes: &[u8]) -> bool {
+    let signature = behind(0x0a, bytes);
+    signature.is_some_and(|signature| behind(0x12, signature).is_some())
+}
+
+/// What follows a field that begins so and is not empty.
+fn behind(tag: u8, bytes: &[u8]) -> Option<&[u8]> {
+    let (field, rest) = counted(bytes.strip_prefix(&[tag])?)?;
+    (!field.is_empty()).then_some(rest)
+}
+
+/// Bytes behind their length, and what follows them.
+fn counted(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = varint(bytes)?;
+    rest.split_at_checked(len)
 }
 
 fn push_varint(out: &mut Vec<u8>, mut value: usize) {
@@ -81,17 +98,28 @@ mod tests {
 
     #[test]
     fn a_certificate_is_read_in_either_form() {
-        let bare = vec![0x0a; 700];
+        let of = |tag: &[u8], byte, len| [tag, &vec![byte; len]].concat();
+        let unsigned = of(&[0x0a, 0xc1, 0x02], 7, 321);
+        let bare = [unsigned.clone(), of(&[0x12, 0x80, 0x02], 9, 256)].concat();
         let certificate = Certificate::read(&bare).unwrap();
-        assert_eq!(certificate.message[..5], [0x08, 0x05, 0x12, 0xbc, 0x05]);
+        assert_eq!(certificate.message[..5], [0x08, 0x05, 0x12, 0xc7, 0x04]);
         assert_eq!(certificate.message[5..], bare);
         // A signature may follow.
         let mut message = certificate.message.clone();
         message.extend([0x1a, 0x01, 0x00]);
         let same = Certificate::read(&message).unwrap();
-        assert_eq!((same.bare, same.message), (bare, message));
+        assert_eq!((&same.bare, same.message), (&bare, message));
         let cut = &certificate.message[..100];
-        for bytes in [&b""[..], cut, &CERTIFICATE_RESPONSE, &[8, 5, 0x12, 0]] {
+        let licence = [8, 2, 0x12, 4, b'k', b'e', b'y', b's'];
+        for bytes in [
+            &b""[..],
+            cut,
+            &CERTIFICATE_RESPONSE,
+            &[8, 5, 0x12, 0],
+            &unsigned,
+            &bare[..bare.len() - 1],
+            &licence,
+        ] {
             assert_eq!(Certificate::read(bytes), None, "{bytes:?}");
         }
         let endless = [&CERTIFICATE_RESPONSE[..], &[0xff; 9]].concat();

@@ -7,6 +7,7 @@ use http::{HeaderValue, StatusCode, header};
 use origin_front::{Problem, Response};
 
 use crate::Refusal;
+use crate::entitlement::MAX_NAME_LEN;
 
 /// How soon a player may come again when keys cannot be had, in seconds.
 const RETRY_AFTER: u32 = 5;
@@ -103,7 +104,7 @@ pub fn rescue(refusal: &Refusal) -> Response {
             "The request does not say which session or device it is of.",
         )
         .detail(format!(
-            "the {what} is not named, or in a way that is not read"
+            "the {what} is to be named once, by 1 to {MAX_NAME_LEN} visible characters of ASCII"
         )),
         Refusal::StreamLimit { retry_after } => Problem::new(
             StatusCode::FORBIDDEN,

@@ -364,7 +364,7 @@ async fn what_operators_revoke_gets_no_licence() {
     asked = vec![KeyId::new([1; 16])];
     assert_eq!(rig.sessions.retain(&mut asked), Err(Refusal::KeysRevoked));
     // There within the interval.
-    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
     while other.recognise(&ann()) != Err(Refusal::SubjectRevoked) {
         assert!(std::time::Instant::now() < deadline);
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -500,12 +500,12 @@ async fn what_was_revoked_is_not_believed_for_ever() {
     let rig = Rig::new(&SessionSettings {
         revocations: Some(RevocationSettings {
             interval: Duration::from_secs(3600),
-            staleness: Duration::from_millis(300),
+            staleness: Duration::from_secs(5),
         }),
         ..settings()
     });
     assert_eq!(rig.sessions.recognise(&ann()), Ok(()));
-    tokio::time::sleep(Duration::from_millis(350)).await;
+    tokio::time::sleep(Duration::from_millis(5050)).await;
     let refused = Err(Refusal::SessionsUnavailable);
     assert_eq!(rig.sessions.recognise(&ann()), refused);
 }
@@ -672,7 +672,7 @@ async fn what_a_retry_shares_in_is_told_as_soon_as_its_licence_is_given() {
     // Those that are told are taken by the server itself, for two minutes; those that wait are due in ten.
     let soon = rig.clock.now().plus(Duration::from_secs(300));
     let mut told = 0;
-    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
     while told < 2 {
         assert!(std::time::Instant::now() < deadline, "{told} are told");
         let store = &rig.sessions.store;
@@ -756,7 +756,7 @@ async fn who_leaves_while_the_store_works_leaves_no_claim_behind() {
         admitted = slow.admitted.acquire() => admitted.unwrap().forget(),
     }
     slow.answered.add_permits(1000);
-    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
     while let Err(refusal) = sessions.admit(ask(&[b"another"])).await.map(Held::given) {
         assert_eq!(refusal, Refusal::TokenReplayed);
         assert!(std::time::Instant::now() < deadline, "the token stays used");

@@ -195,7 +195,10 @@ mod tests {
     use super::*;
 
     fn certificate(text: &str) -> Certificate {
-        Certificate::read(text.as_bytes()).unwrap()
+        Certificate {
+            bare: text.into(),
+            message: text.into(),
+        }
     }
 
     /// Fetches it in so long.

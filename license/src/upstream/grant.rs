@@ -60,8 +60,8 @@ impl GrantSigner {
     }
 
     /// The header for one challenge: a JWS (RFC 7515) by HS256. Where keys go along, they are wrapped (RFC 3394). It is
-    /// bound to the challenge by its digest, so that nobody gets a licence with it for another.
-    pub(super) fn header(&self, call: &Call<'_>) -> (HeaderName, HeaderValue) {
+    /// bound to the challenge, as the service gets it, by its digest, so that nobody gets a licence with it for another.
+    pub(super) fn header(&self, call: &Call<'_>, challenge: &[u8]) -> (HeaderName, HeaderValue) {
         let mut keys = Vec::new();
         for key in call.keys() {
             let mut entry = rule(&key.granted.rule);
@@ -78,7 +78,7 @@ impl GrantSigner {
             }
             keys.push(Value::Object(entry));
         }
-        let challenge = digest::digest(&digest::SHA256, call.body);
+        let challenge = digest::digest(&digest::SHA256, challenge);
         let payload = json!({
             "iat": call.now.as_seconds(),
             "exp": call.now.as_seconds() + GOOD_FOR,

@@ -45,7 +45,7 @@ impl Service {
         let mut headers =
             HeaderMap::from_iter([said(header::CONTENT_TYPE, SOAP), said(SOAP_ACTION, ACQUIRE)]);
         headers.extend(self.grant.as_ref().map(|grant| {
-            let (name, value) = grant.header(call);
+            let (name, value) = grant.header(call, call.body);
             (Some(name), value)
         }));
         let answer = self

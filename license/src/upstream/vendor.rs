@@ -57,7 +57,7 @@ impl Service {
                 let said = call.headers.get(header::CONTENT_TYPE).cloned();
                 let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, said.unwrap_or(BYTES))]);
                 let body = Bytes::copy_from_slice(call.body);
-                let answer = self.post(headers, body, Some(call)).await?;
+                let answer = self.post(headers, body, Some((call, call.body))).await?;
                 if answer.body.is_empty() {
                     return Err(Miss::Unfit("its answer is empty".to_owned()));
                 }
@@ -87,7 +87,9 @@ impl Service {
                     "terms": terms(&call.grant.terms, call.now),
                 });
                 let request = self.signed(request)?;
-                let answer = self.post(json_headers(), request, Some(call)).await?;
+                let answer = self
+                    .post(json_headers(), request, Some((call, challenge)))
+                    .await?;
                 let mut members = members(&answer)?;
                 let license = decoded(&mut members, "license")?;
                 let (content_type, body) = match (&spc, system) {
@@ -148,10 +150,10 @@ impl Service {
         &self,
         mut headers: HeaderMap,
         body: Bytes,
-        call: Option<&Call<'_>>,
+        granted: Option<(&Call<'_>, &[u8])>,
     ) -> Result<Answer, Miss> {
-        if let (Some(grant), Some(call)) = (&self.grant, call) {
-            let (name, value) = grant.header(call);
+        if let (Some(grant), Some((call, challenge))) = (&self.grant, granted) {
+            let (name, value) = grant.header(call, challenge);
             headers.insert(name, value);
         }
         judged(self.outbound.post(headers, body).await?)

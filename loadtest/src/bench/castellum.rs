@@ -14,9 +14,10 @@ use url::Url;
 use super::Failure;
 use super::cores::Cores;
 use super::probe;
-use super::process::{Process, free_port};
+use super::process::Process;
 use crate::host::Processes;
 use crate::manifest::{Track, dash};
+use crate::port;
 use crate::token::{Algorithm, Minter};
 
 /// How the origin is set up.
@@ -72,7 +73,7 @@ impl Castellum {
         fs::create_dir_all(folder).map_err(here)?;
         let passphrase = folder.join("passphrase");
         write_secret(&passphrase, "what is measured is no secret\n").map_err(here)?;
-        let ports = (|| Ok([free_port()?, free_port()?, free_port()?, free_port()?]))();
+        let ports = (|| Ok([port::free()?, port::free()?, port::free()?, port::free()?]))();
         let ports @ [plain, tls, license, admin] = ports.map_err(here)?;
         let (es256, hs256) = issuers(folder)?;
         let config = folder.join("castellum.toml");

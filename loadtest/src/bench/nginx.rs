@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use super::Failure;
 use super::cores::Cores;
 use super::probe;
-use super::process::{Process, free_port};
+use super::process::Process;
 use crate::host::Processes;
+use crate::port;
 
 /// How nginx is set up.
 pub(super) struct Setup<'a> {
@@ -40,7 +41,7 @@ impl Nginx {
     pub(super) fn start(setup: &Setup<'_>) -> Result<Self, Failure> {
         let here = |error| Failure::at(setup.folder, error);
         fs::create_dir_all(setup.folder).map_err(here)?;
-        let ports = (|| Ok([free_port()?, free_port()?]))();
+        let ports = (|| Ok([port::free()?, port::free()?]))();
         let [plain, tls] = ports.map_err(here)?;
         let config = setup.folder.join("nginx.conf");
         let user = rustix::process::geteuid().is_root().then_some("root");

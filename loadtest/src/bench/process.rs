@@ -1,8 +1,6 @@
 //! Servers that this program starts, and ends.
 
 use std::fs::{self, File};
-use std::io;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -84,20 +82,23 @@ impl Drop for Process {
     }
 }
 
-/// A port that nobody listens on, TCP or UDP.
-pub(super) fn free_port() -> io::Result<u16> {
-    loop {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let port = listener.local_addr()?.port();
-        if std::net::UdpSocket::bind(("127.0.0.1", port)).is_ok() {
-            return Ok(port);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::port;
+
+    #[test]
+    fn a_port_is_not_chosen_twice_and_not_from_those_of_outgoing_connections() {
+        let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+        let first: u16 = range.split_whitespace().next().unwrap().parse().unwrap();
+        let mut ports: Vec<u16> = (0..100).map(|_| port::free().unwrap()).collect();
+        if first > 10_000 {
+            assert!(ports.iter().all(|port| *port < first), "{ports:?}");
+        }
+        ports.sort_unstable();
+        ports.dedup();
+        assert_eq!(ports.len(), 100);
+    }
 
     #[test]
     fn a_server_that_ends_at_once_is_quoted() {

@@ -306,6 +306,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::port;
 
     const ONE: NonZeroUsize = NonZeroUsize::MIN;
 
@@ -316,7 +317,7 @@ mod tests {
             connections: NonZeroUsize::new(3).unwrap(),
             streams: NonZeroUsize::new(2).unwrap(),
             threads: NonZeroUsize::new(2).unwrap(),
-            duration: Duration::from_millis(300),
+            duration: Duration::from_secs(1),
             trust: Trust::DangerAnyone,
             server: Some(Processes::own()),
         }
@@ -426,9 +427,7 @@ mod tests {
             refused(&|saturation| saturation.urls = vec![file.clone()]),
             "file:///etc/hosts is no http or https URL"
         );
-        let closed = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = closed.local_addr().unwrap().port();
-        drop(closed);
+        let port = port::free().unwrap();
         let url = Url::parse(&format!("http://127.0.0.1:{port}/")).unwrap();
         let nobody = refused(&|saturation| {
             saturation.urls = vec![url.clone()];

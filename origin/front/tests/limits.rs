@@ -15,8 +15,8 @@ use support::{H3Client, LIMITS, PATIENCE, Server, TLS, WAYS, Way};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// Short enough to wait for.
-const SOON: Duration = Duration::from_millis(200);
+/// Short enough to wait for, and long enough for a slow machine to do what is in order.
+const SOON: Duration = Duration::from_secs(3);
 
 #[tokio::test]
 async fn beyond_the_requests_in_flight_the_answer_is_503() {
@@ -85,18 +85,18 @@ async fn heads_that_do_not_end_are_given_up() {
         ..LIMITS
     });
     let server = Server::start_with(Transport::Plain, limits);
-    for begin in [
-        "",
-        "G",
-        "PRI * HTTP/2.0\r\n",
-        "GET /hello HTTP/1.1\r\nHost: a\r\n",
-        // A second request on a connection that was in order.
-        "GET /hello HTTP/1.1\r\nHost: a\r\n\r\nGET /hello",
-    ] {
+    let begin = async |begin: &str, answers: usize| {
         let answer = server.raw(begin).await;
-        let answers = usize::from(begin.contains("\r\n\r\nGET"));
         assert_eq!(answer.matches("hello").count(), answers, "{begin:?}");
-    }
+    };
+    tokio::join!(
+        begin("", 0),
+        begin("G", 0),
+        begin("PRI * HTTP/2.0\r\n", 0),
+        begin("GET /hello HTTP/1.1\r\nHost: a\r\n", 0),
+        // A second request on a connection that was in order.
+        begin("GET /hello HTTP/1.1\r\nHost: a\r\n\r\nGET /hello", 1),
+    );
     // One byte now and then does not help.
     let mut drip = TcpStream::connect(server.address).await.unwrap();
     let dripping = async {

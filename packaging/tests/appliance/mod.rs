@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::TcpListener;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 use serde_json::Value;
 
 /// How long anything may take to come about before the test says that it did not.
@@ -340,13 +342,9 @@ pub fn signal(child: &Child, name: &str) {
     assert!(status.success(), "kill -s {name}");
 }
 
-/// A port that nobody listens on.
+/// A port for a server to listen on, as [`loadtest::port::free`] chooses it.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    loadtest::port::free().unwrap()
 }
 
 /// An installation: configuration, state and media in a folder, started role by role.
@@ -361,6 +359,7 @@ pub struct Node {
     pub admin: String,
     config: PathBuf,
     log: PathBuf,
+    processes: Mutex<Vec<OwnedFd>>,
 }
 
 impl Node {
@@ -456,6 +455,7 @@ allow_clear_key = true
             admin: format!("http://127.0.0.1:{admin}"),
             config,
             log: folder.join("castellum.log"),
+            processes: Mutex::default(),
         }
     }
 
@@ -478,7 +478,19 @@ allow_clear_key = true
             .append(true)
             .open(&self.log)
             .unwrap();
-        Running(command.stdout(Stdio::null()).stderr(log).spawn().unwrap())
+        let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+        self.processes.lock().unwrap().push(process);
+        Running(child)
+    }
+
+    /// Whether one of its processes ended by itself: it waits to be waited for.
+    fn has_died(&self) -> bool {
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let processes = self.processes.lock().unwrap();
+        (processes.iter())
+            .any(|process| matches!(waitid(WaitId::PidFd(process.as_fd()), look), Ok(Some(_))))
     }
 
     /// Starts the origin, with the keystore in its process or without it, and waits until it answers.
@@ -495,10 +507,22 @@ allow_clear_key = true
         });
     }
 
-    /// Waits until something is so, and tells what the node said if it never is.
-    pub fn wait_for(&self, what: &str, so: impl FnMut() -> bool) {
-        if !within(PATIENCE, so) {
-            panic!("waited in vain for {what}; the node said:\n{}", self.log());
+    /// Waits until something is so, and tells what the node said if it never is, or if a process of the node ends first.
+    pub fn wait_for(&self, what: &str, mut so: impl FnMut() -> bool) {
+        let mut is_so = false;
+        let mut died = false;
+        within(PATIENCE, || {
+            // In this order: what it did last counts.
+            died = self.has_died();
+            is_so = so();
+            is_so || died
+        });
+        if !is_so {
+            let why = if died { ", as it has ended" } else { "" };
+            panic!(
+                "waited in vain for {what}{why}; the node said:\n{}",
+                self.log()
+            );
         }
     }
 

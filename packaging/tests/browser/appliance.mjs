@@ -199,10 +199,25 @@ ${more}
   return file;
 }
 
+const LOWEST_PORT = 10_000;
+let nextPort = process.pid * 101;
+
+/** Ports that no outgoing connection gets before the appliance listens on them, as `loadtest/src/port.rs` chooses them. */
 async function freePorts(count) {
-  const servers = Array.from({ length: count }, () => createServer().listen(0, "127.0.0.1"));
-  await Promise.all(servers.map((server) => once(server, "listening")));
-  const ports = servers.map((server) => server.address().port);
-  await Promise.all(servers.map((server) => once(server.close(), "close")));
+  const outgoing = Number.parseInt(await readFile("/proc/sys/net/ipv4/ip_local_port_range", "utf8"), 10);
+  const end = outgoing > LOWEST_PORT ? outgoing : 65_535;
+  const ports = [];
+  while (ports.length < count) {
+    const port = LOWEST_PORT + (nextPort++ % (end - LOWEST_PORT));
+    const server = createServer().listen(port, "127.0.0.1");
+    const taken = await once(server, "listening").then(
+      () => false,
+      () => true,
+    );
+    if (!taken) {
+      await once(server.close(), "close");
+      ports.push(port);
+    }
+  }
   return ports;
 }

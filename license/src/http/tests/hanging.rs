@@ -271,7 +271,7 @@ async fn strangers_who_wait_for_an_issuers_keys_hold_no_place() {
         parts.verifier = Verifier::new(vec![ours, issuer]);
         parts.admission = Admission::new(conf::AdmissionSettings {
             at_once: 4,
-            queue_time: Duration::from_millis(500),
+            queue_time: PATIENCE / 2,
             starts_waiting: 200,
             renewals_waiting: 200,
         });

@@ -43,7 +43,7 @@ async fn ask(rig: &Rig) -> Reply {
 
 #[tokio::test]
 async fn a_widevine_service_gets_what_it_asks_for_besides() {
-    let message = [&[8, 5, 0x12, 4][..], b"cert"].concat();
+    let message = [&[8, 5, 0x12, 10][..], b"\x0a\x04cert\x12\x02ok"].concat();
     let reply = json!({ "status": "OK", "license": STANDARD.encode(message) });
     let service = StandIn::saying(answer(200, reply.to_string())).await;
     let more = "policy_name = \"default\"\nsession_init = { deep = [1, true] }\n\

@@ -102,7 +102,12 @@ async fn a_retry_that_was_granted_meanwhile_keeps_what_it_has() {
         again.then(|| widevine(b"a licence"))
     })
     .await;
-    let rig = rig(&[service.upstream(UpstreamKind::Widevine)], &strict());
+    // In which the retry is granted.
+    let upstream = UpstreamSettings {
+        timeout: Duration::from_secs(5),
+        ..service.upstream(UpstreamKind::Widevine)
+    };
+    let rig = rig(&[upstream], &strict());
     let path = format!("/license/widevine/film?kid={VIDEO}");
     let first = ask(&rig, "tv", &path, "challenge");
     let retry = async {

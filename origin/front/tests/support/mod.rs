@@ -46,7 +46,7 @@ pub const LIMITS: RequestLimits = RequestLimits {
 const ECHOED: usize = 1024;
 
 /// What no test should ever wait for.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub const BIG: u64 = 3_000_001;
 
