@@ -121,13 +121,13 @@ async fn every_refusal_is_one_problem() {
 /// URLs that are not there and methods that are not answered tell strangers nothing either.
 #[tokio::test]
 async fn strangers_are_refused_before_anything_else() {
-    let folder = tempfile::tempdir().unwrap();
+    let [folder, other] = [tempfile::tempdir(), tempfile::tempdir()].map(Result::unwrap);
     let secret = folder.path().join("token");
     std::fs::write(&secret, "0123456789abcdef").unwrap();
     let token = SecretSource::file(secret);
     let log = || Arc::new(DecisionLog::in_memory());
     let host = api(&folder, log()).guarded(None).unwrap();
-    let shown = api(&folder, log()).guarded(Some(&token)).unwrap();
+    let shown = api(&other, log()).guarded(Some(&token)).unwrap();
     let asked = |method: &str, uri: &str, peer: &str, token: &str| {
         let mut request = request(method, uri, "");
         let peer: SocketAddr = peer.parse().unwrap();
