@@ -25,7 +25,7 @@ pub struct LicenseDocument {
     pub tls: LicenseTlsDocument,
     /// HTTP/1.1 and h2c, behind a TLS terminator.
     pub plain: LicensePlainDocument,
-    /// Health and metrics, when the role runs in a process of its own.
+    /// Health, metrics and the API (`license/design/api.md`), when the role runs in a process of its own.
     pub admin: LicenseAdminDocument,
     /// Bounds of what clients may ask at once.
     pub limits: LicenseLimitsDocument,
@@ -43,9 +43,9 @@ pub struct LicenseDocument {
     pub access: AccessDocument,
     /// How many licences may be asked for in a minute, at this node. A minute's worth may come at once. 0 is no limit.
     pub rates: RatesDocument,
-    /// Whoever is told what happened, by name.
+    /// Whoever is told what happened, by name: `license/design/webhooks.md` says what is sent.
     pub webhooks: BTreeMap<String, WebhookDocument>,
-    /// Whoever is asked before a licence is given.
+    /// Whoever is asked before a licence is given: `license/design/webhooks.md` says what.
     pub authorisation: AuthorisationDocument,
     /// The licence services of the operator's, by name, to which Widevine, PlayReady and FairPlay challenges are forwarded. Without one for a system, its licence URLs are not there.
     pub upstreams: BTreeMap<String, UpstreamDocument>,
@@ -77,7 +77,7 @@ pub struct LicensePlainDocument {
     pub listen: Address,
 }
 
-/// The licence server's admin listener: health, metrics, and the API (`license/design/api.md`), which names viewers and revokes.
+/// The licence server's admin listener.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LicenseAdminDocument {

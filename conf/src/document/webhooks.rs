@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Whoever is told what happened. Each request is signed (Standard Webhooks: `webhook-id`, `webhook-timestamp`, `webhook-signature`) and repeated until it is answered by 2xx, for a week. What is sent: `license/design/webhooks.md`.
+/// Whoever is told what happened. Each request is signed (Standard Webhooks: `webhook-id`, `webhook-timestamp`, `webhook-signature`) and repeated until it is answered by 2xx, for a week.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WebhookDocument {
@@ -20,7 +20,7 @@ pub struct WebhookDocument {
     pub timeout: Span,
 }
 
-/// Whoever is asked before a licence is given. Requests are signed as those of webhooks are; an answer is `{"allow": true}` or `{"allow": false}`. What is asked: `license/design/webhooks.md`.
+/// Whoever is asked before a licence is given. Requests are signed as those of webhooks are; an answer is `{"allow": true}` or `{"allow": false}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthorisationDocument {
