@@ -12,7 +12,7 @@ use keystore_client::Keystore;
 use origin_front::access_log::Peers;
 use origin_front::{Bound, Drain, Limits, Tls, Workers};
 
-use crate::admin;
+use crate::admin::Api;
 use crate::admission::Admission;
 use crate::decision_log::DecisionLog;
 use crate::entitlement::{Issuer, Refresher, Verifier};
@@ -20,7 +20,7 @@ use crate::exchange::vendor::Vendors;
 use crate::exchange::{self, Exchange, Signals};
 use crate::http::service::{LicenseService, Parts};
 use crate::policy::Rules;
-use crate::session::{self, Sessions};
+use crate::session::Sessions;
 use crate::upstream::Upstreams;
 use crate::{Error, KeyBook, SystemClock};
 
@@ -28,8 +28,7 @@ use crate::{Error, KeyBook, SystemClock};
 pub struct Server {
     service: LicenseService,
     decisions: Arc<DecisionLog>,
-    sessions: Arc<Sessions>,
-    vendors: Option<Arc<Vendors>>,
+    api: axum::Router,
     refreshers: Vec<Refresher>,
     limits: Arc<Limits>,
     addresses: Vec<(Transport, SocketAddr)>,
@@ -42,7 +41,7 @@ impl Server {
     /// the settings; `signals` is what partners in key exchange are told of keys.
     ///
     /// # Errors
-    /// A key or certificate that cannot be read or is not fit, a state folder that cannot be written, a port that
+    /// A key, certificate or token that cannot be read or is not fit, a state folder that cannot be written, a port that
     /// cannot be had.
     pub fn open(
         settings: &LicenseSettings,
@@ -119,6 +118,14 @@ impl Server {
             }
             tls => tls,
         };
+        let api = Api {
+            decisions: Arc::clone(&decisions),
+            sessions,
+            issuers: (settings.issuers.iter())
+                .map(|issuer| issuer.name.clone())
+                .collect(),
+            vendors,
+        };
         let mut addresses = Vec::new();
         let mut listeners = Vec::new();
         for listener in &settings.listeners {
@@ -138,8 +145,7 @@ impl Server {
         Ok(Self {
             service,
             decisions,
-            sessions,
-            vendors,
+            api: api.guarded(settings.api_token.as_ref())?,
             refreshers: refreshers.into_iter().flatten().collect(),
             limits: Limits::new(settings.limits.clone()),
             addresses,
@@ -163,10 +169,10 @@ impl Server {
         Arc::clone(&self.limits)
     }
 
-    /// What operators may ask, for the admin listener.
+    /// What operators may ask, for the admin listener: it says who its peers are ([`axum::extract::ConnectInfo`]), as without a token
+    /// those of this host alone are answered.
     pub fn api(&self) -> axum::Router {
-        let sessions = session::api::api(Arc::clone(&self.sessions));
-        admin::api(Arc::clone(&self.decisions), self.vendors.clone()).merge(sessions)
+        self.api.clone()
     }
 
     /// Serves on workers of its own, so that segments cannot starve licences. Blocks until the drain is closing and

@@ -16,11 +16,17 @@ pub(crate) struct Answer {
 impl Answer {
     /// What a problem document says (RFC 9457 3.1.4), else the whole body.
     pub(crate) fn detail(&self) -> String {
-        let problem: Option<serde_json::Value> = serde_json::from_str(&self.body).ok();
-        let detail = problem
-            .as_ref()
-            .and_then(|problem| problem.get("detail")?.as_str());
-        detail.unwrap_or_else(|| self.body.trim()).to_owned()
+        (self.member("detail")).unwrap_or_else(|| self.body.trim().to_owned())
+    }
+
+    /// Which problem it is, if it is one of ours.
+    pub(crate) fn code(&self) -> Option<String> {
+        self.member("code")
+    }
+
+    fn member(&self, name: &str) -> Option<String> {
+        let problem: serde_json::Value = serde_json::from_str(&self.body).ok()?;
+        Some(problem.get(name)?.as_str()?.to_owned())
     }
 }
 
@@ -31,17 +37,18 @@ const MAX_ANSWER: u64 = 1 << 20;
 
 /// Asks `method path` of the listener at `address`.
 pub(crate) async fn ask(address: SocketAddr, method: &str, path: &str) -> io::Result<Answer> {
-    ask_for(PATIENCE, address, method, path).await
+    ask_for(PATIENCE, address, method, path, None).await
 }
 
-/// [`ask`] for what takes its time.
+/// [`ask`] for what takes its time, and may want a token.
 pub(crate) async fn ask_for(
     patience: Duration,
     address: SocketAddr,
     method: &str,
     path: &str,
+    token: Option<&str>,
 ) -> io::Result<Answer> {
-    tokio::time::timeout(patience, exchange(address, method, path)).await?
+    tokio::time::timeout(patience, exchange(address, method, path, token)).await?
 }
 
 /// The address at which a listener answers on this host: a wildcard is for listening, and loopback is among what it
@@ -55,11 +62,21 @@ pub(crate) fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-async fn exchange(address: SocketAddr, method: &str, path: &str) -> io::Result<Answer> {
+async fn exchange(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    token: Option<&str>,
+) -> io::Result<Answer> {
     let mut stream = TcpStream::connect(address).await?;
-    let request =
-        format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    stream.write_all(head.as_bytes()).await?;
+    if let Some(token) = token {
+        for part in ["Authorization: Bearer ", token, "\r\n"] {
+            stream.write_all(part.as_bytes()).await?;
+        }
+    }
+    stream.write_all(b"\r\n").await?;
     let mut response = Vec::new();
     stream.take(MAX_ANSWER).read_to_end(&mut response).await?;
     let response = String::from_utf8_lossy(&response);

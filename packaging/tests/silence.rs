@@ -40,6 +40,7 @@ use serde_json::{Value, json};
 const SECRET: &str = "an HS256 secret of the tests, which has 47 bytes";
 const HOOK_SECRET: &str = "a webhook's secret of the tests, of some length";
 const GRANT_SECRET: &str = "a grant's secret of the tests, of some length";
+const API_TOKEN: &str = "a-token-of-the-operators-of-the-tests";
 const SIGNING_KEY: [u8; 32] = [0x5a; 32];
 const COM_KEY_ID: &str = "6e5a1d26-2757-47d7-8046-eaa5d1d34b5a";
 
@@ -85,6 +86,11 @@ fn nothing_that_is_said_holds_a_token_a_key_or_a_name() {
     let before = said.errors.len();
     ask_everything(&mut said, &license, &key_ids);
     assert!(said.errors.len() > before + 40, "{}", said.errors.len());
+    // So that there are a device and a stream.
+    let token = native(json!({}));
+    let url = format!("{license}/hls/film/{}", key_ids[0]);
+    assert_eq!(said.ask(&url, &[&bearer(&token)], &token).status, 200);
+    operate(&mut said, &node.admin);
     for (url, status) in [
         (format!("{}/metrics", node.admin), 200),
         (format!("{}/readyz?verbose", node.admin), 200),
@@ -115,6 +121,21 @@ fn nothing_that_is_said_holds_a_token_a_key_or_a_name() {
         "it did not say all"
     );
     assert!(!log.contains("panicked"), "{log}");
+    let acts: Vec<_> = (log.lines())
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|line| line["target"] == "audit" && line["act"].is_string())
+        .map(|line| json!([line["act"], line["kind"], line["issuer"], line["count"]]))
+        .collect();
+    let expected = json!([
+        ["revoke", "subject", "shop", 1],
+        ["revoke", "token", null, 1],
+        ["revoke", "key", null, 1],
+        ["reinstate", "subject", "shop", 1],
+        ["forget", "device", "shop", 1],
+        ["release", "stream", "shop", 1],
+        ["release", "stream", "shop", 0],
+    ]);
+    assert_eq!(Value::from(acts), expected);
     for line in log.lines() {
         let target = serde_json::from_str::<Value>(line).map(|event| event["target"].clone());
         let place = format!("the log of {}", target.unwrap_or_default());
@@ -133,6 +154,7 @@ fn nothing_that_is_said_holds_a_token_a_key_or_a_name() {
         ("the issuer's secret", SECRET.as_bytes()),
         ("the hook's secret", HOOK_SECRET.as_bytes()),
         ("the grant's secret", GRANT_SECRET.as_bytes()),
+        ("the operators' token", API_TOKEN.as_bytes()),
         ("the signing key", &SIGNING_KEY),
         ("the passphrase", b"a passphrase of the tests"),
     ] {
@@ -170,6 +192,7 @@ fn nothing_that_is_said_holds_a_token_a_key_or_a_name() {
         "shop.secret",
         "hook.secret",
         "grant.secret",
+        "api.token",
         "signing.key",
         "passphrase",
     ]
@@ -249,6 +272,50 @@ impl Said {
             Secret::text(format!("of a token: {front}..."), text)
         };
         texts.into_iter().map(named).collect()
+    }
+}
+
+/// Everything that operators change, of the one viewer; what they are answered without their token, or for nobody, is kept.
+fn operate(said: &mut Said, admin: &str) {
+    let whose = format!("issuer=shop&subject={SUBJECT}");
+    let token = bearer(API_TOKEN);
+    let wrong = bearer("another-token-of-nobody");
+    let json = "-HContent-Type: application/json";
+    let revocations = format!("{admin}/api/v1/revocations");
+    let mut ask = |status: u16, args: &[&str]| {
+        let answer = curl(args);
+        assert_eq!(answer.status, status, "{args:?}: {}", answer.text());
+        if status >= 400 {
+            let problem: Value = serde_json::from_str(&answer.text()).unwrap();
+            assert!(problem["code"].is_string(), "{problem}");
+            let kept = (format!("{status} of the API"), answer.body.clone());
+            said.errors.push(kept);
+        }
+        answer.text()
+    };
+    ask(401, &[&revocations]);
+    ask(401, &[&wrong, &revocations]);
+    for body in [
+        json!({ "subject": SUBJECT, "issuer": "shop" }),
+        json!({ "token": TOKEN_ID }),
+        json!({ "key": COM_KEY_ID }),
+    ] {
+        let body = body.to_string();
+        ask(201, &[&token, json, "-d", &body, &revocations]);
+    }
+    let listed = ask(200, &[&token, &format!("{admin}/api/v1/devices?{whose}")]);
+    assert!(listed.contains(DEVICE), "{listed}");
+    let stream = format!("{admin}/api/v1/streams?{whose}&session={SESSION}");
+    for (status, url) in [
+        (204, format!("{revocations}?{whose}")),
+        (
+            204,
+            format!("{admin}/api/v1/devices?{whose}&device={DEVICE}"),
+        ),
+        (204, stream.clone()),
+        (404, stream),
+    ] {
+        ask(status, &[&token, "-X", "DELETE", &url]);
     }
 }
 
@@ -472,6 +539,7 @@ fn node(folder: &Path, port: u16, liar: u16) -> Node {
     let shop = file("shop.secret", SECRET);
     let hook = file("hook.secret", HOOK_SECRET);
     let grant = file("grant.secret", GRANT_SECRET);
+    let api = file("api.token", API_TOKEN);
     let hex: String = SIGNING_KEY.map(|byte| format!("{byte:02x}")).concat();
     let signing = file("signing.key", &format!("{hex}\n{}\n", &hex[..32]));
     let path = folder.join("castellum.toml");
@@ -483,6 +551,10 @@ fn node(folder: &Path, port: u16, liar: u16) -> Node {
     let written = written.replace(
         "[license]\n",
         "[license]\ntoken_header = \"X-Token\"\ntoken_query = \"token\"\n",
+    );
+    let written = written.replace(
+        "[license.admin]\n",
+        &format!("[license.admin]\ntoken_file = {api:?}\n"),
     );
     let more = format!(
         r#"

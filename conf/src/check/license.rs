@@ -46,6 +46,12 @@ impl Check<'_> {
                 address: license.admin.listen.0,
                 hosts: license.admin.hosts,
             },
+            api_token: self.secret(
+                "license.admin",
+                "token",
+                license.admin.token_file,
+                license.admin.token_credential,
+            ),
             tls: self.tls(
                 "license.tls",
                 license.tls.certificate,

@@ -25,7 +25,7 @@ pub struct LicenseDocument {
     pub tls: LicenseTlsDocument,
     /// HTTP/1.1 and h2c, behind a TLS terminator.
     pub plain: LicensePlainDocument,
-    /// Health and metrics, when the role runs in a process of its own.
+    /// Health, metrics and the API (`license/design/api.md`), when the role runs in a process of its own.
     pub admin: LicenseAdminDocument,
     /// Bounds of what clients may ask at once.
     pub limits: LicenseLimitsDocument,
@@ -45,9 +45,9 @@ pub struct LicenseDocument {
     pub access: AccessDocument,
     /// How many licences may be asked for in a minute, at this node. A minute's worth may come at once. 0 is no limit.
     pub rates: RatesDocument,
-    /// Whoever is told what happened, by name.
+    /// Whoever is told what happened, by name: `license/design/webhooks.md` says what is sent.
     pub webhooks: BTreeMap<String, WebhookDocument>,
-    /// Whoever is asked before a licence is given.
+    /// Whoever is asked before a licence is given: `license/design/webhooks.md` says what.
     pub authorisation: AuthorisationDocument,
     /// The licence services of the operator's, by name, to which Widevine, PlayReady and FairPlay challenges are forwarded. Without one for a system, its licence URLs are not there.
     pub upstreams: BTreeMap<String, UpstreamDocument>,
@@ -87,6 +87,10 @@ pub struct LicenseAdminDocument {
     pub listen: Address,
     /// Names by which it may be addressed besides `localhost` and its own address. Default `[]`.
     pub hosts: Vec<String>,
+    /// The file of the token that the API of the licence server wants as `Authorization: Bearer`, at least 16 visible characters, also on the origin's admin listener where all roles are one process. Without one, the API answers peers on loopback alone. Health and metrics want none.
+    pub token_file: Option<PathBuf>,
+    /// The systemd credential that is this token, instead of `token_file`.
+    pub token_credential: Option<String>,
 }
 
 /// The licence server's limits.
@@ -177,6 +181,8 @@ impl Default for LicenseAdminDocument {
         Self {
             listen: loopback(9091),
             hosts: Vec::new(),
+            token_file: None,
+            token_credential: None,
         }
     }
 }

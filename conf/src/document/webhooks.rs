@@ -10,7 +10,7 @@ pub struct WebhookDocument {
     pub url: Option<String>,
     /// What is told: any of `granted`, `refused`, `session_started`, `session_ended`, `session_expired` and `device_added`. Required.
     pub events: Option<Vec<WebhookEvent>>,
-    /// The file of the key that requests are signed with (HMAC-SHA-256), of at least 32 bytes.
+    /// The file of the key that requests are signed with (HMAC-SHA-256): `whsec_` and at least 24 bytes in Base64, as libraries of Standard Webhooks have it, or else at least 32 bytes, which are taken as they stand.
     pub secret_file: Option<PathBuf>,
     /// The systemd credential that is this key, instead of `secret_file`.
     pub secret_credential: Option<String>,
@@ -26,7 +26,7 @@ pub struct WebhookDocument {
 pub struct AuthorisationDocument {
     /// Where it is asked, in full: `https`, or `http` on this host's loopback. Without one, nobody is asked.
     pub url: Option<String>,
-    /// The file of the key that requests are signed with (HMAC-SHA-256), of at least 32 bytes.
+    /// The file of the key that requests are signed with (HMAC-SHA-256): `whsec_` and at least 24 bytes in Base64, as libraries of Standard Webhooks have it, or else at least 32 bytes, which are taken as they stand.
     pub secret_file: Option<PathBuf>,
     /// The systemd credential that is this key, instead of `secret_file`.
     pub secret_credential: Option<String>,
@@ -34,7 +34,7 @@ pub struct AuthorisationDocument {
     pub ca_file: PathBuf,
     /// How long a licence waits for the answer. A viewer's questions are put one after the other, and 128 of all viewers at once: a question waits for its turn at most twice as long. Default `"1s"`.
     pub timeout: Span,
-    /// For how long an answer is taken again for the same token, asset and keys; `"0s"`: it is not. Default `"10s"`.
+    /// For how long an answer is taken again for the same question, which is of one token, asset, keys, system, policy, stream, device and country; `"0s"`: it is not. Default `"10s"`.
     pub cache: Span,
     /// Gives the licence where no answer comes: the request fails, takes too long, or is not made for 10 s after five that did. Not where a question waits too long for its turn, which viewers could bring about who are denied: they are refused. Default `false`.
     pub fail_open: bool,

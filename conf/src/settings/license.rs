@@ -15,6 +15,8 @@ pub struct LicenseSettings {
     pub listeners: Vec<ListenerSettings>,
     /// The admin listener.
     pub admin: AdminSettings,
+    /// The token that the API of the admin listener wants; none: it answers peers on loopback alone.
+    pub api_token: Option<SecretSource>,
     /// The certificate of the TLS listener.
     pub tls: TlsIdentity,
     /// Bounds of what clients may ask at once.

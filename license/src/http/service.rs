@@ -25,6 +25,7 @@ use crate::issue::{License, issue};
 use crate::policy::{Case, Challenge, Decision, Grant, Rules, System, decide};
 use crate::session::{self, Demanded, Sessions};
 use crate::upstream::{self, Upstreams};
+use crate::webhook::Question;
 use crate::{Clock, KeyBook, Refusal, UnixTime, telemetry};
 
 /// Answers licence requests.
@@ -287,23 +288,27 @@ impl LicenseService {
             upstreams.are_ready(challenge.system, &challenge.asset, &grant)?;
         }
         let (bearer, asset) = (entitlement.bearer(), &challenge.asset);
+        let url = head.uri.path_and_query().map_or("", |url| url.as_str());
+        let taking = session::Ask {
+            bearer,
+            demanded: demanded(&entitlement),
+            headers: &head.headers,
+            asset,
+            request: &[url.as_bytes(), &said],
+            now: draft.time,
+        };
         if sessions.asks_outside() {
-            let asking = sessions.authorise(bearer, asset, &key_ids, draft.time);
+            let question = Question {
+                policy: rules.policy_name(entitlement.policy()),
+                country: sessions.country(peer(head), &head.headers, address),
+                ..sessions.question(&taking, &key_ids, challenge.system)?
+            };
+            let asking = sessions.authorise(&question, draft.time);
             let verdict;
             (place, verdict) = admission.outside(place, asking).await?;
             draft.authorisation = verdict?;
         }
-        let url = head.uri.path_and_query().map_or("", |url| url.as_str());
-        let held = sessions
-            .admit(session::Ask {
-                bearer,
-                demanded: demanded(&entitlement),
-                headers: &head.headers,
-                asset,
-                request: &[url.as_bytes(), &said],
-                now: draft.time,
-            })
-            .await?;
+        let held = sessions.admit(taking).await?;
         let granted = Granted {
             challenge: &challenge,
             grant,

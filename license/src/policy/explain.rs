@@ -56,7 +56,7 @@ pub fn explain(case: &Case, rules: &Rules) -> Explanation {
     match decide(case, rules) {
         Decision::Refuse(refusal) => Explanation::from(&refusal),
         Decision::Grant(grant) => Explanation::Granted {
-            policy: rules.policy_of(case).map(str::to_owned),
+            policy: rules.policy_name(case.policy.as_deref()).map(str::to_owned),
             keys: (grant.keys.iter())
                 .map(|key| ExplainedKey {
                     key_id: key.key_id,

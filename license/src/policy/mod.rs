@@ -161,7 +161,7 @@ fn grant(case: &Case, rules: &Rules) -> Result<Grant, Refusal> {
     if !case.covers_asset {
         return Err(Refusal::AssetNotEntitled);
     }
-    let policy = match rules.policy_of(case) {
+    let policy = match rules.policy_name(case.policy.as_deref()) {
         None => None,
         // A name that means nothing here was meant to restrict something.
         Some(name) => (rules.policies.get(name))

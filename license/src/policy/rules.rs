@@ -3,7 +3,6 @@ use std::collections::BTreeMap;
 use conf::{KeyRuleSettings, LicensePolicySettings, LicenseSettings, PackScheme, TrackLabel};
 use keystore_types::{Label, Scheme};
 
-use super::Case;
 use super::terms::{KeyRule, Renewal, Terms};
 use crate::UnixTime;
 
@@ -16,14 +15,6 @@ pub struct Rules {
     pub policies: BTreeMap<String, PolicyRule>,
     /// The policy of tokens that name none.
     pub default_policy: Option<String>,
-}
-
-impl Rules {
-    /// The name of the policy that decides on a case: that of its token, else that of tokens that name none. None: nothing
-    /// decides but the token.
-    pub(super) fn policy_of<'a>(&'a self, case: &'a Case) -> Option<&'a str> {
-        case.policy.as_deref().or(self.default_policy.as_deref())
-    }
 }
 
 /// What a named policy says of licences.
@@ -65,6 +56,14 @@ impl PolicyRule {
 
     pub(super) fn rule(&self, label: Label) -> KeyRule {
         self.keys.get(&label).copied().unwrap_or_default()
+    }
+}
+
+impl Rules {
+    /// The name of the policy that decides where a token names this one, or none: then that of such tokens. None: nothing
+    /// decides but the token.
+    pub fn policy_name<'a>(&'a self, named: Option<&'a str>) -> Option<&'a str> {
+        named.or(self.default_policy.as_deref())
     }
 }
 

@@ -56,7 +56,7 @@ impl Access {
             denied_countries,
             ..
         } = &self.settings;
-        let by_proxy = peer.is_some_and(|peer| holds(&self.settings.proxies, peer));
+        let by_proxy = self.is_proxy(peer);
         let address = match (&self.address_header, peer) {
             (Some(header), Some(_)) if by_proxy => Some(self.client(headers, header)?),
             _ => peer,
@@ -76,6 +76,21 @@ impl Access {
             }
         }
         Ok(address)
+    }
+
+    /// In which country that is, if it is known.
+    pub(super) fn located(
+        &self,
+        peer: Option<IpAddr>,
+        headers: &HeaderMap,
+        address: Option<IpAddr>,
+    ) -> Option<String> {
+        let country = self.country(self.is_proxy(peer), headers, address);
+        country.ok().flatten()
+    }
+
+    fn is_proxy(&self, peer: Option<IpAddr>) -> bool {
+        peer.is_some_and(|peer| holds(&self.settings.proxies, peer))
     }
 
     /// The last address of the header that is no proxy's: what stands before it, the client may have written. A proxy

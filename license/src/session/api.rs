@@ -1,35 +1,26 @@
-//! What operators see and change of sessions, on the admin listener.
+//! What operators see and change of sessions, on the admin listener. `license/design/api.md` says what is asked and answered.
 //!
-//! | | |
-//! |---|---|
-//! | `GET /api/v1/revocations` | everything that is revoked |
-//! | `POST /api/v1/revocations` | revokes `{"subject": S}`, `{"token": JTI}` or `{"key": UUID}`, with `issuer` and `until` (seconds since 1970) if wanted |
-//! | `DELETE /api/v1/revocations?subject=S` | takes one back; `token=`, `key=` and `issuer=` likewise |
-//! | `GET /api/v1/devices?issuer=I&subject=S` | a subject's devices |
-//! | `DELETE /api/v1/devices?issuer=I&subject=S` | forgets them, or the one named by `device=` |
-//! | `GET /api/v1/streams?issuer=I&subject=S` | a subject's streams |
-//! | `DELETE /api/v1/streams?issuer=I&subject=S&session=N` | ends one |
+//! Each change leaves a line in the log, which names nobody.
 
 use std::sync::Arc;
 
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{Query, State};
-use axum::response::{IntoResponse, Response};
+use axum::Router;
+use axum::extract::State;
 use axum::routing::get;
-use axum::{Json, Router};
 use http::StatusCode;
-use http::header::CONTENT_TYPE;
 use keystore_types::KeyId;
 use serde::{Deserialize, Serialize};
 
 use super::Sessions;
+use crate::UnixTime;
+use crate::admin::fault::{Fault, Json, Query};
 use crate::store::{Change, Revocation, Revoked, Viewer};
-use crate::{Error, UnixTime};
 
 /// The most revocations at once: each node holds them all in memory.
 const MAX_REVOCATIONS: usize = 100_000;
 
-pub(crate) fn api(sessions: Arc<Sessions>) -> Router {
+/// `issuers` are the configured names.
+pub(crate) fn api(sessions: Arc<Sessions>, issuers: Vec<String>) -> Router {
     Router::new()
         .route(
             "/api/v1/revocations",
@@ -37,31 +28,88 @@ pub(crate) fn api(sessions: Arc<Sessions>) -> Router {
         )
         .route("/api/v1/devices", get(devices).delete(forget))
         .route("/api/v1/streams", get(streams).delete(release))
-        .with_state(sessions)
+        .with_state(Desk {
+            sessions,
+            issuers: issuers.into(),
+        })
 }
 
-/// Why nothing was done (RFC 9457).
-struct Fault(StatusCode, String);
+/// Where operators ask.
+#[derive(Clone)]
+struct Desk {
+    sessions: Arc<Sessions>,
+    issuers: Arc<[String]>,
+}
 
-impl IntoResponse for Fault {
-    fn into_response(self) -> Response {
-        #[derive(Serialize)]
-        struct Problem {
-            status: u16,
-            detail: String,
+impl Desk {
+    fn knows(&self, issuer: &str) -> bool {
+        self.issuers.iter().any(|known| known == issuer)
+    }
+
+    /// Nobody is who an unknown issuer names: an answer about them, or a revocation of them, would mislead.
+    fn check(&self, issuer: &str) -> Result<(), Fault> {
+        if self.knows(issuer) {
+            return Ok(());
         }
-        let problem = Problem {
-            status: self.0.as_u16(),
-            detail: self.1,
+        let known = match &*self.issuers {
+            [] => "there is none".to_owned(),
+            issuers => format!("there are: {}", issuers.join(", ")),
         };
-        let kind = [(CONTENT_TYPE, "application/problem+json")];
-        (self.0, kind, Json(problem)).into_response()
+        Err(Fault::new(
+            StatusCode::BAD_REQUEST,
+            "issuer-unknown",
+            "No issuer has this name.",
+            format!(
+                "`{issuer}` is no name in license.issuers (the claim iss is none either); {known}"
+            ),
+        ))
+    }
+
+    /// Makes a change, and leaves a line about it.
+    async fn act(&self, act: Act<'_>, change: Change) -> Result<u64, Fault> {
+        let count = self.sessions.store.change(change).await?;
+        tracing::info!(
+            target: "audit",
+            act = act.act,
+            kind = act.kind,
+            issuer = act.issuer.filter(|issuer| self.knows(issuer)),
+            count,
+            "an operator acts",
+        );
+        Ok(count)
+    }
+
+    /// As [`Desk::act`], for what takes something away. That of an issuer which is configured no more can be taken away, too.
+    async fn take_away(
+        &self,
+        act: Act<'_>,
+        change: Change,
+        what: &str,
+    ) -> Result<StatusCode, Fault> {
+        if self.act(act, change).await? > 0 {
+            return Ok(StatusCode::NO_CONTENT);
+        }
+        act.issuer.map_or(Ok(()), |issuer| self.check(issuer))?;
+        Err(Fault::not_there(what))
     }
 }
 
-impl From<Error> for Fault {
-    fn from(error: Error) -> Self {
-        Self(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+/// What an operator does, as the log has it.
+#[derive(Clone, Copy)]
+struct Act<'a> {
+    act: &'static str,
+    kind: &'static str,
+    issuer: Option<&'a str>,
+}
+
+impl<'a> Act<'a> {
+    fn on(what: &'a Revoked, act: &'static str) -> Self {
+        let (kind, issuer) = match what {
+            Revoked::Subject(issuer, _) => ("subject", issuer.as_deref()),
+            Revoked::Token(issuer, _) => ("token", issuer.as_deref()),
+            Revoked::Key(_) => ("key", None),
+        };
+        Self { act, kind, issuer }
     }
 }
 
@@ -83,7 +131,7 @@ struct Written {
 
 impl Written {
     fn read(self) -> Result<Revoked, Fault> {
-        let fault = |what: &str| Err(Fault(StatusCode::BAD_REQUEST, what.to_owned()));
+        let fault = |what: &str| Err(Fault::malformed(what));
         let texts = [&self.subject, &self.token, &self.issuer];
         if (texts.into_iter().flatten()).any(|text| text.is_empty() || text.len() > 256) {
             return fault("a name has 1 to 256 bytes");
@@ -110,7 +158,8 @@ struct Revocations {
     revocations: Vec<Listed>,
 }
 
-async fn revocations(State(sessions): State<Arc<Sessions>>) -> Result<Json<Revocations>, Fault> {
+async fn revocations(State(desk): State<Desk>) -> Result<Json<Revocations>, Fault> {
+    let sessions = &desk.sessions;
     let found = sessions.store.revocations(sessions.clock.now()).await?;
     let listed = found.into_iter().map(|revocation| {
         let none = Written::default();
@@ -144,46 +193,56 @@ async fn revocations(State(sessions): State<Arc<Sessions>>) -> Result<Json<Revoc
 }
 
 async fn revoke(
-    State(sessions): State<Arc<Sessions>>,
-    written: Result<Json<Written>, JsonRejection>,
+    State(desk): State<Desk>,
+    Json(written): Json<Written>,
 ) -> Result<StatusCode, Fault> {
-    let Json(written) =
-        written.map_err(|error| Fault(StatusCode::BAD_REQUEST, error.body_text()))?;
+    let sessions = &desk.sessions;
     let Some(revocations) = &sessions.revocations else {
-        let off = "nothing is looked for among revocations: set license.sessions.revocations";
-        return Err(Fault(StatusCode::CONFLICT, off.to_owned()));
+        return Err(Fault::new(
+            StatusCode::CONFLICT,
+            "revocations-off",
+            "Nothing is looked for among revocations.",
+            "set license.sessions.revocations",
+        ));
     };
     let now = sessions.clock.now();
     let until = (written.until).map_or(UnixTime::MAX, UnixTime::from_seconds);
     if until <= now || until > UnixTime::MAX {
         let past = "until is no moment to come, in seconds since 1970";
-        return Err(Fault(StatusCode::BAD_REQUEST, past.to_owned()));
+        return Err(Fault::malformed(past));
+    }
+    let what = written.read()?;
+    let act = Act::on(&what, "revoke");
+    act.issuer.map_or(Ok(()), |issuer| desk.check(issuer))?;
+    if revocations.read().await?.len() >= MAX_REVOCATIONS {
+        return Err(Fault::new(
+            StatusCode::CONFLICT,
+            "revocations-full",
+            "There are as many revocations as may be.",
+            format!("there are {MAX_REVOCATIONS}: let some end or take them back"),
+        ));
     }
     let revocation = Revocation {
-        what: written.read()?,
+        what: what.clone(),
         made: now,
         until,
     };
-    if revocations.read().await?.len() >= MAX_REVOCATIONS {
-        let full =
-            format!("there are {MAX_REVOCATIONS} revocations: let some end or take them back");
-        return Err(Fault(StatusCode::CONFLICT, full));
-    }
-    sessions.store.change(Change::Revoke(revocation)).await?;
+    desk.act(act, Change::Revoke(revocation)).await?;
     revocations.read().await?;
     Ok(StatusCode::CREATED)
 }
 
 async fn reinstate(
-    State(sessions): State<Arc<Sessions>>,
+    State(desk): State<Desk>,
     Query(written): Query<Written>,
 ) -> Result<StatusCode, Fault> {
-    let change = Change::Reinstate(written.read()?);
-    let there = sessions.store.change(change).await? > 0;
-    if let Some(revocations) = &sessions.revocations {
+    let what = written.read()?;
+    let (act, change) = (Act::on(&what, "reinstate"), Change::Reinstate(what.clone()));
+    let done = desk.take_away(act, change, "that is not revoked").await?;
+    if let Some(revocations) = &desk.sessions.revocations {
         revocations.read().await?;
     }
-    done(there, "that is not revoked")
+    Ok(done)
 }
 
 #[derive(Deserialize)]
@@ -191,14 +250,6 @@ async fn reinstate(
 struct Whose {
     issuer: String,
     subject: String,
-    device: Option<String>,
-    session: Option<String>,
-}
-
-impl Whose {
-    fn viewer(&self) -> Viewer {
-        Viewer::new(&self.issuer, &self.subject)
-    }
 }
 
 #[derive(Serialize)]
@@ -214,10 +265,12 @@ struct Device {
 }
 
 async fn devices(
-    State(sessions): State<Arc<Sessions>>,
-    Query(whose): Query<Whose>,
+    State(desk): State<Desk>,
+    Query(Whose { issuer, subject }): Query<Whose>,
 ) -> Result<Json<Devices>, Fault> {
-    let found = (sessions.store.devices(whose.viewer(), sessions.clock.now())).await?;
+    desk.check(&issuer)?;
+    let (sessions, viewer) = (&desk.sessions, Viewer::new(&issuer, &subject));
+    let found = (sessions.store.devices(viewer, sessions.clock.now())).await?;
     let devices = found.into_iter().map(|device| Device {
         device: device.device,
         added: device.added.as_seconds(),
@@ -228,16 +281,28 @@ async fn devices(
     }))
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WhichDevice {
+    issuer: String,
+    subject: String,
+    device: Option<String>,
+}
+
 async fn forget(
-    State(sessions): State<Arc<Sessions>>,
-    Query(whose): Query<Whose>,
+    State(desk): State<Desk>,
+    Query(which): Query<WhichDevice>,
 ) -> Result<StatusCode, Fault> {
-    let forget = Change::Forget {
-        viewer: whose.viewer(),
-        device: whose.device,
+    let act = Act {
+        act: "forget",
+        kind: "device",
+        issuer: Some(&which.issuer),
     };
-    let there = sessions.store.change(forget).await? > 0;
-    done(there, "the subject has no such device")
+    let forget = Change::Forget {
+        viewer: Viewer::new(&which.issuer, &which.subject),
+        device: which.device,
+    };
+    (desk.take_away(act, forget, "the subject has no such device")).await
 }
 
 #[derive(Serialize)]
@@ -255,10 +320,12 @@ struct Stream {
 }
 
 async fn streams(
-    State(sessions): State<Arc<Sessions>>,
-    Query(whose): Query<Whose>,
+    State(desk): State<Desk>,
+    Query(Whose { issuer, subject }): Query<Whose>,
 ) -> Result<Json<Streams>, Fault> {
-    let found = (sessions.store.streams(whose.viewer(), sessions.clock.now())).await?;
+    desk.check(&issuer)?;
+    let (sessions, viewer) = (&desk.sessions, Viewer::new(&issuer, &subject));
+    let found = (sessions.store.streams(viewer, sessions.clock.now())).await?;
     let streams = found.into_iter().map(|stream| Stream {
         session: stream.session,
         asset: stream.asset,
@@ -271,27 +338,27 @@ async fn streams(
     }))
 }
 
-async fn release(
-    State(sessions): State<Arc<Sessions>>,
-    Query(whose): Query<Whose>,
-) -> Result<StatusCode, Fault> {
-    let viewer = whose.viewer();
-    let Some(session) = whose.session else {
-        let which = "session is missing: it says which stream ends".to_owned();
-        return Err(Fault(StatusCode::BAD_REQUEST, which));
-    };
-    let release = Change::Release {
-        viewer,
-        session,
-        events: Vec::new(),
-    };
-    let there = sessions.store.change(release).await? > 0;
-    done(there, "the subject has no such stream")
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WhichStream {
+    issuer: String,
+    subject: String,
+    session: String,
 }
 
-fn done(there: bool, otherwise: &str) -> Result<StatusCode, Fault> {
-    match there {
-        true => Ok(StatusCode::NO_CONTENT),
-        false => Err(Fault(StatusCode::NOT_FOUND, otherwise.to_owned())),
-    }
+async fn release(
+    State(desk): State<Desk>,
+    Query(which): Query<WhichStream>,
+) -> Result<StatusCode, Fault> {
+    let act = Act {
+        act: "release",
+        kind: "stream",
+        issuer: Some(&which.issuer),
+    };
+    let release = Change::Release {
+        viewer: Viewer::new(&which.issuer, &which.subject),
+        session: which.session,
+        events: Vec::new(),
+    };
+    (desk.take_away(act, release, "the subject has no such stream")).await
 }

@@ -27,6 +27,7 @@ use self::rates::Rates;
 use self::revocations::Revocations;
 use crate::decision_log::Authorisation;
 use crate::entitlement::{Bearer, is_name};
+use crate::policy::System;
 use crate::store::postgres::Postgres;
 use crate::store::sqlite::{self, Sqlite};
 use crate::store::thread::Thread;
@@ -34,7 +35,7 @@ use crate::store::{
     self, Change, Claim, DeviceUse, Event, Expiry, Store, StreamUse, Taken, TokenUse, Verdict,
     Viewer, digest, new_claim,
 };
-use crate::webhook::{Authoriser, Teller, Told, post};
+use crate::webhook::{Authoriser, Question, Teller, Told, post};
 use crate::{Clock, Error, Refusal, UnixTime};
 
 mod access;
@@ -238,22 +239,44 @@ impl Sessions {
         self.authoriser.is_some()
     }
 
+    /// What is asked then, as far as it is known here.
+    ///
+    /// # Errors
+    /// Those of [`Sessions::admit`] for a device or stream without a name: nobody is asked about what is refused anyway.
+    pub fn question<'a>(
+        &self,
+        ask: &Ask<'a>,
+        key_ids: &[KeyId],
+        system: System,
+    ) -> Result<Question<'a>, Refusal> {
+        Ok(Question {
+            session: self.counted_stream(ask)?.map(|(_, session)| session),
+            device: self.counted_device(ask)?.map(|(_, device)| device),
+            ..Question::new(ask.bearer, ask.asset, key_ids, system.as_str())
+        })
+    }
+
+    /// The country of a request, where proxy or file says it.
+    pub fn country(
+        &self,
+        peer: Option<IpAddr>,
+        headers: &HeaderMap,
+        address: Option<IpAddr>,
+    ) -> Option<String> {
+        self.access.located(peer, headers, address)
+    }
+
     /// Asks whoever is to be asked, and says by whose word the licence passes; none: nobody is to be asked.
     ///
     /// # Errors
     /// [`Refusal::NotAuthorised`], [`Refusal::AuthoriserUnavailable`].
     pub async fn authorise(
         &self,
-        bearer: &Bearer,
-        asset: &AssetId,
-        key_ids: &[KeyId],
+        question: &Question<'_>,
         now: UnixTime,
     ) -> Result<Option<Authorisation>, Refusal> {
         match &self.authoriser {
-            Some(authoriser) => authoriser
-                .judge(bearer, asset, key_ids, now)
-                .await
-                .map(Some),
+            Some(authoriser) => authoriser.judge(question, now).await.map(Some),
             None => Ok(None),
         }
     }
@@ -292,8 +315,9 @@ impl Sessions {
         post(&*self.store, events).await;
     }
 
-    fn events(&self, event: WebhookEvent, ask: &Ask<'_>) -> Vec<Event> {
-        (self.teller).events(&Told::new(event, ask.bearer, ask.asset), ask.now)
+    /// What is told of a stream.
+    fn stream_events(&self, event: WebhookEvent, ask: &Ask<'_>, session: &str) -> Vec<Event> {
+        (self.teller).events(&told_of_stream(event, ask, session), ask.now)
     }
 
     /// Takes what the licence needs: the token, a device, a stream; all of it or none. Whoever asked says what became of the
@@ -409,21 +433,21 @@ impl Sessions {
         };
         let release = Change::Release {
             viewer: viewer(ask.bearer)?,
+            events: self.stream_events(WebhookEvent::SessionEnded, &ask, &stream.session),
             session: stream.session,
-            events: self.events(WebhookEvent::SessionEnded, &ask),
         };
         self.store.change(release).await.map_err(unavailable)?;
         Ok(())
     }
 
     /// What is told when the stream runs out, where anybody wants to hear it: the store knows no subject by itself.
-    fn expiry(&self, ask: &Ask<'_>) -> Result<Option<Expiry>, Error> {
+    fn expiry(&self, ask: &Ask<'_>, session: &str) -> Result<Option<Expiry>, Error> {
         let event = WebhookEvent::SessionExpired;
         let hooks = hooks_of(&self.teller, event);
         if hooks.is_empty() {
             return Ok(None);
         }
-        let told = Told::new(event, ask.bearer, ask.asset);
+        let told = told_of_stream(event, ask, session);
         let data = serde_json::to_string(&told)
             .map_err(|error| Error::internal("write an event", error))?;
         Ok(Some(Expiry { hooks, data }))
@@ -441,6 +465,24 @@ impl Sessions {
     }
 
     fn device(&self, ask: &Ask<'_>) -> Result<Option<DeviceUse>, Refusal> {
+        let Some((limit, device)) = self.counted_device(ask)? else {
+            return Ok(None);
+        };
+        let added = Told {
+            device: Some(device.clone()),
+            ..Told::new(WebhookEvent::DeviceAdded, ask.bearer, ask.asset)
+        };
+        Ok(Some(DeviceUse {
+            device,
+            limit,
+            term: self.settings.device_term,
+            claim: new_claim().map_err(unavailable)?,
+            events: self.teller.events(&added, ask.now),
+        }))
+    }
+
+    /// The most devices, and which one this is; none where they are not counted.
+    fn counted_device(&self, ask: &Ask<'_>) -> Result<Option<(u32, String)>, Refusal> {
         let Some(limit) = ask.demanded.devices.or(self.settings.devices) else {
             return Ok(None);
         };
@@ -448,16 +490,30 @@ impl Sessions {
             Some(device) => Some(device.clone()),
             None => named("device", self.device_header.as_ref(), ask.headers)?,
         };
-        Ok(Some(DeviceUse {
-            device: device.ok_or(Refusal::Unnamed("device"))?,
-            limit,
-            term: self.settings.device_term,
-            claim: new_claim().map_err(unavailable)?,
-            events: self.events(WebhookEvent::DeviceAdded, ask),
-        }))
+        Ok(Some((limit, device.ok_or(Refusal::Unnamed("device"))?)))
     }
 
     fn stream(&self, ask: &Ask<'_>) -> Result<Option<StreamUse>, Refusal> {
+        let Some((limit, session)) = self.counted_stream(ask)? else {
+            return Ok(None);
+        };
+        Ok(Some(StreamUse {
+            asset: ask.asset.clone(),
+            limit,
+            term: (ask.demanded.lease).map_or(self.settings.lease, |lease| {
+                lease.clamp(MIN_LEASE, MAX_LEASE)
+            }),
+            // Clocks stand apart whatever a token says.
+            grace: (ask.demanded.grace.unwrap_or_default()).clamp(self.settings.grace, MAX_LEASE),
+            claim: new_claim().map_err(unavailable)?,
+            events: self.stream_events(WebhookEvent::SessionStarted, ask, &session),
+            expiry: self.expiry(ask, &session).map_err(unavailable)?,
+            session,
+        }))
+    }
+
+    /// The most streams at once, and which one this is; none where they are not counted.
+    fn counted_stream(&self, ask: &Ask<'_>) -> Result<Option<(u32, String)>, Refusal> {
         let Some(limit) = ask.demanded.streams.or(self.settings.streams) else {
             return Ok(None);
         };
@@ -473,19 +529,7 @@ impl Sessions {
                 token_id.ok_or(Refusal::ClaimMissing("jti"))?
             }
         };
-        Ok(Some(StreamUse {
-            session,
-            asset: ask.asset.clone(),
-            limit,
-            term: (ask.demanded.lease).map_or(self.settings.lease, |lease| {
-                lease.clamp(MIN_LEASE, MAX_LEASE)
-            }),
-            // Clocks stand apart whatever a token says.
-            grace: (ask.demanded.grace.unwrap_or_default()).clamp(self.settings.grace, MAX_LEASE),
-            claim: new_claim().map_err(unavailable)?,
-            events: self.events(WebhookEvent::SessionStarted, ask),
-            expiry: self.expiry(ask).map_err(unavailable)?,
-        }))
+        Ok(Some((limit, session)))
     }
 }
 
@@ -540,6 +584,14 @@ impl Drop for Held {
             let tasks = holding.tasks.clone();
             tasks.spawn(holding.give_back());
         }
+    }
+}
+
+/// Something happened to a stream.
+fn told_of_stream(event: WebhookEvent, ask: &Ask<'_>, session: &str) -> Told {
+    Told {
+        session: Some(session.to_owned()),
+        ..Told::new(event, ask.bearer, ask.asset)
     }
 }
 

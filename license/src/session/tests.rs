@@ -85,7 +85,8 @@ impl Rig {
                 .body(Body::from(body.to_string())),
             None => request.body(Body::empty()),
         };
-        let response = api::api(Arc::clone(&self.sessions))
+        let issuers = vec!["shop".to_owned(), "other".to_owned()];
+        let response = api::api(Arc::clone(&self.sessions), issuers)
             .oneshot(request.unwrap())
             .await
             .unwrap();
@@ -391,6 +392,7 @@ async fn what_operators_revoke_gets_no_licence() {
         json!({"key": KeyId::new([1; 16]), "issuer": "shop"}),
         json!({"subject": "ann", "until": NOW}),
         json!({"subject": "ann", "other": 1}),
+        json!({"subject": "ann", "issuer": "https://shop.example"}),
     ] {
         let (status, _) = rig
             .api("POST", "/api/v1/revocations", Some(wrong.clone()))
@@ -400,6 +402,97 @@ async fn what_operators_revoke_gets_no_licence() {
     let off = Rig::new(&settings());
     let (status, _) = off.api("POST", "/api/v1/revocations", Some(subject)).await;
     assert_eq!(status, StatusCode::CONFLICT);
+}
+
+/// Such as the claim `iss`, which is not what revocations go by.
+#[tokio::test]
+async fn an_issuer_that_is_not_configured_is_refused_with_those_that_are() {
+    let rig = Rig::new(&SessionSettings {
+        streams: Some(2),
+        revocations: Some(RevocationSettings {
+            interval: Duration::from_secs(3600),
+            staleness: Duration::from_secs(3600),
+        }),
+        ..settings()
+    });
+    let whose = "subject=ann&issuer=https://shop.example";
+    let body = json!({"subject": "ann", "issuer": "https://shop.example"});
+    for (method, uri, body) in [
+        ("POST", "/api/v1/revocations".to_owned(), Some(body)),
+        ("DELETE", format!("/api/v1/revocations?{whose}"), None),
+        ("GET", format!("/api/v1/devices?{whose}"), None),
+        ("DELETE", format!("/api/v1/devices?{whose}"), None),
+        ("GET", format!("/api/v1/streams?{whose}"), None),
+        (
+            "DELETE",
+            format!("/api/v1/streams?{whose}&session=t1"),
+            None,
+        ),
+    ] {
+        let (status, problem) = rig.api(method, &uri, body).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{method} {uri}");
+        assert_eq!(problem["code"], "issuer-unknown", "{method} {uri}");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("`https://shop.example`"), "{detail}");
+        assert!(detail.ends_with("there are: shop, other"), "{detail}");
+    }
+    // What is left of one that was configured once can be taken away.
+    let once = Bearer {
+        issuer: "gone".to_owned(),
+        ..ann()
+    };
+    rig.admit(&once, &[], Demanded::default()).await.unwrap();
+    let uri = "/api/v1/streams?subject=ann&issuer=gone&session=t1";
+    let (status, _) = rig.api("DELETE", uri, None).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    let (status, _) = rig.api("DELETE", uri, None).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn a_question_has_what_is_counted_and_where_it_comes_from() {
+    let rig = Rig::new(&SessionSettings {
+        streams: Some(2),
+        devices: Some(2),
+        device_header: Some("x-device-id".to_owned()),
+        access: conf::AccessSettings {
+            proxies: vec!["10.0.0.0/8".parse().unwrap()],
+            country_header: Some("x-country".to_owned()),
+            ..conf::AccessSettings::default()
+        },
+        ..settings()
+    });
+    let headers = named_headers(&[("x-device-id", "tv"), ("x-country", "se")]);
+    let (ann, film) = (ann(), "film".parse().unwrap());
+    let ask = rig.ask(&ann, &headers, &film);
+    let kids = [KeyId::new([2; 16]), KeyId::new([1; 16])];
+    let proxy = Some("10.0.0.1".parse().unwrap());
+    let question = Question {
+        country: rig.sessions.country(proxy, &headers, None),
+        policy: Some("premium"),
+        ..(rig.sessions.question(&ask, &kids, System::Widevine)).unwrap()
+    };
+    let expected = json!({
+        "issuer": "shop", "subject": "ann", "token_id": "t1", "asset": "film",
+        "kids": [KeyId::new([1; 16]), KeyId::new([2; 16])],
+        "system": "widevine", "policy": "premium", "session": "t1", "device": "tv", "country": "SE",
+    });
+    assert_eq!(serde_json::to_value(&question).unwrap(), expected);
+    // The word of somebody who is no proxy.
+    let stranger = Some("192.0.2.1".parse().unwrap());
+    assert_eq!(rig.sessions.country(stranger, &headers, None), None);
+    let nameless = HeaderMap::new();
+    let ask = rig.ask(&ann, &nameless, &film);
+    let refused = rig.sessions.question(&ask, &kids, System::Widevine);
+    assert_eq!(refused.unwrap_err(), Refusal::Unnamed("device"));
+
+    let uncounted = Rig::new(&settings());
+    let ask = uncounted.ask(&ann, &headers, &film);
+    let question = uncounted
+        .sessions
+        .question(&ask, &kids, System::Hls)
+        .unwrap();
+    assert_eq!((question.session, question.device), (None, None));
 }
 
 #[tokio::test]
@@ -543,21 +636,24 @@ async fn what_happened_is_told_after_a_kill_as_well() {
             let told: Value = serde_json::from_str(&event.body).unwrap();
             assert_eq!(told["data"]["subject"], "ann");
             assert_eq!(told["data"]["asset"], "film");
-            let kind = told["type"].as_str().unwrap().to_owned();
-            (kind, told["timestamp"].as_u64().unwrap() - NOW)
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let data = &told["data"];
+            let which = [text(&data["device"]), text(&data["session"])].concat();
+            let after = told["timestamp"].as_u64().unwrap() - NOW;
+            (text(&told["type"]), after, which)
         })
         .collect();
     left.sort();
     let expected = [
-        ("device_added", 0),
-        ("granted", 0),
-        ("granted", 0),
-        ("session_ended", 0),
-        ("session_expired", 150),
-        ("session_started", 0),
-        ("session_started", 0),
+        ("device_added", 0, "tv"),
+        ("granted", 0, ""),
+        ("granted", 0, ""),
+        ("session_ended", 0, "t2"),
+        ("session_expired", 150, "t1"),
+        ("session_started", 0, "t1"),
+        ("session_started", 0, "t2"),
     ];
-    let expected = expected.map(|(kind, after)| (kind.to_owned(), after));
+    let expected = expected.map(|(kind, after, which)| (kind.to_owned(), after, which.to_owned()));
     assert_eq!(left, expected);
 }
 

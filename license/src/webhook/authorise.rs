@@ -71,15 +71,62 @@ enum Unanswered {
     Failed(String),
 }
 
-#[derive(Serialize)]
-struct Question<'a> {
-    issuer: &'a str,
+/// What is asked. All of it tells one question from another, so nothing is in it that is another at each request, such as the
+/// viewer's address.
+#[derive(Clone, Debug, Serialize)]
+pub struct Question<'a> {
+    /// On whose word.
+    pub issuer: &'a str,
+    /// Who, as the issuer says.
     #[serde(skip_serializing_if = "Option::is_none")]
-    subject: Option<&'a str>,
+    pub subject: Option<&'a str>,
+    /// By which token.
     #[serde(skip_serializing_if = "Option::is_none")]
-    token_id: Option<&'a str>,
-    asset: &'a AssetId,
-    kids: &'a [KeyId],
+    pub token_id: Option<&'a str>,
+    /// What is to be played.
+    pub asset: &'a AssetId,
+    /// The keys; each once and in one order, so that the same ones are the same question.
+    pub kids: Vec<KeyId>,
+    /// The licence system.
+    pub system: &'static str,
+    /// The policy of the licence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<&'a str>,
+    /// The stream, where streams are counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// The device, where devices are counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Where the viewer is, in two letters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub country: Option<String>,
+}
+
+impl<'a> Question<'a> {
+    /// Whether the bearer may have these keys of the asset, for this system.
+    pub fn new(
+        bearer: &'a Bearer,
+        asset: &'a AssetId,
+        kids: &[KeyId],
+        system: &'static str,
+    ) -> Self {
+        let mut kids = kids.to_vec();
+        kids.sort_unstable();
+        kids.dedup();
+        Self {
+            issuer: &bearer.issuer,
+            subject: bearer.subject.as_deref(),
+            token_id: bearer.token_id.as_deref(),
+            asset,
+            kids,
+            system,
+            policy: None,
+            session: None,
+            device: None,
+            country: None,
+        }
+    }
 }
 
 /// Fields that are not known here may be there.
@@ -114,31 +161,18 @@ impl Authoriser {
     /// the question could not be put.
     pub async fn judge(
         &self,
-        bearer: &Bearer,
-        asset: &AssetId,
-        kids: &[KeyId],
+        question: &Question<'_>,
         now: UnixTime,
     ) -> Result<Authorisation, Refusal> {
-        let mut kids = kids.to_vec();
-        kids.sort_unstable();
-        kids.dedup();
-        let question = Question {
-            issuer: &bearer.issuer,
-            subject: bearer.subject.as_deref(),
-            token_id: bearer.token_id.as_deref(),
-            asset,
-            kids: &kids,
-        };
-        let Ok(body) = serde_json::to_string(&question) else {
+        let Ok(body) = serde_json::to_string(question) else {
             return Err(Refusal::AuthoriserUnavailable);
         };
         let asked = digest(&[body.as_bytes()]);
+        let issuer = question.issuer.as_bytes();
         // A token that says not whose it is has a line with others of its issuer that ask the same.
-        let whose = match (&bearer.subject, &bearer.token_id) {
-            (Some(subject), _) => {
-                digest(&[b"subject", bearer.issuer.as_bytes(), subject.as_bytes()])
-            }
-            (None, Some(id)) => digest(&[b"token", bearer.issuer.as_bytes(), id.as_bytes()]),
+        let whose = match (question.subject, question.token_id) {
+            (Some(subject), _) => digest(&[b"subject", issuer, subject.as_bytes()]),
+            (None, Some(id)) => digest(&[b"token", issuer, id.as_bytes()]),
             (None, None) => asked,
         };
         let allowed = match self.remembered(&asked) {

@@ -1,7 +1,8 @@
 //! Others who are told what happened ([`Teller`]), or asked before a licence is given ([`Authoriser`]).
 //!
 //! Requests are signed as Standard Webhooks has it: `webhook-id`, `webhook-timestamp` in seconds, and in
-//! `webhook-signature` `v1,` and the Base64 of HMAC-SHA-256 over `ID.TIMESTAMP.BODY`.
+//! `webhook-signature` `v1,` and the Base64 of HMAC-SHA-256 over `ID.TIMESTAMP.BODY`. `license/design/webhooks.md` says all that
+//! a receiver needs to know.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,12 +11,13 @@ use conf::{HookSettings, SecretSource};
 use http::{HeaderMap, HeaderValue, header};
 use ring::hmac;
 use ring::rand::{SecureRandom as _, SystemRandom};
+use zeroize::Zeroizing;
 
 use crate::outbound::{Answer, Destination, Outbound, Reach};
 use crate::store::event_id;
 use crate::{Error, UnixTime};
 
-pub use self::authorise::Authoriser;
+pub use self::authorise::{Authoriser, Question};
 pub(crate) use self::tell::post;
 pub use self::tell::{Teller, Told};
 
@@ -27,6 +29,12 @@ const MAX_ANSWER: usize = 16 << 10;
 
 /// The shortest key: as long as what it makes (RFC 2104 3).
 const MIN_KEY_LEN: usize = 32;
+
+/// What stands before a key in Base64 (Standard Webhooks, "Signature scheme").
+const SECRET_PREFIX: &[u8] = b"whsec_";
+
+/// The shortest key in Base64, as that standard has it: libraries draw keys of this length.
+const MIN_STANDARD_KEY_LEN: usize = 24;
 
 /// A server that signed requests are sent to.
 struct Hook {
@@ -61,9 +69,7 @@ impl Hook {
 
     async fn post(&self, id: &str, now: UnixTime, body: &str) -> Result<Answer, String> {
         let timestamp = now.as_seconds().to_string();
-        let signed = format!("{id}.{timestamp}.{body}");
-        let tag = hmac::sign(&self.key, signed.as_bytes());
-        let signature = format!("v1,{}", STANDARD.encode(tag));
+        let signature = signature(&self.key, id, &timestamp, body);
         let mut headers = HeaderMap::new();
         let json = HeaderValue::from_static("application/json");
         headers.insert(header::CONTENT_TYPE, json);
@@ -86,12 +92,30 @@ impl std::fmt::Debug for Hook {
     }
 }
 
+/// The value of `webhook-signature`.
+fn signature(key: &hmac::Key, id: &str, timestamp: &str, body: &str) -> String {
+    let signed = format!("{id}.{timestamp}.{body}");
+    format!("v1,{}", STANDARD.encode(hmac::sign(key, signed.as_bytes())))
+}
+
+/// A key is taken as it stands, except after `whsec_`, where it is in Base64.
 fn key(table: &str, source: &SecretSource) -> Result<hmac::Key, Error> {
     let attempted = format!("use the key {source} ({table}.secret_file)");
-    let secret = (source.read_line()).map_err(|error| Error::unavailable(&*attempted, error))?;
-    if secret.len() < MIN_KEY_LEN {
+    let written = (source.read_line()).map_err(|error| Error::unavailable(&*attempted, error))?;
+    let (secret, least) = match written.strip_prefix(SECRET_PREFIX) {
+        Some(text) => {
+            let secret = STANDARD.decode(text).map_err(|_| {
+                Error::malformed(format!(
+                    "{attempted}: what follows whsec_ is not Base64 (RFC 4648 4, with its padding)"
+                ))
+            })?;
+            (Zeroizing::new(secret), MIN_STANDARD_KEY_LEN)
+        }
+        None => (written, MIN_KEY_LEN),
+    };
+    if secret.len() < least {
         return Err(Error::malformed(format!(
-            "{attempted}: it has less than {MIN_KEY_LEN} bytes"
+            "{attempted}: it has less than {least} bytes"
         )));
     }
     Ok(hmac::Key::new(hmac::HMAC_SHA256, &secret))

@@ -45,6 +45,12 @@ pub struct Told {
     pub token_id: Option<String>,
     /// What is played.
     pub asset: AssetId,
+    /// The device that was added.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// The stream that began, ended or ran out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
     /// The keys that were given, or asked for where none were.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub kids: Vec<KeyId>,
@@ -62,6 +68,8 @@ impl Told {
             subject: bearer.subject.clone(),
             token_id: bearer.token_id.clone(),
             asset: asset.clone(),
+            device: None,
+            session: None,
             kids: Vec::new(),
             reason: None,
         }

@@ -227,8 +227,9 @@ async fn a_hook_that_hangs_holds_up_no_other() {
 async fn judged(authoriser: &Authoriser, asset: &str) -> Result<Authorisation, Refusal> {
     let asset = asset.parse().unwrap();
     let now = UnixTime::from_seconds(1_700_000_000);
-    let kids = [KeyId::new([1; 16])];
-    authoriser.judge(&bearer(), &asset, &kids, now).await
+    let (bearer, kids) = (bearer(), [KeyId::new([1; 16])]);
+    let question = Question::new(&bearer, &asset, &kids, "hls");
+    authoriser.judge(&question, now).await
 }
 
 fn of_timeout(seconds: u64, hook: HookSettings) -> HookSettings {
@@ -267,7 +268,7 @@ async fn an_answer_counts_and_is_remembered_for_its_question() {
     assert_eq!(listener.asked(), 2);
     let question = json!({
         "issuer": "shop", "subject": "ann", "token_id": "t1", "asset": "film",
-        "kids": [KeyId::new([1; 16])],
+        "kids": [KeyId::new([1; 16])], "system": "hls",
     });
     assert_eq!(listener.heard()[0].1, question);
     let forgetful = asking(hook, 0, false);
@@ -276,6 +277,44 @@ async fn an_answer_counts_and_is_remembered_for_its_question() {
         assert_eq!(judged(&forgetful, "film").await, refused);
     }
     assert_eq!(listener.asked(), 4);
+}
+
+/// Each member may be what the answer hangs on.
+#[tokio::test]
+async fn no_answer_counts_for_a_question_that_differs_in_a_member() {
+    let folder = tempfile::tempdir().unwrap();
+    let answer = [(StatusCode::OK, r#"{"allow": true}"#)];
+    let (listener, hook) = listener(folder.path(), Duration::ZERO, &answer).await;
+    let authoriser = asking(hook, 60, false);
+    let (bearer, film) = (bearer(), "film".parse().unwrap());
+    let question = || Question::new(&bearer, &film, &[], "hls");
+    let some = || Some("SE".to_owned());
+    let questions = [
+        question(),
+        Question::new(&bearer, &film, &[], "widevine"),
+        Question {
+            policy: Some("SE"),
+            ..question()
+        },
+        Question {
+            session: some(),
+            ..question()
+        },
+        Question {
+            device: some(),
+            ..question()
+        },
+        Question {
+            country: some(),
+            ..question()
+        },
+    ];
+    for asked in questions.iter().chain(&questions) {
+        let now = UnixTime::from_seconds(1_700_000_000);
+        let verdict = authoriser.judge(asked, now).await;
+        assert_eq!(verdict, Ok(Authorisation::Allowed));
+    }
+    assert_eq!(listener.asked(), questions.len());
 }
 
 #[tokio::test]
@@ -330,7 +369,8 @@ async fn all_at_once(
                 "film".parse().unwrap(),
                 UnixTime::from_seconds(1_700_000_000),
             );
-            authoriser.judge(&bearer, &film, &kids, now).await
+            let question = Question::new(&bearer, &film, &kids, "hls");
+            authoriser.judge(&question, now).await
         })
     });
     let asking: Vec<_> = asking.collect();
@@ -421,4 +461,133 @@ fn a_short_key_is_refused_and_not_shown() {
     let said = error.to_string();
     assert!(said.contains("license.webhooks.crm.secret_file"), "{said}");
     assert!(!said.contains("hunter2"), "{said}");
+}
+
+#[test]
+fn a_key_after_whsec_is_in_base64() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret");
+    let read = |written: &str| {
+        std::fs::write(&path, written).unwrap();
+        key("license.webhooks.crm", &SecretSource::file(&path))
+    };
+    let of = |bytes: &[u8]| signature(&hmac::Key::new(hmac::HMAC_SHA256, bytes), "a", "1", "b");
+    // As long as the standard's libraries draw them.
+    let bytes = [0xfb; 24];
+    let written = format!("whsec_{}\n", STANDARD.encode(bytes));
+    let found = read(&written).unwrap();
+    assert_eq!(signature(&found, "a", "1", "b"), of(&bytes));
+    let raw = "wh5ec_+/v7+/v7+/v7+/v7+/v7+/v7+/v7+/v7";
+    let found = read(raw).unwrap();
+    assert_eq!(signature(&found, "a", "1", "b"), of(raw.as_bytes()));
+    for (wrong, why) in [
+        ("whsec_-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7", "is not Base64"),
+        ("whsec_+/v7+/v7+/v7+/v7+/v7+/v7+/v7+/v", "is not Base64"),
+        ("whsec_+/v7+/v7+/v7", "less than 24 bytes"),
+        ("whsec_", "less than 24 bytes"),
+    ] {
+        let error = read(wrong).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Malformed, "{wrong}");
+        let said = error.to_string();
+        assert!(said.contains(why), "{said}");
+        assert!(said.contains("license.webhooks.crm.secret_file"), "{said}");
+        assert!(!said.contains(wrong), "{said}");
+    }
+}
+
+const DOCUMENT: &str = include_str!("../../design/webhooks.md");
+
+#[test]
+fn the_documents_example_has_its_signature() {
+    let part = |name: &str| {
+        let mut lines = (DOCUMENT.lines()).filter_map(|line| line.strip_prefix(name));
+        let value = lines.next().unwrap().trim();
+        assert_eq!(lines.next(), None, "{name} twice");
+        value
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, part("key  ")).unwrap();
+    let key = key("license.webhooks.crm", &SecretSource::file(secret)).unwrap();
+    let (id, timestamp, body) = (part("id  "), part("timestamp  "), part("body  "));
+    assert_eq!(signature(&key, id, timestamp, body), part("signature  "));
+    let mut told = Told {
+        device: Some("tv-4c3b2a19".to_owned()),
+        ..Told::new(
+            WebhookEvent::DeviceAdded,
+            &bearer(),
+            &"film".parse().unwrap(),
+        )
+    };
+    let example: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(example["data"], serde_json::to_value(&told).unwrap());
+    told.device = None;
+    assert_ne!(example["data"], serde_json::to_value(&told).unwrap());
+}
+
+#[test]
+fn the_document_has_every_event_and_every_member() {
+    use WebhookEvent::{
+        DeviceAdded, Granted, Refused, SessionEnded, SessionExpired, SessionStarted,
+    };
+    // A new kind does not compile until it has a place here.
+    let listed = |event: &WebhookEvent| match event {
+        Granted | Refused | DeviceAdded | SessionStarted | SessionEnded | SessionExpired => (),
+    };
+    let every = [
+        Granted,
+        Refused,
+        DeviceAdded,
+        SessionStarted,
+        SessionEnded,
+        SessionExpired,
+    ];
+    every.iter().for_each(listed);
+    for event in every {
+        let name = serde_json::to_value(event).unwrap();
+        let row = format!("\n| `{}` | ", name.as_str().unwrap());
+        assert!(DOCUMENT.contains(&row), "{row}");
+    }
+    let (bearer, film) = (bearer(), "film".parse().unwrap());
+    let some = || Some("it".to_owned());
+    let kids = [KeyId::new([1; 16])];
+    let told = Told {
+        device: some(),
+        session: some(),
+        kids: kids.to_vec(),
+        reason: Some("it"),
+        ..Told::new(Granted, &bearer, &film)
+    };
+    let question = Question {
+        policy: Some("it"),
+        session: some(),
+        device: some(),
+        country: some(),
+        ..Question::new(&bearer, &film, &kids, "hls")
+    };
+    let members =
+        |value: &Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
+    let (events, asked) = DOCUMENT
+        .split_once("## The question before a licence")
+        .unwrap();
+    for (text, value) in [
+        (events, serde_json::to_value(&told).unwrap()),
+        (asked, serde_json::to_value(&question).unwrap()),
+    ] {
+        for member in members(&value) {
+            assert!(text.contains(&format!("`{member}`")), "{member}");
+        }
+    }
+    let example = asked
+        .split("```json")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
+    let example: Value = serde_json::from_str(example).unwrap();
+    assert_eq!(
+        members(&example),
+        members(&serde_json::to_value(&question).unwrap())
+    );
 }

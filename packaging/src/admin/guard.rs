@@ -1,14 +1,16 @@
-//! Who may speak to the admin listener: it has no passwords, so a page of another site must not reach it through a
+//! Who may speak to the admin listener: most of it asks for no password, so a page of another site must not reach it through a
 //! browser on this host, neither by a name that is rebound to loopback (`Host`) nor across origins (`Origin`).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::header::{HOST, ORIGIN};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
+use origin_front::Problem;
 
 /// The names by which the listener may be addressed.
 #[derive(Clone)]
@@ -63,13 +65,11 @@ pub(super) async fn check(State(hosts): State<Hosts>, request: Request, next: Ne
     if hosts.allow_request(request.headers()) {
         return next.run(request).await;
     }
-    let body = r#"{"type":"about:blank","title":"Forbidden","status":403,"detail":"this name or site may not speak to the admin listener; see admin.hosts"}"#;
-    (
-        StatusCode::FORBIDDEN,
-        [(CONTENT_TYPE, "application/problem+json")],
-        body,
-    )
+    let title = "This name or site may not speak to the admin listener.";
+    Problem::new(StatusCode::FORBIDDEN, "host-not-allowed", title)
+        .detail("see admin.hosts")
         .into_response()
+        .map(Body::new)
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! The admin listener: health, metrics, the roles' API, and the player page. Plain HTTP/1.1, on loopback unless
-//! configured otherwise; it only reads.
+//! configured otherwise. What the API lets whom do is the roles' matter.
 
 mod guard;
 pub(crate) mod health;
@@ -58,6 +58,8 @@ impl Admin {
             .route("/metrics", get(move || async move { metrics.render() }))
             .merge(api)
             .layer(middleware::from_fn_with_state(allowed, guard::check));
+        // Roles may answer peers of this host alone.
+        let routes = routes.into_make_service_with_connect_info::<SocketAddr>();
         if let Err(error) = axum::serve(self.listener, routes).await {
             tracing::error!(%error, "the admin listener ended");
         }

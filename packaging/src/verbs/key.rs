@@ -9,6 +9,7 @@ use keystore_client::admin::{Admin, KeyFilter, KeyRecord};
 use keystore_client::socket::AdminSocket;
 use keystore_types::{AssetId, KeyId};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::{ConfigFile, converse};
 use crate::failure::{Exit, Failure};
@@ -132,9 +133,14 @@ async fn fetch(
         settings.origin.admin.address,
     ];
     let path = format!("/api/v1/orders/{asset}?renew={renew}");
+    let token = match &settings.license.api_token {
+        Some(source) => Some(api_token(source)?),
+        None => None,
+    };
+    let token = token.as_ref().map(|token| token.as_str());
     let mut tried = Vec::new();
     for address in listeners.into_iter().flatten().map(probe::reachable) {
-        let answer = match probe::ask_for(PATIENCE, address, "POST", &path).await {
+        let answer = match probe::ask_for(PATIENCE, address, "POST", &path, token).await {
             Ok(answer) => answer,
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 tried.push(address.to_string());
@@ -148,7 +154,7 @@ async fn fetch(
         return match answer.status {
             200 => serde_json::from_str(&answer.body)
                 .map_err(|error| Failure::failed(format!("the answer from {address}: {error}"))),
-            404 if answer.body.is_empty() => {
+            404 if matches!(answer.code().as_deref(), None | Some("not-found")) => {
                 let message = format!("the role at {address} orders no keys");
                 let help = "set license.exchange.enabled, and a [license.exchange.vendors.NAME]";
                 Err(Failure::with_help(Exit::Config, message, help))
@@ -164,6 +170,23 @@ async fn fetch(
         }
     );
     Err(Failure::new(Exit::Unreachable, message))
+}
+
+/// What the licence role's API wants to see.
+fn api_token(source: &conf::SecretSource) -> Result<Zeroizing<String>, Failure> {
+    let unfit = |why: String| {
+        let message = format!("cannot use the token {source} (license.admin.token_file): {why}");
+        Failure::new(Exit::Config, message)
+    };
+    let token = source
+        .read_line()
+        .map_err(|error| unfit(error.to_string()))?;
+    match str::from_utf8(&token) {
+        Ok(token) if token.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Ok(Zeroizing::new(token.to_owned()))
+        }
+        _ => Err(unfit("it is not visible ASCII".to_owned())),
+    }
 }
 
 fn fetched_text(fetched: &Fetched) -> String {

@@ -114,7 +114,7 @@ async fn a_key_that_was_withheld_is_recorded_and_is_no_difference_of_rules() {
         .header("content-type", "application/json")
         .body(axum::body::Body::from(json!({ "key": VIDEO }).to_string()))
         .unwrap();
-    let api = crate::session::api::api(sessions.unwrap());
+    let api = crate::session::api::api(sessions.unwrap(), vec![]);
     let response = tower::ServiceExt::oneshot(api, revoked).await.unwrap();
     assert!(response.status().is_success());
     rig.keystore.destroyed.lock().unwrap().push(VIDEO_NEXT);

@@ -251,7 +251,8 @@ impl Trial {
                 .header("content-type", "application/json")
                 .body(axum::body::Body::from(body.to_string()))
                 .unwrap();
-            let api = crate::session::api::api(Arc::clone(&self.sessions));
+            let issuers = vec!["test".to_owned()];
+            let api = crate::session::api::api(Arc::clone(&self.sessions), issuers);
             let response = tower::ServiceExt::oneshot(api, request).await.unwrap();
             assert!(response.status().is_success());
         }
