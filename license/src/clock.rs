@@ -28,6 +28,31 @@ impl UnixTime {
     }
 }
 
+/// `2026-01-31T12:00:00Z` (RFC 3339 5.6), up to [`UnixTime::MAX`].
+impl fmt::Display for UnixTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (days, second) = (self.0 / 86_400, self.0 % 86_400);
+        // Years that begin with March, in eras of 400 of them, so that the leap day is the last of its year.
+        let day = days + 719_468;
+        let (era, day) = (day / 146_097, day % 146_097);
+        let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+        let day = day - (365 * year + year / 4 - year / 100);
+        let month = (5 * day + 2) / 153;
+        let date = day - (153 * month + 2) / 5 + 1;
+        let (month, later) = if month < 10 {
+            (month + 3, 0)
+        } else {
+            (month - 9, 1)
+        };
+        let year = era * 400 + year + later;
+        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+        write!(
+            f,
+            "{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{second:02}Z"
+        )
+    }
+}
+
 impl From<SystemTime> for UnixTime {
     /// A clock that stands before 1970 is read as 1970.
     fn from(time: SystemTime) -> Self {

@@ -2,13 +2,18 @@
 //! was not told, and never a token or a key.
 //!
 //! The keystore's audit log is the proof that a key left, and is written before it does. This log adds the
-//! refusals, which the keystore never sees. It holds the latest decisions in memory for the admin API, and all of
-//! them as JSON lines in a file that is turned over at [`MAX_FILE_LEN`].
+//! refusals, which the keystore never sees. It holds the latest decisions in memory for the admin API, where they are
+//! before the answer leaves, and all of them as JSON lines in a file that is turned over. To the file they go in groups,
+//! soon after the answer: whoever kills the process takes with it what was decided in the last [`GATHERING`], and
+//! whatever a slow disk had waiting.
+//!
+//! A record's number is given once, over restarts too: a new process reads the last one in the file and goes on from there,
+//! [`UNWRITTEN`] later.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,7 +21,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use keystore_types::{AssetId, KeyId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::entitlement::Bearer;
 use crate::policy::{Case, LeftOut};
@@ -26,10 +31,6 @@ use crate::{Refusal, UnixTime};
 /// The name of the file in the role's state folder.
 pub const FILE_NAME: &str = "decisions.jsonl";
 
-/// The length, in bytes, at which the file becomes `decisions.jsonl.1`, in place of the last one of that name: a
-/// few hundred thousand decisions, and a bound on the disk that anyone can fill without a token.
-pub const MAX_FILE_LEN: u64 = 64 << 20;
-
 /// The most decisions held in memory.
 pub const MAX_HELD: usize = 1024;
 
@@ -37,13 +38,21 @@ pub const MAX_HELD: usize = 1024;
 /// slow disk must not hold up licences.
 const MAX_WAITING: usize = 4096;
 
+/// How many numbers a process leaves out when it begins: more than can wait for the disk at once, so that no decision that
+/// a killed process had numbered, and named in its own log, shares its number with one of the next process. Only where
+/// as many more were left out of the file, since its disk stood still until the kill, could one.
+const UNWRITTEN: u64 = 10_000;
+
+/// So much of the file's end is searched for its last record, in bytes. None is as long.
+const TAIL_LEN: u64 = 1 << 20;
+
 /// How long decisions gather before they are written: a thread that wakes up for each costs the workers more than the line.
 const GATHERING: Duration = Duration::from_millis(10);
 
 /// One decision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Entry {
-    /// Counts from 1 since the start of the process.
+    /// Counts from 1. A process goes on from the last number in the file, and leaves out some.
     pub number: u64,
     /// Seconds since 1970-01-01T00:00:00Z.
     pub time: u64,
@@ -75,12 +84,25 @@ pub struct Entry {
     /// What was decided on, once that was known: `castellum license replay` decides on it anew.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub case: Option<Case>,
+    /// By whose word it passed the authorisation webhook; none: nobody was asked, or it did not pass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authorisation: Option<Authorisation>,
     /// Keys that the licence does without, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<LeftOut>,
     /// Whether a licence was given.
     #[serde(flatten)]
     pub outcome: Outcome,
+}
+
+/// By whose word a licence passes the authorisation webhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Authorisation {
+    /// By the webhook's.
+    Allowed,
+    /// By `license.authorisation.fail_open`: the webhook gave no answer.
+    FailedOpen,
 }
 
 /// Whether a licence was given.
@@ -122,6 +144,7 @@ pub(crate) struct Draft {
     pub(crate) partner: Option<String>,
     pub(crate) upstream: Option<Answered>,
     pub(crate) case: Option<Case>,
+    pub(crate) authorisation: Option<Authorisation>,
     pub(crate) left_out: Vec<LeftOut>,
 }
 
@@ -138,12 +161,13 @@ impl Draft {
             partner: None,
             upstream: None,
             case: None,
+            authorisation: None,
             left_out: Vec::new(),
         }
     }
 }
 
-/// The log. Entries are visible to [`DecisionLog::latest`] before the response leaves.
+/// The log. Entries are visible to [`DecisionLog::latest`] before the response leaves, and in the file soon after.
 #[derive(Debug)]
 pub struct DecisionLog {
     held: Mutex<Held>,
@@ -165,14 +189,20 @@ impl DecisionLog {
         }
     }
 
-    /// A log that also appends to [`FILE_NAME`] in this folder.
+    /// A log that also appends to [`FILE_NAME`] in this folder. Where that has half of `capacity`, in bytes, it becomes
+    /// `decisions.jsonl.1`, in place of the last one of that name: a bound on the disk that anyone can fill without a token.
     ///
     /// # Errors
-    /// Those of the file system.
-    pub fn open(folder: &Path) -> io::Result<Self> {
+    /// Those of the file system; a file that is there and holds no lines.
+    pub fn open(folder: &Path, capacity: u64) -> io::Result<Self> {
+        let (journal, last_number) = Journal::open(folder.join(FILE_NAME), capacity / 2)?;
+        let held = Held {
+            last_number: last_number.map_or(0, |last| last.saturating_add(UNWRITTEN)),
+            entries: VecDeque::new(),
+        };
         Ok(Self {
-            held: Mutex::default(),
-            file: Some(Writer::start(folder, MAX_FILE_LEN)?),
+            held: Mutex::new(held),
+            file: Some(Writer::start(journal)?),
         })
     }
 
@@ -210,11 +240,12 @@ impl DecisionLog {
             token_id,
             upstream: draft.upstream,
             case: draft.case,
+            authorisation: draft.authorisation,
             left_out: draft.left_out,
             outcome,
         };
         let mut held = self.held();
-        held.last_number += 1;
+        held.last_number = held.last_number.saturating_add(1);
         entry.number = held.last_number;
         trace(&entry);
         // Under the lock, so that the file has the order of the numbers; it only queues.
@@ -263,8 +294,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn start(folder: &Path, max_len: u64) -> io::Result<Self> {
-        let mut journal = Journal::open(folder.join(FILE_NAME), max_len)?;
+    fn start(mut journal: Journal) -> io::Result<Self> {
         let (lines, queue) = sync_channel(MAX_WAITING);
         let thread = std::thread::Builder::new()
             .name("decision-log".to_owned())
@@ -309,21 +339,73 @@ struct Journal {
     max_len: u64,
 }
 
-impl Journal {
-    fn open(path: PathBuf, max_len: u64) -> io::Result<Self> {
-        // It says who watches what: not for every user of the host.
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o640)
-            .open(&path)?;
+/// The end of a file of decisions.
+struct Tail {
+    /// The length of its whole lines, in bytes.
+    whole: u64,
+    /// The number of the last record; none: there is none.
+    number: Option<u64>,
+}
+
+impl Tail {
+    fn read(file: &File) -> io::Result<Self> {
+        #[derive(Deserialize)]
+        struct Numbered {
+            number: u64,
+        }
         let len = file.metadata()?.len();
+        let start = len.saturating_sub(TAIL_LEN);
+        let mut bytes = vec![0; usize::try_from(len - start).unwrap_or(usize::MAX)];
+        file.read_exact_at(&mut bytes, start)?;
+        let whole = match bytes.iter().rposition(|byte| *byte == b'\n') {
+            Some(end) => end + 1,
+            None if start == 0 => 0,
+            None => {
+                let what = "its last MiB holds no line end, so it is no decision log: move it away";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+            }
+        };
+        let mut lines = bytes[..whole].rsplit(|byte| *byte == b'\n');
+        let number = lines.find_map(|line| serde_json::from_slice::<Numbered>(line).ok());
         Ok(Self {
+            whole: start + whole as u64,
+            number: number.map(|record| record.number),
+        })
+    }
+}
+
+impl Journal {
+    /// Opens the file, made where there is none, and says which number was the last, there or in the file before it. A line
+    /// that a kill or a full disk has torn is cut off: it is no record.
+    fn open(path: PathBuf, max_len: u64) -> io::Result<(Self, Option<u64>)> {
+        let file = Self::create(&path)?;
+        let tail = Tail::read(&file)?;
+        if tail.whole < file.metadata()?.len() {
+            tracing::warn!(path = %path.display(), "the last record was torn and is cut off");
+            file.set_len(tail.whole)?;
+        }
+        let last_number = match tail.number {
+            Some(number) => Some(number),
+            None => match File::open(turned_over(&path)) {
+                Ok(before) => Tail::read(&before)?.number,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(error),
+            },
+        };
+        let journal = Self {
             path,
             file,
-            len,
+            len: tail.whole,
             max_len,
-        })
+        };
+        Ok((journal, last_number))
+    }
+
+    fn create(path: &Path) -> io::Result<File> {
+        // It says who watches what: not for every user of the host.
+        (OpenOptions::new().create(true).read(true).append(true))
+            .mode(0o640)
+            .open(path)
     }
 
     fn follow(&mut self, queue: &Receiver<Vec<u8>>) {
@@ -370,7 +452,11 @@ impl Journal {
                 piece.extend_from_slice(line);
                 count += 1;
             }
-            self.file.write_all(&piece).map_err(failed)?;
+            if let Err(error) = self.file.write_all(&piece) {
+                // What was written of it would tear the next line as well.
+                let _ = self.file.set_len(self.len);
+                return Err(failed(error));
+            }
             self.len += piece.len() as u64;
             written += count;
         }
@@ -378,18 +464,26 @@ impl Journal {
     }
 
     fn turn_over(&mut self) -> io::Result<()> {
-        let mut turned_over = self.path.clone().into_os_string();
-        turned_over.push(".1");
-        fs::rename(&self.path, turned_over)?;
-        *self = Self::open(self.path.clone(), self.max_len)?;
+        fs::rename(&self.path, turned_over(&self.path))?;
+        self.file = Self::create(&self.path)?;
+        self.len = self.file.metadata()?.len();
         Ok(())
     }
+}
+
+/// The name of the file before this one.
+fn turned_over(path: &Path) -> PathBuf {
+    let mut name = path.to_owned().into_os_string();
+    name.push(".1");
+    name.into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::policy::System;
+
+    const ROOM: u64 = 1 << 20;
 
     fn draft(time: u64) -> Draft {
         Draft {
@@ -406,6 +500,7 @@ mod tests {
             partner: None,
             upstream: None,
             case: None,
+            authorisation: None,
             left_out: Vec::new(),
         }
     }
@@ -426,12 +521,12 @@ mod tests {
     #[test]
     fn the_file_has_one_object_a_line_in_order() {
         let folder = tempfile::tempdir().unwrap();
-        let log = DecisionLog::open(folder.path()).unwrap();
+        let log = DecisionLog::open(folder.path(), ROOM).unwrap();
         log.record(draft(10), Outcome::Granted);
         log.record(draft(11), Outcome::from(&Refusal::KeysUnknown));
         drop(log);
         // A restart appends.
-        let log = DecisionLog::open(folder.path()).unwrap();
+        let log = DecisionLog::open(folder.path(), ROOM).unwrap();
         log.record(
             Draft {
                 bearer: None,
@@ -461,12 +556,79 @@ mod tests {
                     "reason": "keys_unknown", "detail": "the asset has none of the keys",
                 }),
                 serde_json::json!({
-                    "number": 1, "time": 12, "system": "clearkey", "asset": "film",
+                    "number": 2 + UNWRITTEN + 1, "time": 12, "system": "clearkey", "asset": "film",
                     "kids": ["01010101-0101-0101-0101-010101010101"],
                     "result": "refused", "reason": "no_token", "detail": "no token",
                 }),
             ]
         );
+    }
+
+    /// Whatever the file's end looks like, no number is given twice, and the file has whole lines.
+    #[test]
+    fn numbers_go_on_over_restarts() {
+        let whole = "{\"number\":41,\"kids\":[]}\n{\"number\":42}\n";
+        let long = format!("{}\n{whole}", "x".repeat(3 << 20));
+        for (now, before, next) in [
+            (None, None, 1),
+            (Some(""), None, 1),
+            (Some(whole), None, 42 + UNWRITTEN + 1),
+            (Some(whole), Some("{\"number\":7}\n"), 42 + UNWRITTEN + 1),
+            // Just turned over.
+            (Some(""), Some(whole), 42 + UNWRITTEN + 1),
+            (None, Some(whole), 42 + UNWRITTEN + 1),
+            (Some("{\"numb"), Some(whole), 42 + UNWRITTEN + 1),
+            (Some("no record\n"), None, 1),
+            (Some(long.as_str()), None, 42 + UNWRITTEN + 1),
+        ] {
+            for torn in ["", "{\"number\":43,\"ki"] {
+                let folder = tempfile::tempdir().unwrap();
+                let path = folder.path().join(FILE_NAME);
+                if let Some(now) = now {
+                    fs::write(&path, format!("{now}{torn}")).unwrap();
+                }
+                if let Some(before) = before {
+                    fs::write(turned_over(&path), before).unwrap();
+                }
+                let log = DecisionLog::open(folder.path(), 8 << 20).unwrap();
+                log.record(draft(1), Outcome::Granted);
+                assert_eq!(log.latest(1)[0].number, next, "{now:?} {torn}");
+                drop(log);
+                let text = fs::read_to_string(&path).unwrap();
+                let last: serde_json::Value =
+                    serde_json::from_str(text.lines().last().unwrap()).unwrap();
+                assert_eq!(last["number"], next);
+                let kept = now.unwrap_or_default().rsplit_once('\n');
+                let kept = kept.map_or(0, |(lines, _)| lines.len() + 1);
+                assert_eq!(text[..kept], now.unwrap_or_default()[..kept]);
+                assert_eq!(text[kept..].lines().count(), 1, "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_without_lines_is_no_log_and_stays_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE_NAME);
+        let film = vec![b'x'; 2 << 20];
+        fs::write(&path, &film).unwrap();
+        let error = DecisionLog::open(folder.path(), ROOM).unwrap_err();
+        assert!(error.to_string().contains("move it away"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), film);
+    }
+
+    #[test]
+    fn both_files_have_room_for_what_is_configured() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = DecisionLog::open(folder.path(), 4000).unwrap();
+        for time in 0..100 {
+            log.record(draft(time), Outcome::Granted);
+        }
+        drop(log);
+        let path = folder.path().join(FILE_NAME);
+        let both = [path.clone(), turned_over(&path)];
+        let len: u64 = both.map(|path| path.metadata().unwrap().len()).iter().sum();
+        assert!((2000..=4000).contains(&len), "{len}");
     }
 
     #[test]
@@ -485,7 +647,7 @@ mod tests {
         let read = |path: &Path| fs::read_to_string(path).unwrap();
         for at_once in [1, 2, 5] {
             let _ = fs::remove_file(&path);
-            let mut journal = Journal::open(path.clone(), 10).unwrap();
+            let (mut journal, _) = Journal::open(path.clone(), 10).unwrap();
             journal.append(&lines[..3]).unwrap();
             assert_eq!(
                 (read(&path), read(&last)),

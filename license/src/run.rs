@@ -1,8 +1,9 @@
 //! Composition: settings and a keystore become a server.
 
+use std::fs::DirBuilder;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::Arc;
 
 use ::http::HeaderName;
@@ -63,7 +64,7 @@ impl Server {
                 "the tenant does not allow ClearKey, and there is no other system: every licence will be refused"
             );
         }
-        let decisions = Arc::new(open_decisions(&settings.state_dir)?);
+        let decisions = Arc::new(open_decisions(settings)?);
         let token_header = HeaderName::try_from(settings.token_header.as_str())
             .map_err(|error| Error::internal("read the checked name of the token header", error))?;
         let clock = Arc::new(SystemClock);
@@ -211,9 +212,11 @@ impl Server {
     }
 }
 
-fn open_decisions(folder: &Path) -> Result<DecisionLog, Error> {
-    std::fs::create_dir_all(folder)
-        .and_then(|()| DecisionLog::open(folder))
+fn open_decisions(settings: &LicenseSettings) -> Result<DecisionLog, Error> {
+    let folder = &settings.state_dir;
+    // It says who watches what.
+    (DirBuilder::new().recursive(true).mode(0o700).create(folder))
+        .and_then(|()| DecisionLog::open(folder, settings.decisions.capacity))
         .map_err(|error| {
             Error::unavailable(
                 format!("open the decision log in {}", folder.display()),
@@ -249,6 +252,7 @@ fn certificate(settings: &LicenseSettings) -> Result<Option<Tls>, Error> {
 mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::TcpStream;
+    use std::path::Path;
     use std::thread;
     use std::time::Duration;
 

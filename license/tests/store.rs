@@ -26,6 +26,8 @@ mod history;
 mod postgres;
 #[path = "store/sweeps.rs"]
 mod sweeps;
+#[path = "store/wiped.rs"]
+mod wiped;
 
 use self::claims::{
     a_claim_that_failed_is_given_back, events_wait_for_their_licence,

@@ -38,7 +38,18 @@ fn node(folder: &Path, port: u16) -> Node {
         "[[license.issuers]]\nname = \"shop\"\nissuer = \"https://shop.example\"\naudience = \"castellum\"\n\
          algorithm = \"HS256\"\nkey_file = {secret:?}\n"
     );
-    fs::write(&path, format!("{written}\n{issuer}")).unwrap();
+    // Nobody is there: no licence of the system is asked for.
+    let signing_key = folder.join("signing.key");
+    fs::write(
+        &signing_key,
+        format!("{}\n{}\n", "5a".repeat(32), "5a".repeat(16)),
+    )
+    .unwrap();
+    let upstream = format!(
+        "[license.upstreams.service]\nkind = \"widevine\"\nurl = \"http://127.0.0.1:9/widevine\"\n\
+         provider = \"me\"\nsigner = \"me\"\nsigning_key_file = {signing_key:?}\n"
+    );
+    fs::write(&path, format!("{written}\n{upstream}\n{issuer}")).unwrap();
     node
 }
 
@@ -55,20 +66,27 @@ fn mint(folder: &Path, more: &[&str]) -> String {
 }
 
 fn license(config: &Path, args: &[&str], input: &str) -> (i32, Value) {
-    let mut child = castellum()
-        .args(["license", "--json", "-c"])
-        .arg(config)
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    (child.stdin.take().unwrap().write_all(input.as_bytes())).unwrap();
-    let Output { status, stdout, .. } = child.wait_with_output().unwrap();
+    let Output { status, stdout, .. } = said(&["--json"], config, args, input);
     (
         status.code().unwrap(),
         serde_json::from_slice(&stdout).unwrap(),
     )
+}
+
+fn said(options: &[&str], config: &Path, args: &[&str], input: &str) -> Output {
+    let mut child = castellum()
+        .arg("license")
+        .args(options)
+        .arg("-c")
+        .arg(config)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    (child.stdin.take().unwrap().write_all(input.as_bytes())).unwrap();
+    child.wait_with_output().unwrap()
 }
 
 #[test]
@@ -151,6 +169,52 @@ fn a_licence_is_explained_and_recorded_decisions_are_made_anew() {
     let (code, explained) = license(&config, &explain, &format!("{}x", token.trim()));
     assert_eq!((code, &explained["result"]), (6, &json!("refused")));
 
+    // A system that nobody answers for has no URL, for whatever token, as in the server.
+    let url = format!("http://127.0.0.1:{port}/license/playready/film");
+    assert_eq!(curl(&["-d", "x", "-H", &bearer, &url]).status, 404);
+    let (code, explained) = license(
+        &config,
+        &["explain", "film", "--system", "playready"],
+        &token,
+    );
+    assert_eq!((code, &explained["reason"]), (6, &json!("not_found")));
+
+    // For people: by which policy, and what each key asks of a device.
+    let premium = folder.join("premium.toml");
+    let written = fs::read_to_string(&config).unwrap();
+    let policy = "[policies.premium]\npack = \"cbcs\"\nsystems = [\"widevine\"]\n\
+        [policies.premium.license]\nduration = \"6h\"\nexpires = 2100-01-01T00:00:00Z\n\
+        [policies.premium.license.keys.SD]\nhdcp = \"2.2\"\nwidevine = \"L1\"\n";
+    fs::write(&premium, format!("{written}\n{policy}")).unwrap();
+    let asks_all: Vec<_> = ["explain", "film", "--system", "widevine"]
+        .into_iter()
+        .chain(key_ids.iter().flat_map(|kid| ["--kid", kid]))
+        .collect();
+    let token_of = |more: &[&str]| mint(folder, &[&["--asset", "film"], more].concat());
+    let output = said(
+        &[],
+        &premium,
+        &asks_all,
+        &token_of(&["--policy", "premium"]),
+    );
+    let text = String::from_utf8(output.stdout).unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}{error}");
+    for expected in [
+        "granted by the policy premium\n",
+        "  audio  any device\n",
+        "  sd  hdcp 2.2, widevine HW_SECURE_DECODE\n",
+        "ends at: 2100-01-01T00:00:00Z\n",
+        "good for: 6h\n",
+        "may not be kept\n",
+    ] {
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+    let output = said(&[], &premium, &asks_all, &token_of(&[]));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.starts_with("granted by the token alone"), "{text}");
+    assert!(text.contains("does not end\n"), "{text}");
+
     // Other rules: pictures ask for protected outputs, which ClearKey has none of.
     let stricter = folder.join("stricter.toml");
     let written = fs::read_to_string(&config).unwrap();
@@ -174,4 +238,33 @@ fn a_licence_is_explained_and_recorded_decisions_are_made_anew() {
     let difference = &report["differences"][0];
     assert_eq!(difference["keys_before"].as_array().unwrap().len(), 2);
     assert_eq!(difference["now"]["keys"].as_array().unwrap().len(), 1);
+
+    // What cannot be read passes no gate, and does not hide what can.
+    let records = fs::read_to_string(&log).unwrap();
+    let (first, second) = records.split_once('\n').unwrap();
+    let long = "x".repeat(3 << 20);
+    let odd = folder.join("odd.jsonl");
+    for (line, why) in [
+        ("{\"number\":7,\"ki", "EOF"),
+        (&long, "longer"),
+        ("", "EOF"),
+    ] {
+        fs::write(&odd, format!("{first}\n{line}\n{second}")).unwrap();
+        let replay = ["replay", odd.to_str().unwrap()];
+        let (code, report) = license(&config, &replay, "");
+        assert_eq!((code, &report["unread"]), (1, &json!(1)), "{report}");
+        assert_eq!(
+            (&report["same"], &report["first_unread"]["line"]),
+            (&json!(2), &json!(2))
+        );
+        assert!(
+            report["first_unread"]["why"]
+                .as_str()
+                .unwrap()
+                .contains(why),
+            "{report}"
+        );
+        let error = String::from_utf8(said(&["--json"], &config, &replay, "").stderr).unwrap();
+        assert!(error.contains("line 2"), "{error}");
+    }
 }

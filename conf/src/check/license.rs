@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::{Check, Shared};
 use crate::document::{LicenseDocument, LicenseLimitsDocument};
 use crate::settings::{
-    AdminSettings, AdmissionSettings, LicensePolicySettings, LicenseSettings, RequestLimits,
-    Transport,
+    AdminSettings, AdmissionSettings, DecisionsSettings, LicensePolicySettings, LicenseSettings,
+    RequestLimits, Transport,
 };
 use crate::units::Size;
 
@@ -95,6 +95,14 @@ impl Check<'_> {
             issuers: self.issuers(license.issuers),
             exchange: self.exchange(license.exchange, license.tls.listen.0.is_some()),
             default_policy: license.default_policy,
+            decisions: DecisionsSettings {
+                capacity: self.bytes(
+                    "license.decisions.capacity",
+                    license.decisions.capacity,
+                    Size::mebibytes(1),
+                    Size::mebibytes(1 << 20),
+                ) as u64,
+            },
             sessions: self.sessions(
                 license.sessions,
                 license.store,

@@ -39,6 +39,8 @@ pub struct LicenseDocument {
     pub sessions: SessionsDocument,
     /// Where streams, devices, used tokens and revocations are kept. Without a database, in SQLite, in `state_dir`.
     pub store: LicenseStoreDocument,
+    /// The record of what was decided, `decisions.jsonl` in `state_dir`.
+    pub decisions: DecisionsDocument,
     /// From where licences may be asked for.
     pub access: AccessDocument,
     /// How many licences may be asked for in a minute, at this node. A minute's worth may come at once. 0 is no limit.
@@ -116,6 +118,14 @@ pub struct LicenseLimitsDocument {
     pub streams: u32,
 }
 
+/// The record of what was decided, `decisions.jsonl` in `state_dir`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DecisionsDocument {
+    /// What the record takes of the disk: some 500 bytes for each licence that was given or refused. At half of it the file becomes `decisions.jsonl.1`, and the last one of that name goes: whoever has to keep more carries it away before. 1 MiB at the least. Default `"128MiB"`.
+    pub capacity: Size,
+}
+
 impl Default for LicenseDocument {
     fn default() -> Self {
         Self {
@@ -135,6 +145,7 @@ impl Default for LicenseDocument {
             exchange: ExchangeDocument::default(),
             sessions: SessionsDocument::default(),
             store: LicenseStoreDocument::default(),
+            decisions: DecisionsDocument::default(),
             access: AccessDocument::default(),
             rates: RatesDocument::default(),
             webhooks: BTreeMap::new(),
@@ -172,6 +183,14 @@ impl Default for LicenseAdminDocument {
             hosts: Vec::new(),
             token_file: None,
             token_credential: None,
+        }
+    }
+}
+
+impl Default for DecisionsDocument {
+    fn default() -> Self {
+        Self {
+            capacity: Size::mebibytes(128),
         }
     }
 }

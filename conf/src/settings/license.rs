@@ -42,6 +42,8 @@ pub struct LicenseSettings {
     pub exchange: Option<ExchangeSettings>,
     /// The policy of tokens that name none.
     pub default_policy: Option<String>,
+    /// Room for the record of decisions.
+    pub decisions: DecisionsSettings,
     /// Who may have a licence now, from where and how often.
     pub sessions: SessionSettings,
     /// From whom licences of licensed systems come, in the order in which they are asked.
@@ -63,6 +65,13 @@ pub struct LicensePolicySettings {
     pub systems: Vec<System>,
     /// What its licences say.
     pub terms: LicenseTermsSettings,
+}
+
+/// Room for the record of decisions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecisionsSettings {
+    /// What it takes of the disk, in bytes.
+    pub capacity: u64,
 }
 
 /// How many licence requests are worked on at once, and who may wait.

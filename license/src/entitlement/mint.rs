@@ -212,6 +212,10 @@ fn entitlement_message(claims: &Claims, key_id: Option<&str>) -> Result<Value, E
         message["session"] = json!({ "user_id": user });
     }
     let mut envelope = json!({ "version": 1, "com_key_id": key_id, "message": message });
+    let date_time = |time: UnixTime| match time > UnixTime::MAX {
+        true => Err(Error::malformed("a date lies before the year 10000")),
+        false => Ok(time.to_string()),
+    };
     envelope["expiration_date"] = json!(date_time(*exp)?);
     if let Some(begin) = nbf {
         envelope["begin_date"] = json!(date_time(*begin)?);
@@ -220,31 +224,6 @@ fn entitlement_message(claims: &Claims, key_id: Option<&str>) -> Result<Value, E
         envelope["id"] = json!(id);
     }
     Ok(envelope)
-}
-
-/// `2026-01-31T12:00:00Z`.
-fn date_time(time: UnixTime) -> Result<String, Error> {
-    if time > UnixTime::MAX {
-        return Err(Error::malformed("a date lies before the year 10000"));
-    }
-    let (days, second) = (time.as_seconds() / 86_400, time.as_seconds() % 86_400);
-    // Years that begin with March, in eras of 400 of them, so that the leap day is the last of its year.
-    let day = days + 719_468;
-    let (era, day) = (day / 146_097, day % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let date = day - (153 * month + 2) / 5 + 1;
-    let (month, later) = if month < 10 {
-        (month + 3, 0)
-    } else {
-        (month - 9, 1)
-    };
-    let year = era * 400 + year + later;
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    Ok(format!(
-        "{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{second:02}Z"
-    ))
 }
 
 fn seconds<S: Serializer>(time: &UnixTime, serializer: S) -> Result<S::Ok, S::Error> {

@@ -299,14 +299,14 @@ impl LicenseService {
         };
         if sessions.asks_outside() {
             let question = Question {
-                policy: rules.policy_name(entitlement.policy()),
+                policy: (draft.case.as_ref()).and_then(|case| rules.policy_of(case)),
                 country: sessions.country(peer(head), &head.headers, address),
                 ..sessions.question(&taking, &key_ids, challenge.system)?
             };
             let asking = sessions.authorise(&question, draft.time);
             let verdict;
             (place, verdict) = admission.outside(place, asking).await?;
-            verdict?;
+            draft.authorisation = verdict?;
         }
         let held = sessions.admit(taking).await?;
         let granted = Granted {

@@ -4,6 +4,7 @@
 //! key leaves, nothing while sealed. What these cannot catch: what a protocol makes of a response.
 
 mod breaker;
+mod certificates;
 mod double;
 mod fairplay;
 mod guesses;

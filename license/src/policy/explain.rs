@@ -13,6 +13,8 @@ use crate::Error;
 pub enum Explanation {
     /// A licence is given.
     Granted {
+        /// The name of the policy that decided; none: there was none, and the token's word was enough.
+        policy: Option<String>,
         /// Its keys, in the order asked for.
         keys: Vec<ExplainedKey>,
         /// The keys that were asked for and are covered, and why they are not given.
@@ -22,7 +24,7 @@ pub enum Explanation {
     },
     /// None is given.
     Refused {
-        /// The fixed name of the reason, as in the decision log.
+        /// The fixed name of the reason, as in the decision log; `not_found`, which is not recorded, where there is no such URL.
         reason: String,
         /// The reason for people.
         detail: String,
@@ -54,6 +56,7 @@ pub fn explain(case: &Case, rules: &Rules) -> Explanation {
     match decide(case, rules) {
         Decision::Refuse(refusal) => Explanation::from(&refusal),
         Decision::Grant(grant) => Explanation::Granted {
+            policy: rules.policy_of(case).map(str::to_owned),
             keys: (grant.keys.iter())
                 .map(|key| ExplainedKey {
                     key_id: key.key_id,
@@ -123,8 +126,8 @@ pub(super) const DECIDED: [&str; 10] = [
 ///
 /// # Errors
 /// Malformed: the line is no record of a decision.
-pub fn replay(line: &str, rules: &Rules) -> Result<Replayed, Error> {
-    let recorded: Recorded = serde_json::from_str(line)
+pub fn replay(line: &[u8], rules: &Rules) -> Result<Replayed, Error> {
+    let recorded: Recorded = serde_json::from_slice(line)
         .map_err(|error| Error::malformed(format!("read a record of a decision: {error}")))?;
     let Some(case) = recorded.case else {
         return Ok(Replayed::Apart);

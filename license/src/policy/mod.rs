@@ -62,7 +62,7 @@ impl System {
     }
 
     /// Whether it gives keys to players in the open, and so can keep no rule about them.
-    const fn is_open(self) -> bool {
+    pub const fn is_open(self) -> bool {
         matches!(self, Self::ClearKey | Self::Hls)
     }
 }
@@ -161,7 +161,7 @@ fn grant(case: &Case, rules: &Rules) -> Result<Grant, Refusal> {
     if !case.covers_asset {
         return Err(Refusal::AssetNotEntitled);
     }
-    let policy = match rules.policy_name(case.policy.as_deref()) {
+    let policy = match rules.policy_of(case) {
         None => None,
         // A name that means nothing here was meant to restrict something.
         Some(name) => (rules.policies.get(name))

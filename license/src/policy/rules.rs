@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use conf::{KeyRuleSettings, LicensePolicySettings, LicenseSettings, PackScheme, TrackLabel};
 use keystore_types::{Label, Scheme};
 
+use super::Case;
 use super::terms::{KeyRule, Renewal, Terms};
 use crate::UnixTime;
 
@@ -15,6 +16,14 @@ pub struct Rules {
     pub policies: BTreeMap<String, PolicyRule>,
     /// The policy of tokens that name none.
     pub default_policy: Option<String>,
+}
+
+impl Rules {
+    /// The name of the policy that decides on a case: that of its token, else that of tokens that name none. None: nothing
+    /// decides but the token.
+    pub(crate) fn policy_of<'a>(&'a self, case: &'a Case) -> Option<&'a str> {
+        case.policy.as_deref().or(self.default_policy.as_deref())
+    }
 }
 
 /// What a named policy says of licences.
@@ -56,13 +65,6 @@ impl PolicyRule {
 
     pub(super) fn rule(&self, label: Label) -> KeyRule {
         self.keys.get(&label).copied().unwrap_or_default()
-    }
-}
-
-impl Rules {
-    /// The policy of a licence whose token names this one, or none.
-    pub fn policy_name<'a>(&'a self, named: Option<&'a str>) -> Option<&'a str> {
-        named.or(self.default_policy.as_deref())
     }
 }
 

@@ -401,3 +401,26 @@ fn a_recorded_case_is_decided_alike() {
     assert_eq!(read, case);
     assert_eq!(decide(&read, &rules), decide(&case, &rules));
 }
+
+#[test]
+fn an_explanation_names_the_policy_that_decided() {
+    use super::explain::{Explanation, explain};
+    let policy = |case: &Case, rules: &Rules| match explain(case, rules) {
+        Explanation::Granted { policy, .. } => policy,
+        Explanation::Refused { reason, .. } => panic!("{reason}"),
+    };
+    let by_default = rules(PolicyRule::default());
+    let mut case = case(System::Widevine);
+    assert_eq!(policy(&case, &by_default).as_deref(), Some("premium"));
+    let mut both = by_default.clone();
+    both.policies
+        .insert("own".to_owned(), PolicyRule::default());
+    case.policy = Some("own".to_owned());
+    assert_eq!(policy(&case, &both).as_deref(), Some("own"));
+    case.policy = None;
+    let none = Rules {
+        default_policy: None,
+        ..both
+    };
+    assert_eq!(policy(&case, &none), None);
+}

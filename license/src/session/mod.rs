@@ -25,6 +25,7 @@ use self::access::Access;
 pub use self::rates::RateOf;
 use self::rates::Rates;
 use self::revocations::Revocations;
+use crate::decision_log::Authorisation;
 use crate::entitlement::{Bearer, is_name};
 use crate::policy::System;
 use crate::store::postgres::Postgres;
@@ -265,14 +266,18 @@ impl Sessions {
         self.access.located(peer, headers, address)
     }
 
-    /// Asks whoever is to be asked, if anybody is.
+    /// Asks whoever is to be asked, and says by whose word the licence passes; none: nobody is to be asked.
     ///
     /// # Errors
     /// [`Refusal::NotAuthorised`], [`Refusal::AuthoriserUnavailable`].
-    pub async fn authorise(&self, question: &Question<'_>, now: UnixTime) -> Result<(), Refusal> {
+    pub async fn authorise(
+        &self,
+        question: &Question<'_>,
+        now: UnixTime,
+    ) -> Result<Option<Authorisation>, Refusal> {
         match &self.authoriser {
-            Some(authoriser) => authoriser.judge(question, now).await,
-            None => Ok(()),
+            Some(authoriser) => authoriser.judge(question, now).await.map(Some),
+            None => Ok(None),
         }
     }
 

@@ -2,12 +2,22 @@
 //!
 //! One task writes. Whatever waits for it is done in one transaction with one sync, so that the disk's pace bounds how
 //! long a licence waits and not how many there are. Another connection reads. What was answered is on disk.
+//!
+//! Only their owner reads the files. Pages are zeroed as their contents go (`secure_delete`), and each sweep empties the
+//! write-ahead log, which holds pages as they were: events name their viewer, and are gone from the disk with the sweep
+//! after they were heard.
 
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, ErrorKind as Io};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Connection as _, QueryBuilder};
+use sqlx::{ConnectOptions as _, Connection as _, QueryBuilder, Row as _};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::rows::{self, Record as _, rows, seconds};
@@ -50,7 +60,7 @@ const SWEEP_EVENTS: &str =
 #[derive(Debug)]
 pub struct Sqlite {
     writer: mpsc::Sender<Write>,
-    reader: Mutex<SqliteConnection>,
+    reader: Arc<Mutex<SqliteConnection>>,
     _thread: Thread,
 }
 
@@ -71,14 +81,20 @@ impl Sqlite {
     /// of each kind.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Unsupported`] when a newer version has written it; those of the database.
+    /// [`crate::ErrorKind::Unsupported`] when a newer version has written it; a file that cannot be kept from others; those
+    /// of the database.
     pub fn open(path: &Path, capacity: u64) -> Result<Self, Error> {
+        keep_private(path).map_err(|error| {
+            let attempted = format!("let only its owner read {}", path.display());
+            Error::unavailable(attempted, error)
+        })?;
         let thread = Thread::start("license-store")?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
+            .pragma("secure_delete", "ON")
             .disable_statement_logging();
         let room = Room::new(capacity);
         let opened = thread.wait_for(async move {
@@ -86,14 +102,14 @@ impl Sqlite {
             migrate(&mut writer).await?;
             room.counted(count(&mut writer).await.map_err(failed("count the rows"))?);
             let reader = connect(&options.clone().read_only(true)).await?;
-            Ok((
-                Writer {
-                    options,
-                    connection: writer,
-                    room,
-                },
-                reader,
-            ))
+            let reader = Arc::new(Mutex::new(reader));
+            let writer = Writer {
+                options,
+                connection: writer,
+                reader: Arc::clone(&reader),
+                room,
+            };
+            Ok((writer, reader))
         });
         let (mut writer, reader) = opened?;
         let (sender, mut queue) = mpsc::channel(MAX_WAITING);
@@ -105,7 +121,7 @@ impl Sqlite {
         });
         Ok(Self {
             writer: sender,
-            reader: Mutex::new(reader),
+            reader,
             _thread: thread,
         })
     }
@@ -178,6 +194,8 @@ const TAKE: &str = "take events";
 struct Writer {
     options: SqliteConnectOptions,
     connection: SqliteConnection,
+    /// Held while the log is emptied, which a read under way would prevent.
+    reader: Arc<Mutex<SqliteConnection>>,
     room: Room,
 }
 
@@ -185,6 +203,8 @@ impl Writer {
     /// Does all of it in one transaction, or none of it.
     async fn write(&mut self, batch: &mut Vec<Write>) {
         let mut pending: Vec<Pending> = Vec::with_capacity(batch.len());
+        let swept =
+            (batch.iter()).any(|write| matches!(write, Write::Change(Change::Sweep { .. }, _)));
         let mut writes = batch.drain(..);
         let done = async {
             let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
@@ -217,11 +237,35 @@ impl Writer {
             }
         }
         let done = done.map_err(|error| error.to_string());
+        if swept && done.is_ok() {
+            // Who asked for the sweep may rely on it.
+            if let Err(error) = self.empty_log().await {
+                tracing::warn!(%error, "what is gone from the store stays in its write-ahead log until the next sweep");
+            }
+        }
         for pending in pending {
             pending(done.clone());
         }
         // Those that were not reached hear that the store failed them.
         drop(writes);
+    }
+
+    /// Writes the log's pages to the database and cuts the log to nothing. Where another process reads, this does not wait
+    /// for it, as licences would.
+    async fn empty_log(&self) -> Result<(), Error> {
+        let attempted = "empty the write-ahead log";
+        let _no_reads = self.reader.lock().await;
+        let mut connection = connect(&self.options.clone().busy_timeout(Duration::ZERO)).await?;
+        let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut connection);
+        let busy: i64 = (row.await.and_then(|row| row.try_get(0))).map_err(failed(attempted))?;
+        connection.close().await.map_err(failed(attempted))?;
+        match busy {
+            0 => Ok(()),
+            _ => Err(Error::unavailable(
+                format!("cannot {attempted}"),
+                "another process reads the database",
+            )),
+        }
     }
 }
 
@@ -242,6 +286,33 @@ fn answer<T: Send + 'static>(
             Err(error)
         }
     }
+}
+
+/// Makes the database where there is none, and has only its owner read it and what SQLite keeps beside it, to which SQLite
+/// gives the database's mode when it makes them.
+///
+/// # Errors
+/// Those of the file system.
+fn keep_private(path: &Path) -> io::Result<()> {
+    // Never opened where it is there: closing it would let go of the locks that this process has on it.
+    let made = (OpenOptions::new().write(true).create_new(true).mode(0o600)).open(path);
+    match made {
+        Ok(_) => {}
+        Err(error) if error.kind() == Io::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = OsString::from(path);
+        name.push(suffix);
+        let name = Path::new(&name);
+        match fs::metadata(name) {
+            Ok(found) if found.permissions().mode() & 0o077 == 0 => {}
+            Ok(_) => fs::set_permissions(name, Permissions::from_mode(0o600))?,
+            Err(error) if error.kind() == Io::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 async fn connect(options: &SqliteConnectOptions) -> Result<SqliteConnection, Error> {

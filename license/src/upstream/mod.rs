@@ -50,13 +50,18 @@ pub struct Upstreams {
 /// One of them.
 struct Upstream {
     name: String,
-    systems: Vec<System>,
-    /// None: those that no upstream of the same system names.
-    assets: Option<BTreeSet<AssetId>>,
+    realm: Realm,
     holds_keys: bool,
     two_steps: bool,
     gate: Gate,
     service: Service,
+}
+
+/// What an upstream answers for.
+struct Realm {
+    systems: Vec<System>,
+    /// None: those that no upstream of the same system names.
+    assets: Option<BTreeSet<AssetId>>,
 }
 
 enum Service {
@@ -180,17 +185,8 @@ impl Upstreams {
     /// Those of a system that answer for an asset, in the order in which they are asked: those that name it, else those that
     /// name none. Never both: a service for some assets has what the others lack, as a module of another SDK.
     fn of(&self, system: System, asset: &AssetId) -> Vec<&Upstream> {
-        let of_system = || of(&self.upstreams, system);
-        let names = |upstream: &&Upstream| {
-            (upstream.assets.as_ref()).is_some_and(|assets| assets.contains(asset))
-        };
-        let own: Vec<_> = of_system().filter(names).collect();
-        match own.is_empty() {
-            true => of_system()
-                .filter(|upstream| upstream.assets.is_none())
-                .collect(),
-            false => own,
-        }
+        let upstreams = self.upstreams.iter();
+        answering(upstreams, |upstream| &upstream.realm, system, asset)
     }
 
     /// The key that a FairPlay module of the asset says an SPC is for; none where no module is asked that.
@@ -298,9 +294,64 @@ impl Upstreams {
     }
 }
 
+/// Whether a server with these settings answers for the asset in the licensed system, as [`Upstreams::answer_for`] says of one
+/// that runs.
+///
+/// # Errors
+/// An asset's name that is none, by its key path.
+pub fn answer_for(
+    settings: &[UpstreamSettings],
+    system: System,
+    asset: &AssetId,
+) -> Result<bool, Error> {
+    let realms: Vec<_> = (settings.iter().map(Realm::of)).collect::<Result<_, _>>()?;
+    Ok(!answering(realms.iter(), |realm| realm, system, asset).is_empty())
+}
+
+/// See [`Upstreams::of`].
+fn answering<'a, T>(
+    all: impl Iterator<Item = &'a T> + Clone,
+    realm: impl Fn(&T) -> &Realm,
+    system: System,
+    asset: &AssetId,
+) -> Vec<&'a T> {
+    let of_system = || (all.clone()).filter(|one| realm(one).systems.contains(&system));
+    let names = |one: &&T| {
+        let assets = realm(one).assets.as_ref();
+        assets.is_some_and(|assets| assets.contains(asset))
+    };
+    let own: Vec<_> = of_system().filter(names).collect();
+    match own.is_empty() {
+        true => of_system()
+            .filter(|one| realm(one).assets.is_none())
+            .collect(),
+        false => own,
+    }
+}
+
+impl Realm {
+    fn of(settings: &UpstreamSettings) -> Result<Self, Error> {
+        let table = format!("license.upstreams.{}", settings.name);
+        Ok(Self {
+            systems: (settings.systems.iter())
+                .filter_map(|system| match system {
+                    conf::System::Widevine => Some(System::Widevine),
+                    conf::System::PlayReady => Some(System::PlayReady),
+                    conf::System::FairPlay => Some(System::FairPlay),
+                    conf::System::ClearKey => None,
+                })
+                .collect(),
+            assets: match &settings.assets {
+                Some(assets) => Some(asset_ids(&table, assets)?),
+                None => None,
+            },
+        })
+    }
+}
+
 /// Those of a system, for whatever assets, in the order in which they are asked.
 fn of(upstreams: &[Upstream], system: System) -> impl Iterator<Item = &Upstream> {
-    (upstreams.iter()).filter(move |upstream| upstream.systems.contains(&system))
+    (upstreams.iter()).filter(move |upstream| upstream.realm.systems.contains(&system))
 }
 
 async fn fetch_certificate(upstreams: Arc<[Upstream]>) -> Result<Certificate, Refusal> {
@@ -393,18 +444,7 @@ impl Upstream {
         };
         Ok(Self {
             name: settings.name.clone(),
-            systems: (settings.systems.iter())
-                .filter_map(|system| match system {
-                    conf::System::Widevine => Some(System::Widevine),
-                    conf::System::PlayReady => Some(System::PlayReady),
-                    conf::System::FairPlay => Some(System::FairPlay),
-                    conf::System::ClearKey => None,
-                })
-                .collect(),
-            assets: match &settings.assets {
-                Some(assets) => Some(asset_ids(&table, assets)?),
-                None => None,
-            },
+            realm: Realm::of(settings)?,
             holds_keys: settings.holds_keys,
             two_steps: settings.two_steps,
             gate: Gate::new(

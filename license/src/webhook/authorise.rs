@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout_at;
 
 use super::{Hook, new_id};
+use crate::decision_log::Authorisation;
 use crate::entitlement::Bearer;
 use crate::gate::{Gate, Turn};
 use crate::store::digest;
@@ -153,12 +154,16 @@ impl Authoriser {
         })
     }
 
-    /// Whether these keys may be given.
+    /// Whether these keys may be given, and by whose word.
     ///
     /// # Errors
     /// [`Refusal::NotAuthorised`]; [`Refusal::AuthoriserUnavailable`] where no answer comes and none stands in for it, or
     /// the question could not be put.
-    pub async fn judge(&self, question: &Question<'_>, now: UnixTime) -> Result<(), Refusal> {
+    pub async fn judge(
+        &self,
+        question: &Question<'_>,
+        now: UnixTime,
+    ) -> Result<Authorisation, Refusal> {
         let Ok(body) = serde_json::to_string(question) else {
             return Err(Refusal::AuthoriserUnavailable);
         };
@@ -185,15 +190,15 @@ impl Authoriser {
                             return Err(Refusal::AuthoriserUnavailable);
                         }
                     }
-                    match open {
-                        true => true,
-                        false => return Err(Refusal::AuthoriserUnavailable),
-                    }
+                    return match open {
+                        true => Ok(Authorisation::FailedOpen),
+                        false => Err(Refusal::AuthoriserUnavailable),
+                    };
                 }
             },
         };
         match allowed {
-            true => Ok(()),
+            true => Ok(Authorisation::Allowed),
             false => Err(Refusal::NotAuthorised),
         }
     }

@@ -16,6 +16,7 @@ use keystore_types::KeyId;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::decision_log::Authorisation;
 use crate::entitlement::Bearer;
 use crate::store::Store;
 use crate::store::sqlite::Sqlite;
@@ -223,7 +224,7 @@ async fn a_hook_that_hangs_holds_up_no_other() {
     assert_eq!(hanging.asked(), 32, "so many wait for it, and no more");
 }
 
-async fn judged(authoriser: &Authoriser, asset: &str) -> Result<(), Refusal> {
+async fn judged(authoriser: &Authoriser, asset: &str) -> Result<Authorisation, Refusal> {
     let asset = asset.parse().unwrap();
     let now = UnixTime::from_seconds(1_700_000_000);
     let (bearer, kids) = (bearer(), [KeyId::new([1; 16])]);
@@ -257,7 +258,10 @@ async fn an_answer_counts_and_is_remembered_for_its_question() {
     let (listener, hook) = listener(folder.path(), Duration::ZERO, &answers).await;
     let authoriser = asking(hook.clone(), 60, false);
     for _ in 0..3 {
-        assert_eq!(judged(&authoriser, "film").await, Ok(()));
+        assert_eq!(
+            judged(&authoriser, "film").await,
+            Ok(Authorisation::Allowed)
+        );
         let refused = Err(Refusal::NotAuthorised);
         assert_eq!(judged(&authoriser, "other").await, refused);
     }
@@ -307,7 +311,8 @@ async fn no_answer_counts_for_a_question_that_differs_in_a_member() {
     ];
     for asked in questions.iter().chain(&questions) {
         let now = UnixTime::from_seconds(1_700_000_000);
-        assert_eq!(authoriser.judge(asked, now).await, Ok(()));
+        let allowed = authoriser.judge(asked, now).await;
+        assert_eq!(allowed, Ok(Authorisation::Allowed));
     }
     assert_eq!(listener.asked(), questions.len());
 }
@@ -320,8 +325,10 @@ async fn whoever_fails_is_left_alone_and_the_rule_stands_in() {
         (StatusCode::OK, "nonsense"),
         (StatusCode::FOUND, r#"{"allow": true}"#),
     ] {
-        for (fail_open, expected) in [(true, Ok(())), (false, Err(Refusal::AuthoriserUnavailable))]
-        {
+        for (fail_open, expected) in [
+            (true, Ok(Authorisation::FailedOpen)),
+            (false, Err(Refusal::AuthoriserUnavailable)),
+        ] {
             let (listener, hook) = listener(folder.path(), Duration::ZERO, &[answer]).await;
             let authoriser = asking(hook, 60, fail_open);
             for _ in 0..9 {
@@ -370,7 +377,7 @@ async fn all_at_once(
     let mut ends = [0; 3];
     for asking in asking {
         ends[match asking.await.unwrap() {
-            Ok(()) => 0,
+            Ok(_) => 0,
             Err(Refusal::NotAuthorised) => 1,
             Err(Refusal::AuthoriserUnavailable) => 2,
             Err(other) => panic!("{other}"),

@@ -12,9 +12,10 @@ use keystore_client::admin::KeyFilter;
 use keystore_client::socket::AdminSocket;
 use keystore_types::{AssetId, KeyId};
 use license::policy::explain::{Difference, Explanation, Replayed, explain, replay};
-use license::policy::terms::Terms;
+use license::policy::terms::{KeyRule, Terms};
 use license::policy::{Case, Challenge, Rules, System};
-use license::{Clock as _, SystemClock};
+use license::upstream::answer_for;
+use license::{Clock as _, SystemClock, UnixTime};
 use serde::Serialize;
 
 use super::{ConfigFile, converse, key, token};
@@ -34,13 +35,18 @@ pub(crate) struct Args {
 enum Verb {
     /// Say why a request would be granted or refused; the token is read from standard input
     ///
-    /// Tokens, policies and keys are looked at as the licence server does. Limits of streams, devices, places and rates
-    /// are not, since asking would count.
+    /// Upstreams, tokens, policies and keys are looked at as the licence server does, by this configuration. Not asked is what
+    /// only the running server knows, or what asking would change: whether the subject, the token or a key was revoked,
+    /// whether the token was used, limits of streams, devices and rates, the client's address and country, the authorisation
+    /// webhook, whether the keystore is sealed or lets the server have the keys, and what the upstream says of the challenge.
+    /// Any of these may refuse what is granted here.
     #[command(
         after_help = "Example:\n  castellum license explain film --system widevine --kid 9eb4050d-e44b-4802-932e-27d75083e266 < token.jwt"
     )]
     Explain(Explain),
     /// Decide anew on recorded decisions, under the rules of a configuration, and list the differences
+    ///
+    /// It fails where any decision comes out otherwise, and where any line is no record that can be read.
     #[command(
         after_help = "Example:\n  castellum license replay /var/lib/castellum/license/decisions.jsonl -c new.toml"
     )]
@@ -83,12 +89,25 @@ enum AskedSystem {
     FairPlay,
 }
 
+impl From<AskedSystem> for System {
+    fn from(system: AskedSystem) -> Self {
+        match system {
+            AskedSystem::ClearKey => Self::ClearKey,
+            AskedSystem::Hls => Self::Hls,
+            AskedSystem::Widevine => Self::Widevine,
+            AskedSystem::PlayReady => Self::PlayReady,
+            AskedSystem::FairPlay => Self::FairPlay,
+        }
+    }
+}
+
 pub(crate) fn run(args: Args, output: Output) -> Result<(), Failure> {
     let settings = args.config.load()?;
     match args.verb {
         Verb::Explain(args) => {
+            let system = System::from(args.system);
             let explanation = args.explanation(&settings)?;
-            output.say(&explanation, explanation_text)?;
+            output.say(&explanation, |it| explanation_text(it, system))?;
             match explanation {
                 Explanation::Granted { .. } => Ok(()),
                 Explanation::Refused { .. } => {
@@ -98,11 +117,19 @@ pub(crate) fn run(args: Args, output: Output) -> Result<(), Failure> {
             }
         }
         Verb::Replay(args) => {
+            let file = args.file.clone();
             let report = args.report(&Rules::from(&settings.license))?;
             output.say(&report, report_text)?;
-            match report.differences.is_empty() {
-                true => Ok(()),
-                false => Err(Failure::failed("other rules decide otherwise")),
+            match (report.differences.is_empty(), &report.first_unread) {
+                (true, None) => Ok(()),
+                (false, None) => Err(Failure::failed("other rules decide otherwise")),
+                (_, Some(first)) => Err(Failure::failed(format!(
+                    "{} lines of {} cannot be read, so nothing is said of their decisions: the first is line {}: {}",
+                    report.unread,
+                    file.display(),
+                    first.line,
+                    first.why
+                ))),
             }
         }
     }
@@ -111,8 +138,23 @@ pub(crate) fn run(args: Args, output: Output) -> Result<(), Failure> {
 impl Explain {
     fn explanation(self, settings: &conf::Settings) -> Result<Explanation, Failure> {
         let now = SystemClock.now();
+        let system = System::from(self.system);
         let verifier = token::verifier(&settings.license)?;
-        let entitlement = match verifier.verify(token::from_stdin()?.trim(), now) {
+        let token = token::from_stdin()?;
+        // First, as in the server: who has no URL to ask is told nothing of a token.
+        if !system.is_open()
+            && !answer_for(&settings.license.upstreams, system, &self.asset)
+                .map_err(Failure::failed)?
+        {
+            return Ok(Explanation::Refused {
+                reason: "not_found".to_owned(),
+                detail: format!(
+                    "the licence URL is not there (404): no upstream of the configuration answers for {} and this asset",
+                    system.as_str()
+                ),
+            });
+        }
+        let entitlement = match verifier.verify(token.trim(), now) {
             Ok(entitlement) => entitlement,
             Err(rejection) => return Ok(Explanation::from(&rejection.refusal)),
         };
@@ -128,13 +170,6 @@ impl Explain {
             )
             .await
         })?;
-        let system = match self.system {
-            AskedSystem::ClearKey => System::ClearKey,
-            AskedSystem::Hls => System::Hls,
-            AskedSystem::Widevine => System::Widevine,
-            AskedSystem::PlayReady => System::PlayReady,
-            AskedSystem::FairPlay => System::FairPlay,
-        };
         let key_ids = match self.kids.is_empty() && !system.is_opaque() {
             // A player asks for keys all the same: here for one that no asset has.
             true if keys.is_empty() => vec![KeyId::new([0; 16])],
@@ -160,20 +195,25 @@ impl Explain {
     }
 }
 
-fn explanation_text(explanation: &Explanation) -> String {
+fn explanation_text(explanation: &Explanation, system: System) -> String {
     let mut text = String::new();
     match explanation {
         Explanation::Refused { reason, detail } => {
             let _ = writeln!(text, "refused: {detail} ({reason})");
         }
         Explanation::Granted {
+            policy,
             keys,
             left_out,
             terms,
         } => {
-            let _ = writeln!(text, "granted");
+            let _ = match policy {
+                Some(policy) => writeln!(text, "granted by the policy {policy}"),
+                None => writeln!(text, "granted by the token alone: there is no policy"),
+            };
             for key in keys {
-                let _ = writeln!(text, "  {}  {}", key.key_id, key.label);
+                let asks = rule_text(&key.rule, system);
+                let _ = writeln!(text, "  {}  {}  {asks}", key.key_id, key.label);
             }
             for out in left_out {
                 let _ = writeln!(text, "left out\n  {}  {}", out.key_id, out.why);
@@ -186,19 +226,62 @@ fn explanation_text(explanation: &Explanation) -> String {
     text
 }
 
+/// What a key asks of the device, in the words of the configuration, as far as the system has it kept.
+fn rule_text(rule: &KeyRule, system: System) -> String {
+    let none = KeyRule::default();
+    let outputs = !system.is_open() && system != System::FairPlay;
+    let asks = [
+        (outputs && rule.hdcp > none.hdcp).then(|| word("hdcp", &rule.hdcp)),
+        (outputs && rule.no_analogue).then(|| "no_analogue".to_owned()),
+        (outputs && rule.no_digital).then(|| "no_digital".to_owned()),
+        (system == System::Widevine && rule.widevine > none.widevine)
+            .then(|| word("widevine", &rule.widevine)),
+        (system == System::PlayReady && rule.playready > none.playready)
+            .then(|| word("playready", &rule.playready)),
+        (system == System::FairPlay && rule.fairplay_hdcp > none.fairplay_hdcp)
+            .then(|| word("fairplay_hdcp", &rule.fairplay_hdcp)),
+    ];
+    let asks: Vec<_> = asks.into_iter().flatten().collect();
+    match asks.is_empty() {
+        true => "any device".to_owned(),
+        false => asks.join(", "),
+    }
+}
+
+/// A value as the configuration writes it, after its key.
+fn word(key: &str, value: &impl Serialize) -> String {
+    let written = serde_json::to_value(value).unwrap_or_default();
+    format!("{key} {}", written.as_str().unwrap_or_default())
+}
+
 fn terms_text(terms: &Terms) -> Vec<String> {
     let span = |name: &str, span: Option<Duration>| {
         span.map(|span| format!("{name}: {}", conf::Span(span)))
     };
+    let date = |name: &str, time: Option<UnixTime>| time.map(|time| format!("{name}: {time}"));
+    let renewal = terms.renewal;
     let mut lines: Vec<_> = [
+        date("given from", terms.begins),
+        date("ends at", terms.expires),
         span("good for", terms.license_duration),
         span("first play within", terms.rental_duration),
         span("plays for", terms.playback_duration),
-        span("renewed after", terms.renewal.map(|renewal| renewal.after)),
+        span("renewed after", renewal.map(|renewal| renewal.after)),
+        span(
+            "renewal tried again after",
+            renewal.map(|renewal| renewal.retry),
+        ),
+        span(
+            "plays on without renewal for",
+            renewal.map(|renewal| renewal.recovery),
+        ),
     ]
     .into_iter()
     .flatten()
     .collect();
+    if !terms.ends() {
+        lines.push("does not end".to_owned());
+    }
     lines.push(match terms.persistent {
         true => "may be kept".to_owned(),
         false => "may not be kept".to_owned(),
@@ -212,9 +295,19 @@ struct Report {
     same: u64,
     /// Those that were no matter of policy.
     apart: u64,
-    /// Lines that were written by another version, or cut off.
+    /// Lines that were written by another version, or cut off, or are no records at all.
     unread: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_unread: Option<Unread>,
     differences: Vec<Difference>,
+}
+
+/// A line that is no record.
+#[derive(Serialize)]
+struct Unread {
+    /// Counts from 1.
+    line: u64,
+    why: String,
 }
 
 /// The longest line that is read, in bytes.
@@ -232,16 +325,22 @@ impl Replay {
             same: 0,
             apart: 0,
             unread: 0,
+            first_unread: None,
             differences: Vec::new(),
         };
-        let mut line = String::new();
-        loop {
+        let mut line = Vec::new();
+        for number in 1.. {
             line.clear();
-            let read = (&mut lines).take(MAX_LINE).read_line(&mut line);
+            let read = (&mut lines).take(MAX_LINE).read_until(b'\n', &mut line);
             if read.map_err(cannot)? == 0 {
-                return Ok(report);
+                break;
             }
-            match replay(&line, rules) {
+            let mut replayed = replay(&line, rules).map_err(|error| error.to_string());
+            if line.len() as u64 == MAX_LINE && !line.ends_with(b"\n") {
+                lines.skip_until(b'\n').map_err(cannot)?;
+                replayed = Err(format!("it is longer than {MAX_LINE} bytes"));
+            }
+            match replayed {
                 Ok(Replayed::Same) => report.same += 1,
                 Ok(Replayed::Apart) => report.apart += 1,
                 Ok(Replayed::Different(difference)) => {
@@ -252,9 +351,14 @@ impl Replay {
                     }
                     report.differences.push(*difference);
                 }
-                Err(_) => report.unread += 1,
+                Err(why) => {
+                    report.unread += 1;
+                    let line = number;
+                    report.first_unread.get_or_insert(Unread { line, why });
+                }
             }
         }
+        Ok(report)
     }
 }
 
@@ -281,6 +385,7 @@ fn report_text(report: &Report) -> String {
         same,
         apart,
         unread,
+        first_unread: _,
         differences,
     } = report;
     let _ = writeln!(

@@ -9,6 +9,7 @@ use tokio::net::UnixListener;
 
 use super::upstreams::{Seen, StandIn, answer, asked, ckc, spc};
 use super::*;
+use crate::policy::System;
 use crate::policy::terms::{FairPlayHdcp, Renewal};
 
 fn module_answer() -> Vec<u8> {
@@ -205,6 +206,16 @@ async fn an_asset_is_licensed_by_the_modules_that_name_it_or_by_those_that_name_
     let reply = ask(&some, "series", OTHER).await;
     assert_eq!(reply.status, StatusCode::NOT_FOUND);
     assert_eq!(asked(), [1, 1, 2]);
+
+    // What is said of settings alone is what a server does by them.
+    let says = |settings: &[UpstreamSettings], system, asset: &str| {
+        crate::upstream::answer_for(settings, system, &asset.parse().unwrap()).unwrap()
+    };
+    assert!(says(&settings, System::FairPlay, "film"));
+    assert!(says(&settings, System::FairPlay, "series"));
+    assert!(says(&settings[2..], System::FairPlay, "film"));
+    assert!(!says(&settings[2..], System::FairPlay, "series"));
+    assert!(!says(&settings, System::Widevine, "film"));
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! What the decision log keeps of a request.
 
-use conf::RevocationSettings;
+use conf::{AuthorisationSettings, HookSettings, RevocationSettings, SecretSource};
 
+use super::upstreams::{StandIn, answer};
 use super::*;
 use crate::policy::explain::{Replayed, replay};
 
@@ -42,6 +43,59 @@ async fn the_record_names_the_bearer_once_proven_and_never_the_token() {
     );
 }
 
+/// Who got in because nobody answered is told from who was let in, and from those of whom nobody was asked.
+#[tokio::test]
+async fn the_record_says_by_whose_word_a_licence_passed_the_authorisation_webhook() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("hook.secret");
+    std::fs::write(&secret, SECRET).unwrap();
+    for (answer, fail_open, status, said) in [
+        (
+            answer(200, r#"{"allow":true}"#),
+            true,
+            200,
+            json!("allowed"),
+        ),
+        (answer(500, ""), true, 200, json!("failed_open")),
+        (answer(500, ""), false, 503, Value::Null),
+        (answer(200, r#"{"allow":false}"#), true, 403, Value::Null),
+    ] {
+        let asked = StandIn::saying(answer).await;
+        let mut settings = no_rules();
+        settings.authorisation = Some(AuthorisationSettings {
+            hook: HookSettings {
+                table: "license.authorisation".to_owned(),
+                tls: false,
+                authority: asked.authority.clone(),
+                path: "/ask".to_owned(),
+                secret: SecretSource::file(secret.clone()),
+                ca_file: "/none".into(),
+                timeout: Duration::from_secs(10),
+            },
+            cache: Duration::ZERO,
+            fail_open,
+        });
+        let upstreams = Upstreams::open(&[], &CertificateSettings::default()).unwrap();
+        let mut rules = None;
+        let rig = Rig::of(true, header::AUTHORIZATION, upstreams, &settings, |parts| {
+            rules = Some(parts.rules.clone());
+        });
+        let reply = rig.clear_key("film", &token(|_| ()), &[VIDEO]).await;
+        assert_eq!(reply.status, status);
+        let record = serde_json::to_value(&rig.decisions.latest(1)[0]).unwrap();
+        assert_eq!(record["authorisation"], said);
+        let replayed = replay(record.to_string().as_bytes(), &rules.unwrap()).unwrap();
+        match status {
+            200 => assert!(matches!(replayed, Replayed::Same)),
+            _ => assert!(matches!(replayed, Replayed::Apart)),
+        }
+    }
+    let rig = Rig::new();
+    rig.clear_key("film", &token(|_| ()), &[VIDEO]).await;
+    let record = serde_json::to_value(&rig.decisions.latest(1)[0]).unwrap();
+    assert_eq!(record["authorisation"], Value::Null);
+}
+
 /// What a revocation, or the keystore, kept back of a licence is no matter of rules: those that decided so before decide so again.
 #[tokio::test]
 async fn a_key_that_was_withheld_is_recorded_and_is_no_difference_of_rules() {
@@ -73,7 +127,10 @@ async fn a_key_that_was_withheld_is_recorded_and_is_no_difference_of_rules() {
     assert_eq!(record["withheld"], json!([VIDEO, VIDEO_NEXT]));
 
     let (line, rules) = (record.to_string(), rules.unwrap());
-    assert!(matches!(replay(&line, &rules).unwrap(), Replayed::Same));
+    assert!(matches!(
+        replay(line.as_bytes(), &rules).unwrap(),
+        Replayed::Same
+    ));
     // Pictures that ask for protected outputs would be a difference, whether they were given or not.
     let pictures = KeyRule {
         hdcp: Hdcp::V1,
@@ -90,7 +147,7 @@ async fn a_key_that_was_withheld_is_recorded_and_is_no_difference_of_rules() {
         default_policy: Some("all".to_owned()),
         ..rules
     };
-    let Replayed::Different(difference) = replay(&line, &stricter).unwrap() else {
+    let Replayed::Different(difference) = replay(line.as_bytes(), &stricter).unwrap() else {
         panic!("a difference");
     };
     assert_eq!(difference.keys_before, asked);
