@@ -341,7 +341,9 @@ struct Journal {
 
 /// The end of a file of decisions.
 struct Tail {
-    /// The length of its whole lines, in bytes.
+    /// Its length, in bytes.
+    len: u64,
+    /// That of its whole lines.
     whole: u64,
     /// The number of the last record; none: there is none.
     number: Option<u64>,
@@ -368,6 +370,7 @@ impl Tail {
         let mut lines = bytes[..whole].rsplit(|byte| *byte == b'\n');
         let number = lines.find_map(|line| serde_json::from_slice::<Numbered>(line).ok());
         Ok(Self {
+            len,
             whole: start + whole as u64,
             number: number.map(|record| record.number),
         })
@@ -380,7 +383,8 @@ impl Journal {
     fn open(path: PathBuf, max_len: u64) -> io::Result<(Self, Option<u64>)> {
         let file = Self::create(&path)?;
         let tail = Tail::read(&file)?;
-        if tail.whole < file.metadata()?.len() {
+        // What another process has written since is no torn line.
+        if tail.whole < tail.len && file.metadata()?.len() == tail.len {
             tracing::warn!(path = %path.display(), "the last record was torn and is cut off");
             file.set_len(tail.whole)?;
         }
@@ -394,8 +398,8 @@ impl Journal {
         };
         let journal = Self {
             path,
+            len: file.metadata()?.len(),
             file,
-            len: tail.whole,
             max_len,
         };
         Ok((journal, last_number))
@@ -464,7 +468,11 @@ impl Journal {
     }
 
     fn turn_over(&mut self) -> io::Result<()> {
-        fs::rename(&self.path, turned_over(&self.path))?;
+        match fs::rename(&self.path, turned_over(&self.path)) {
+            // Somebody has moved it away, or it was turned over and no new one could be made.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         self.file = Self::create(&self.path)?;
         self.len = self.file.metadata()?.len();
         Ok(())

@@ -1,9 +1,11 @@
 //! Composition: settings and a keystore become a server.
 
-use std::fs::DirBuilder;
+use std::fs::{self, DirBuilder};
+use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use ::http::HeaderName;
@@ -214,8 +216,7 @@ impl Server {
 
 fn open_decisions(settings: &LicenseSettings) -> Result<DecisionLog, Error> {
     let folder = &settings.state_dir;
-    // It says who watches what.
-    (DirBuilder::new().recursive(true).mode(0o700).create(folder))
+    make_private(folder)
         .and_then(|()| DecisionLog::open(folder, settings.decisions.capacity))
         .map_err(|error| {
             Error::unavailable(
@@ -223,6 +224,18 @@ fn open_decisions(settings: &LicenseSettings) -> Result<DecisionLog, Error> {
                 error,
             )
         })
+}
+
+/// Makes the folder where there is none, for its owner alone, as it says who watches what; those above it are for other roles
+/// as well.
+fn make_private(folder: &Path) -> io::Result<()> {
+    if let Some(above) = folder.parent() {
+        fs::create_dir_all(above)?;
+    }
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// The certificate that the settings name, if a listener wants one.
@@ -312,7 +325,7 @@ mod tests {
     /// The built-in default on free loopback ports, with one issuer.
     fn settings(folder: &Path) -> LicenseSettings {
         let secret = folder.join("issuer.secret");
-        std::fs::write(&secret, SECRET).unwrap();
+        fs::write(&secret, SECRET).unwrap();
         let listener = ListenerSettings {
             address: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
             transport: Transport::Plain,
@@ -401,7 +414,7 @@ mod tests {
             .path()
             .join("state")
             .join(crate::decision_log::FILE_NAME);
-        let written = std::fs::read_to_string(path).unwrap();
+        let written = fs::read_to_string(path).unwrap();
         let reasons: Vec<_> = ["no_token", "sealed"]
             .into_iter()
             .filter(|reason| written.contains(reason))
@@ -414,7 +427,7 @@ mod tests {
     fn a_weak_secret_stops_the_start_and_is_not_shown() {
         let folder = tempfile::tempdir().unwrap();
         let settings = settings(folder.path());
-        std::fs::write(folder.path().join("issuer.secret"), "hunter2").unwrap();
+        fs::write(folder.path().join("issuer.secret"), "hunter2").unwrap();
         let Err(error) = Server::open(&settings, sealed(), None, nothing()) else {
             panic!("seven bytes are no secret");
         };

@@ -236,6 +236,9 @@ async fn reinstate(
     State(desk): State<Desk>,
     Query(written): Query<Written>,
 ) -> Result<StatusCode, Fault> {
+    if written.until.is_some() {
+        return Err(Fault::malformed("until is for a revocation that is made"));
+    }
     let what = written.read()?;
     let (act, change) = (Act::on(&what, "reinstate"), Change::Reinstate(what.clone()));
     let done = desk.take_away(act, change, "that is not revoked").await?;

@@ -242,7 +242,8 @@ impl Sessions {
     /// What is asked then, as far as it is known here.
     ///
     /// # Errors
-    /// Those of [`Sessions::admit`] for a device or stream without a name: nobody is asked about what is refused anyway.
+    /// Those of [`Sessions::admit`] for a device or stream without a name or a viewer: nobody is asked about what is refused
+    /// anyway.
     pub fn question<'a>(
         &self,
         ask: &Ask<'a>,
@@ -486,6 +487,7 @@ impl Sessions {
         let Some(limit) = ask.demanded.devices.or(self.settings.devices) else {
             return Ok(None);
         };
+        viewer(ask.bearer)?;
         let device = match &ask.demanded.device {
             Some(device) => Some(device.clone()),
             None => named("device", self.device_header.as_ref(), ask.headers)?,
@@ -517,6 +519,7 @@ impl Sessions {
         let Some(limit) = ask.demanded.streams.or(self.settings.streams) else {
             return Ok(None);
         };
+        viewer(ask.bearer)?;
         let named = match &ask.demanded.session {
             Some(session) => Some(session.clone()),
             None => named("session", self.session_header.as_ref(), ask.headers)?,

@@ -485,6 +485,13 @@ async fn a_question_has_what_is_counted_and_where_it_comes_from() {
     let ask = rig.ask(&ann, &nameless, &film);
     let refused = rig.sessions.question(&ask, &kids, System::Widevine);
     assert_eq!(refused.unwrap_err(), Refusal::Unnamed("device"));
+    let nobody = Bearer {
+        subject: None,
+        ..ann.clone()
+    };
+    let ask = rig.ask(&nobody, &headers, &film);
+    let refused = rig.sessions.question(&ask, &kids, System::Widevine);
+    assert_eq!(refused.unwrap_err(), Refusal::ClaimMissing("sub"));
 
     let uncounted = Rig::new(&settings());
     let ask = uncounted.ask(&ann, &headers, &film);

@@ -19,6 +19,7 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, QueryBuilder, Row as _};
 use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::timeout;
 
 use super::rows::{self, Record as _, rows, seconds};
 use super::thread::Thread;
@@ -191,6 +192,9 @@ const ADMIT: &str = "take what the licence needs";
 const CHANGE: &str = "change what is remembered of viewers";
 const TAKE: &str = "take events";
 
+/// How long the emptying of the log waits for a read of this process.
+const READ: Duration = Duration::from_secs(1);
+
 struct Writer {
     options: SqliteConnectOptions,
     connection: SqliteConnection,
@@ -250,21 +254,22 @@ impl Writer {
         drop(writes);
     }
 
-    /// Writes the log's pages to the database and cuts the log to nothing. Where another process reads, this does not wait
-    /// for it, as licences would.
+    /// Writes the log's pages to the database and cuts the log to nothing. Where somebody reads for long, here or in another
+    /// process, this does not wait for it, as licences would.
     async fn empty_log(&self) -> Result<(), Error> {
         let attempted = "empty the write-ahead log";
-        let _no_reads = self.reader.lock().await;
+        let busy =
+            || Error::unavailable(format!("cannot {attempted}"), "somebody reads the database");
+        let Ok(_no_reads) = timeout(READ, self.reader.lock()).await else {
+            return Err(busy());
+        };
         let mut connection = connect(&self.options.clone().busy_timeout(Duration::ZERO)).await?;
         let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut connection);
-        let busy: i64 = (row.await.and_then(|row| row.try_get(0))).map_err(failed(attempted))?;
+        let kept: i64 = (row.await.and_then(|row| row.try_get(0))).map_err(failed(attempted))?;
         connection.close().await.map_err(failed(attempted))?;
-        match busy {
+        match kept {
             0 => Ok(()),
-            _ => Err(Error::unavailable(
-                format!("cannot {attempted}"),
-                "another process reads the database",
-            )),
+            _ => Err(busy()),
         }
     }
 }

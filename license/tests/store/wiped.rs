@@ -83,9 +83,8 @@ async fn a_reader_elsewhere_holds_up_no_sweep() {
     let read = sqlx::query("SELECT id FROM event");
     assert_eq!(read.fetch_all(&mut *reading).await.unwrap().len(), 1);
     (store.change(Change::Told(event(0).id)).await).unwrap();
-    let began = std::time::Instant::now();
+    // The read ends after it: a sweep that waited for that would never end.
     sweep(&store, at(1), &[]).await.unwrap();
-    assert!(began.elapsed() < Duration::from_secs(3));
     assert!(found(folder.path(), SUBJECT) > 0, "it still reads");
     reading.rollback().await.unwrap();
     sweep(&store, at(2), &[]).await.unwrap();

@@ -175,8 +175,10 @@ async fn fetch(
 /// What the licence role's API wants to see.
 fn api_token(source: &conf::SecretSource) -> Result<Zeroizing<String>, Failure> {
     let unfit = |why: String| {
-        let message = format!("cannot use the token {source} (license.admin.token_file): {why}");
-        Failure::new(Exit::Config, message)
+        let message = format!("cannot use the token {source} of license.admin: {why}");
+        let help =
+            "set token_file, or for token_credential CREDENTIALS_DIRECTORY to the unit's folder";
+        Failure::with_help(Exit::Config, message, help)
     };
     let token = source
         .read_line()
