@@ -514,6 +514,17 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_somebody_moved_away_is_begun_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("decisions.jsonl");
+        let (mut journal, _) = Journal::open(path.clone(), 10).unwrap();
+        journal.append(&[b"first\n".to_vec()]).unwrap();
+        fs::remove_file(&path).unwrap();
+        journal.append(&[b"second\n".to_vec()]).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"second\n");
+    }
+
+    #[test]
     fn the_latest_come_first_and_the_oldest_go() {
         let log = DecisionLog::in_memory();
         for time in 0..MAX_HELD as u64 + 5 {
