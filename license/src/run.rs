@@ -366,6 +366,24 @@ mod tests {
     const SECRET: &[u8] = b"an HS256 secret of the tests, which has 47 bytes";
 
     #[test]
+    fn a_state_folder_is_private_and_those_above_it_are_not() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let above = tempfile::tempdir().unwrap();
+        let (roles, state) = (
+            above.path().join("roles"),
+            above.path().join("roles/license"),
+        );
+        let beside = above.path().join("beside");
+        fs::create_dir(&beside).unwrap();
+        for _ in 0..2 {
+            make_private(&state).unwrap();
+            let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode(&state), 0o700);
+            assert_eq!(mode(&roles), mode(&beside), "as the umask has it");
+        }
+    }
+
+    #[test]
     fn settings_become_a_server_that_answers_and_drains() {
         let folder = tempfile::tempdir().unwrap();
         let server = Server::open(&settings(folder.path()), sealed(), None, nothing()).unwrap();

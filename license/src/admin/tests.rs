@@ -95,6 +95,7 @@ async fn every_refusal_is_one_problem() {
             "not-there",
         ),
         ("DELETE", "revocations?subject=ann&token=t1", "", 400, bad),
+        ("DELETE", "revocations?subject=ann&until=5", "", 400, bad),
         ("POST", "revocations", "", 400, bad),
         ("POST", "revocations", "{", 400, bad),
         ("POST", "revocations", r#"{"subject": 1}"#, 400, bad),
